@@ -1,0 +1,1 @@
+"""Feature extractors that every system builds on."""
