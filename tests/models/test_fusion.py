@@ -1,0 +1,527 @@
+"""Fusion against brute force, closed forms and scikit-learn."""
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
+
+from models.fusion import (
+    CONSTRAINTS,
+    AdaptiveFusion,
+    EarlyFusion,
+    cross_fit,
+    late_fusion,
+    select_adaptive_fusion,
+)
+
+VIDEOS, CLASSES = 90, 5
+
+
+def random_scores(seed=0, streams=("spatial", "temporal"), videos=VIDEOS, classes=CLASSES):
+    """Softmax scores in which each stream knows some classes better than the other does."""
+    rng = np.random.default_rng(seed)
+    labels = rng.permutation(np.arange(videos) % classes)
+    scores = {}
+    for stream in streams:
+        logits = rng.normal(size=(videos, classes))
+        logits[np.arange(videos), labels] += rng.uniform(0, 3, classes)[labels]
+        scores[stream] = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return scores, labels
+
+
+def objective(weights, scores, labels, label, fusion_lambda, normalisation="sum"):
+    """Equations 5 to 7 for one class as they are printed, one video at a time."""
+    positive, negative = [0.0], [0.0]
+    for x, of in enumerate(labels):
+        row = sum(w * scores[stream][x, label] for w, stream in zip(weights, scores, strict=True))
+        (positive if of == label else negative).append(row)
+    if normalisation == "mean":
+        return sum(positive) / (len(positive) - 1) - fusion_lambda * sum(negative) / (
+            len(negative) - 1
+        )
+    return sum(positive) - fusion_lambda * sum(negative)
+
+
+def simplex_grid(streams, steps):
+    for counts in itertools.product(range(steps + 1), repeat=streams):
+        if sum(counts) == steps:
+            yield np.array(counts) / steps
+
+
+def top1(scores, labels):
+    return (scores.argmax(axis=1) == labels).mean()
+
+
+# Late fusion
+
+
+def test_late_average_is_the_mean_of_the_streams():
+    scores, _ = random_scores()
+    np.testing.assert_allclose(late_fusion(scores), np.mean(list(scores.values()), axis=0))
+
+
+def test_late_weights_count_relative_to_each_other():
+    scores, _ = random_scores()
+    expected = 0.4 * scores["spatial"] + 0.6 * scores["temporal"]
+    for factor in (1, 7):
+        weights = {"temporal": 1.5 * factor, "spatial": 1.0 * factor}
+        np.testing.assert_allclose(late_fusion(scores, weights), expected)
+
+
+def test_late_fusion_keeps_rows_that_sum_to_one():
+    scores, _ = random_scores(streams=("a", "b", "c"))
+    fused = late_fusion(scores, {"a": 1, "b": 0, "c": 2})
+    np.testing.assert_allclose(fused.sum(axis=1), 1)
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [{"spatial": 1.0}, {"spatial": 1.0, "flow": 1.0}, {"spatial": -1.0, "temporal": 2.0},
+     {"spatial": 0.0, "temporal": 0.0}, {"spatial": np.nan, "temporal": 1.0}],
+)  # fmt: skip
+def test_late_fusion_refuses_weights_that_do_not_fit(weights):
+    with pytest.raises(ValueError, match="late fusion"):
+        late_fusion(random_scores()[0], weights)
+
+
+# Adaptively weighted fusion: each constraint against the objective as printed
+
+
+@pytest.mark.parametrize("normalisation", ["sum", "mean"])
+@pytest.mark.parametrize("fusion_lambda", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("streams", [("spatial", "temporal"), ("a", "b", "c")])
+def test_simplex_weights_beat_every_point_of_a_grid(streams, fusion_lambda, normalisation):
+    scores, labels = random_scores(1, streams)
+    weights = AdaptiveFusion("simplex", fusion_lambda, normalisation).fit(scores, labels).weights
+    for y in range(CLASSES):
+        grid = list(simplex_grid(len(streams), 10))
+        values = [objective(w, scores, labels, y, fusion_lambda, normalisation) for w in grid]
+        np.testing.assert_allclose(weights[y], grid[int(np.argmax(values))], atol=1e-9)
+
+
+@pytest.mark.parametrize("fusion_lambda", [0.05, 0.3])
+def test_simplex_weights_are_the_vertex_of_the_largest_gain(fusion_lambda):
+    scores, labels = random_scores(2, ("a", "b", "c"))
+    weights = AdaptiveFusion("simplex", fusion_lambda).fit(scores, labels).weights
+    for y in range(CLASSES):
+        gains = [objective(w, scores, labels, y, fusion_lambda, "mean") for w in np.eye(3)]
+        np.testing.assert_allclose(weights[y], np.eye(3)[int(np.argmax(gains))], atol=1e-9)
+
+
+def test_simplex_weights_follow_a_gain_that_is_smaller_than_the_solvers_tolerance():
+    scores = {"a": np.full((4, 2), 0.5), "b": np.full((4, 2), 0.5)}
+    labels = np.array([0, 0, 1, 1])
+    scores["b"][0, 0] += 1e-10
+    assert AdaptiveFusion("simplex").fit(scores, labels).weights[0].tolist() == [0, 1]
+
+
+def test_floor_weights_beat_every_point_of_a_grid_above_the_floor():
+    scores, labels = random_scores(3)
+    weights = AdaptiveFusion("floor", 0.5, floor=0.2).fit(scores, labels).weights
+    grid = [w for w in simplex_grid(2, 10) if w.min() >= 0.2 - 1e-12]
+    for y in range(CLASSES):
+        values = [objective(w, scores, labels, y, 0.5, "mean") for w in grid]
+        np.testing.assert_allclose(weights[y], grid[int(np.argmax(values))], atol=1e-9)
+    assert sorted(np.unique(weights.round(9))) == [0.2, 0.8]
+
+
+@pytest.mark.parametrize("fusion_lambda", [0.1, 0.9, 1.5])
+def test_l2_weights_beat_every_direction_of_the_nonnegative_quadrant(fusion_lambda):
+    scores, labels = random_scores(4)
+    weights = AdaptiveFusion("l2", fusion_lambda).fit(scores, labels).weights
+    np.testing.assert_allclose(np.linalg.norm(weights, axis=1), 1)
+    angles = np.linspace(0, np.pi / 2, 181)
+    grid = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    for y in range(CLASSES):
+        values = [objective(w, scores, labels, y, fusion_lambda, "mean") for w in grid]
+        ours = objective(weights[y], scores, labels, y, fusion_lambda, "mean")
+        assert ours >= max(values) - 1e-12
+        assert np.abs(weights[y] - grid[int(np.argmax(values))]).max() < 0.02
+
+
+def test_l2_weights_of_a_class_without_positive_gain_take_the_best_stream():
+    scores, labels = random_scores(5)
+    weights = AdaptiveFusion("l2", 50.0).fit(scores, labels).weights
+    simplex = AdaptiveFusion("simplex", 50.0).fit(scores, labels).weights
+    np.testing.assert_allclose(weights, simplex, atol=1e-9)
+
+
+def test_entropy_weights_agree_with_a_general_solver():
+    scores, labels = random_scores(6, ("a", "b", "c"))
+    weights = AdaptiveFusion("entropy", 0.4, temperature=0.2).fit(scores, labels).weights
+    for y in range(CLASSES):
+
+        def negated(w, y=y):
+            w = np.maximum(w, 1e-12)
+            return 0.2 * (w @ np.log(w)) - objective(w, scores, labels, y, 0.4, "mean")
+
+        solved = minimize(
+            negated,
+            np.full(3, 1 / 3),
+            bounds=[(0, 1)] * 3,
+            constraints={"type": "eq", "fun": lambda w: w.sum() - 1},
+            options={"ftol": 1e-13},
+        )
+        np.testing.assert_allclose(weights[y], solved.x, atol=1e-5)
+
+
+def test_a_cold_entropy_is_the_simplex_and_a_hot_one_the_average():
+    scores, labels = random_scores(7)
+    cold = AdaptiveFusion("entropy", temperature=1e-6).fit(scores, labels)
+    hot = AdaptiveFusion("entropy", temperature=1e6).fit(scores, labels)
+    simplex = AdaptiveFusion("simplex").fit(scores, labels)
+    np.testing.assert_allclose(cold.weights, simplex.weights, atol=1e-9)
+    np.testing.assert_allclose(hot.fuse(scores), late_fusion(scores), atol=1e-6)
+
+
+def test_fused_scores_are_equation_nine():
+    scores, labels = random_scores(8)
+    fusion = AdaptiveFusion("l2").fit(scores, labels)
+    fused = fusion.fuse(scores)
+    for t in range(0, VIDEOS, 7):
+        for y in range(CLASSES):
+            stacked = np.stack([scores[stream][t] for stream in fusion.streams])  # (2, N)
+            picked = np.eye(CLASSES)[y]
+            assert fused[t, y] == pytest.approx(fusion.weights[y] @ stacked @ picked)
+
+
+def test_lambda_moves_the_vertex():
+    scores = {"loud": np.array([[0.9, 0.1], [0.8, 0.2]]), "quiet": np.array([[0.6, 0.4], [0, 1]])}
+    labels = np.array([0, 1])
+    assert AdaptiveFusion("simplex", 0.1).fit(scores, labels).weights[0].tolist() == [1, 0]
+    assert AdaptiveFusion("simplex", 1.0).fit(scores, labels).weights[0].tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+def test_fusion_beats_the_average_where_each_stream_knows_half_of_the_classes(constraint):
+    rng = np.random.default_rng(9)
+    labels = np.arange(4000) % 10
+    scores = {}
+    for stream, known in (("spatial", labels < 5), ("temporal", labels >= 5)):
+        logits = rng.normal(size=(4000, 10))
+        logits[np.arange(4000), labels] += np.where(known, 3.0, 0.0)
+        scores[stream] = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    fit = {stream: array[:2000] for stream, array in scores.items()}
+    test = {stream: array[2000:] for stream, array in scores.items()}
+    fused = AdaptiveFusion(constraint).fit(fit, labels[:2000]).fuse(test)
+    assert top1(fused, labels[2000:]) > top1(late_fusion(test), labels[2000:]) + 0.02
+
+
+# Invariances
+
+
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+def test_weights_do_not_depend_on_the_order_of_the_videos(constraint):
+    scores, labels = random_scores(10)
+    order = np.random.default_rng(0).permutation(VIDEOS)
+    straight = AdaptiveFusion(constraint).fit(scores, labels).weights
+    shuffled = AdaptiveFusion(constraint).fit(
+        {stream: array[order] for stream, array in scores.items()}, labels[order]
+    )
+    np.testing.assert_allclose(shuffled.weights, straight, atol=1e-9)
+
+
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+def test_fused_scores_do_not_depend_on_the_order_of_the_streams(constraint):
+    scores, labels = random_scores(11, ("a", "b", "c"))
+    swapped = dict(reversed(scores.items()))
+    straight = AdaptiveFusion(constraint).fit(scores, labels)
+    other = AdaptiveFusion(constraint).fit(swapped, labels)
+    np.testing.assert_allclose(other.weights[:, ::-1], straight.weights, atol=1e-9)
+    np.testing.assert_allclose(straight.fuse(swapped), straight.fuse(scores))
+
+
+@pytest.mark.parametrize("constraint", ["simplex", "floor", "l2"])
+def test_weights_do_not_depend_on_the_unit_of_the_scores(constraint):
+    scores, labels = random_scores(12)
+    straight = AdaptiveFusion(constraint).fit(scores, labels).weights
+    scaled = {stream: 1e-6 * array for stream, array in scores.items()}
+    np.testing.assert_allclose(
+        AdaptiveFusion(constraint).fit(scaled, labels).weights, straight, atol=1e-9
+    )
+
+
+def test_sums_are_means_with_another_lambda_where_the_classes_are_balanced():
+    scores, labels = random_scores(13)
+    by_mean = AdaptiveFusion("l2", 0.8, "mean").fit(scores, labels).weights
+    by_sum = AdaptiveFusion("l2", 0.8 / (CLASSES - 1), "sum").fit(scores, labels).weights
+    np.testing.assert_allclose(by_mean, by_sum)
+
+
+@pytest.mark.parametrize(
+    ("constraint", "equal"), [("simplex", 0.5), ("floor", 0.5), ("l2", 0.5**0.5), ("entropy", 0.5)]
+)
+def test_a_class_without_a_video_gets_equal_weights(constraint, equal):
+    scores, labels = random_scores(14)
+    kept = labels != 3
+    fusion = AdaptiveFusion(constraint).fit(
+        {stream: array[kept] for stream, array in scores.items()}, labels[kept]
+    )
+    np.testing.assert_allclose(fusion.weights[3], equal)
+    assert fusion.fuse(scores).shape == (VIDEOS, CLASSES)
+
+
+def test_one_class_alone_can_be_fitted():
+    scores = {"a": np.array([[0.9, 0.1]]), "b": np.array([[0.2, 0.8]])}
+    assert AdaptiveFusion("simplex").fit(scores, np.array([0])).weights[0].tolist() == [1, 0]
+
+
+# Cross-fitting and selection
+
+
+def grouped_scores(seed=20, videos_a_group=3):
+    scores, labels = random_scores(seed)
+    groups = [f"{label}/g{i // (videos_a_group * CLASSES)}" for i, label in enumerate(labels)]
+    return scores, labels, groups
+
+
+def test_cross_fitting_never_judges_a_video_by_weights_that_saw_its_group():
+    scores, labels, groups = grouped_scores()
+    ids = {array.tobytes(): i for i, array in enumerate(scores["spatial"])}
+    seen_by_judge = []
+
+    class Recording(AdaptiveFusion):
+        def fit(self, scores, labels):
+            self.fitted = {groups[ids[row.tobytes()]] for row in scores["spatial"]}
+            return super().fit(scores, labels)
+
+        def fuse(self, scores):
+            judged = {groups[ids[row.tobytes()]] for row in scores["spatial"]}
+            seen_by_judge.append(self.fitted & judged)
+            return super().fuse(scores)
+
+    fused = cross_fit(Recording, scores, labels, groups)
+    assert seen_by_judge == [set()] * 5
+    assert fused.shape == (VIDEOS, CLASSES)
+
+
+def test_a_score_that_could_leak_does_not_change_the_weights_that_judge_it():
+    scores, labels, groups = grouped_scores()
+    before = cross_fit(lambda: AdaptiveFusion("entropy"), scores, labels, groups)
+    leaking = {stream: array.copy() for stream, array in scores.items()}
+    planted = [i for i, group in enumerate(groups) if group == groups[0]]
+    leaking["temporal"][planted] = 1e6 * np.eye(CLASSES)[labels[planted]]
+    after = cross_fit(lambda: AdaptiveFusion("entropy"), leaking, labels, groups)
+    weight = (before - scores["spatial"])[planted] / (scores["temporal"] - scores["spatial"])[
+        planted
+    ]
+    own = (1 - weight) * leaking["spatial"][planted] + weight * leaking["temporal"][planted]
+    np.testing.assert_allclose(after[planted], own)
+    fitted_on_all = AdaptiveFusion("entropy").fit(leaking, labels).fuse(leaking)
+    assert np.abs(after[planted] - fitted_on_all[planted]).max() > 1e3
+
+
+def test_cross_fitted_scores_do_not_depend_on_the_order_of_the_videos():
+    scores, labels, groups = grouped_scores()
+    order = np.random.default_rng(1).permutation(VIDEOS)
+    straight = cross_fit(AdaptiveFusion, scores, labels, groups)
+    shuffled = cross_fit(
+        AdaptiveFusion,
+        {stream: array[order] for stream, array in scores.items()},
+        labels[order],
+        [groups[i] for i in order],
+    )
+    np.testing.assert_allclose(shuffled, straight[order])
+
+
+def test_every_fold_is_fitted_on_every_class_where_groups_allow():
+    scores, labels, groups = grouped_scores()
+    assert min(len({g for g in groups if g.startswith(f"{y}/")}) for y in range(CLASSES)) >= 2
+    missing = []
+
+    class Recording(AdaptiveFusion):
+        def fit(self, scores, labels):
+            missing.extend(set(range(CLASSES)) - set(labels.tolist()))
+            return super().fit(scores, labels)
+
+    cross_fit(Recording, scores, labels, groups, folds=3)
+    assert missing == []
+
+
+def test_fewer_groups_than_folds_leave_one_group_out():
+    scores, labels = random_scores(21)
+    groups = np.arange(VIDEOS) % 2
+    fused = cross_fit(AdaptiveFusion, scores, labels, groups, folds=5)
+    for judged in (0, 1):
+        other = {stream: array[groups != judged] for stream, array in scores.items()}
+        fusion = AdaptiveFusion().fit(other, labels[groups != judged])
+        expected = fusion.fuse(scores)[groups == judged]
+        np.testing.assert_allclose(fused[groups == judged], expected)
+
+
+def test_selection_agrees_with_cross_fitting_each_setting():
+    scores, labels, groups = grouped_scores(22)
+    lambdas = (0.1, 1.0, 5.0)
+    fusion, settings, best = select_adaptive_fusion(scores, labels, groups, lambdas=lambdas)
+    by_hand = {
+        (constraint, lam): top1(
+            cross_fit(lambda c=constraint, v=lam: AdaptiveFusion(c, v), scores, labels, groups),
+            labels,
+        )
+        for constraint in CONSTRAINTS
+        for lam in lambdas
+    }
+    winner = max(by_hand, key=by_hand.get)
+    assert (settings["constraint"], settings["fusion_lambda"]) == winner
+    assert best == pytest.approx(by_hand[winner])
+    np.testing.assert_allclose(fusion.weights, AdaptiveFusion(*winner).fit(scores, labels).weights)
+
+
+# Early fusion
+
+
+def random_features(seed=30, classes=CLASSES, videos=120):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(videos) % classes
+    centres = {"spatial": rng.normal(size=(classes, 6)), "temporal": rng.normal(size=(classes, 4))}
+    return {
+        stream: centre[labels] + rng.normal(size=(videos, centre.shape[1])) * [[1.0]]
+        for stream, centre in centres.items()
+    }, labels
+
+
+def split(features, labels, first):
+    return (
+        {stream: array[:first] for stream, array in features.items()},
+        labels[:first],
+        {stream: array[first:] for stream, array in features.items()},
+        labels[first:],
+    )
+
+
+def test_early_fusion_is_scikit_learns_pipeline_at_the_best_c():
+    x, y, held_out, held_out_y = split(*random_features(), 80)
+    grid = (1e-4, 1e-2, 1.0)
+    fusion = EarlyFusion(grid).fit(x, y, held_out, held_out_y)
+    joined, joined_held_out = (np.hstack([f["spatial"], f["temporal"]]) for f in (x, held_out))
+    best = None
+    for c in grid:
+        svm = make_pipeline(StandardScaler(), LinearSVC(C=c, random_state=0, max_iter=10_000))
+        accuracy = svm.fit(joined, y).score(joined_held_out, held_out_y)
+        if best is None or accuracy > best[0]:
+            best = accuracy, c, svm.decision_function(joined_held_out)
+    assert fusion.c == best[1]
+    assert top1(fusion.decide(held_out), held_out_y) == pytest.approx(best[0])
+    np.testing.assert_allclose(fusion.decide(held_out), best[2], atol=1e-6)
+
+
+def test_early_fusion_does_not_depend_on_a_features_unit_or_the_order_of_a_mapping():
+    x, y, held_out, held_out_y = split(*random_features(), 80)
+    straight = EarlyFusion().fit(x, y, held_out, held_out_y).decide(held_out)
+    scaled, scaled_held_out = (
+        {"temporal": f["temporal"], "spatial": 1000 * f["spatial"]} for f in (x, held_out)
+    )
+    other = EarlyFusion().fit(scaled, y, scaled_held_out, held_out_y).decide(scaled_held_out)
+    np.testing.assert_allclose(other, straight, atol=1e-5)
+
+
+def test_early_fusion_ranks_classes_without_training_videos_last():
+    x, y, held_out, held_out_y = split(*random_features(), 80)
+    kept = y != 2
+    x = {stream: array[kept] for stream, array in x.items()}
+    fusion = EarlyFusion().fit(x, y[kept], held_out, held_out_y, num_classes=7)
+    decisions = fusion.decide(held_out)
+    assert decisions.shape == (40, 7)
+    assert np.isfinite(decisions).all()
+    assert (np.sort(decisions.argsort(axis=1)[:, :3], axis=1) == [2, 5, 6]).all()
+    assert top1(decisions, held_out_y) > 0.4
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+def test_early_fusion_handles_few_classes(classes):
+    x, y, held_out, held_out_y = split(*random_features(classes=classes), 80)
+    decisions = EarlyFusion().fit(x, y, held_out, held_out_y).decide(held_out)
+    assert decisions.shape == (40, classes)
+    assert top1(decisions, held_out_y) > 0.85
+
+
+# Bad input
+
+
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+def test_scores_that_are_not_finite_are_refused_by_row(constraint):
+    scores, labels = random_scores()
+    scores["temporal"][7, 2] = np.nan
+    with pytest.raises(ValueError, match=r"'temporal' must be finite, but 1 are not.*row 7"):
+        AdaptiveFusion(constraint).fit(scores, labels)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s, y: ({**s, "temporal": s["temporal"][:-1]}, y), "same shape"),
+        (lambda s, y: ({**s, "temporal": s["temporal"][:, :-1]}, y), "same shape"),
+        (lambda s, y: ({**s, "temporal": s["temporal"][0]}, y), r"shape \(V, N\)"),
+        (lambda s, y: ({"a": np.ones((VIDEOS, CLASSES), dtype=int)}, y), "float array"),
+        (lambda s, y: ({}, y), "at least one stream"),
+        (lambda s, y: ({"a": np.zeros((0, CLASSES))}, y[:0]), "empty"),
+        (lambda s, y: (s, y[:-1]), "90 integers"),
+        (lambda s, y: (s, y.astype(float)), "90 integers"),
+        (lambda s, y: (s, np.where(y == 4, 5, y)), r"0\.\.4, but got 0\.\.5"),
+        (lambda s, y: (s, y - 1), r"0\.\.4, but got -1\.\.3"),
+    ],
+)
+def test_scores_and_labels_that_do_not_fit_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        AdaptiveFusion().fit(*change(*random_scores()))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"constraint": "box"}, "simplex.*'box'"),
+        ({"fusion_lambda": -1.0}, "fusion_lambda"),
+        ({"fusion_lambda": np.nan}, "fusion_lambda"),
+        ({"normalisation": "max"}, "'max'"),
+        ({"floor": 1.5}, "floor"),
+        ({"temperature": 0.0}, "temperature"),
+    ],
+)
+def test_settings_out_of_range_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        AdaptiveFusion(**arguments)
+
+
+def test_a_floor_that_the_streams_cannot_share_is_refused():
+    scores, labels = random_scores(streams=("a", "b", "c"))
+    with pytest.raises(ValueError, match="at most 1 / 3 with 3 streams"):
+        AdaptiveFusion("floor", floor=0.4).fit(scores, labels)
+
+
+def test_fusing_what_was_not_fitted_is_refused():
+    scores, labels = random_scores()
+    with pytest.raises(ValueError, match="not fitted"):
+        AdaptiveFusion().fuse(scores)
+    fusion = AdaptiveFusion().fit(scores, labels)
+    with pytest.raises(ValueError, match=r"\['spatial', 'temporal'\] with 5 classes"):
+        fusion.fuse({"spatial": scores["spatial"]})
+    with pytest.raises(ValueError, match="4 classes"):
+        fusion.fuse({stream: array[:, :4] for stream, array in scores.items()})
+
+
+def test_cross_fitting_refuses_what_it_cannot_split():
+    scores, labels = random_scores()
+    with pytest.raises(ValueError, match="90 videos, but got 3"):
+        cross_fit(AdaptiveFusion, scores, labels, ["a", "b", "c"])
+    with pytest.raises(ValueError, match="at least 2 groups"):
+        cross_fit(AdaptiveFusion, scores, labels, ["a"] * VIDEOS)
+    with pytest.raises(ValueError, match="at least 2 folds"):
+        cross_fit(AdaptiveFusion, scores, labels, range(VIDEOS), folds=1)
+    with pytest.raises(ValueError, match="at least one constraint"):
+        select_adaptive_fusion(scores, labels, range(VIDEOS), lambdas=())
+
+
+def test_early_fusion_refuses_what_does_not_fit():
+    x, y, held_out, held_out_y = split(*random_features(), 80)
+    with pytest.raises(ValueError, match="positive numbers"):
+        EarlyFusion(())
+    with pytest.raises(ValueError, match="not fitted"):
+        EarlyFusion().decide(x)
+    with pytest.raises(ValueError, match=r"'temporal': 4}, but got \{'spatial': 6\}"):
+        EarlyFusion().fit(x, y, {"spatial": held_out["spatial"]}, held_out_y)
+    with pytest.raises(ValueError, match=r"0\.\.2, but got 0\.\.4"):
+        EarlyFusion().fit(x, y, held_out, held_out_y, num_classes=3)
