@@ -1,0 +1,326 @@
+"""What the results hold: the columns of every view, with their units and what they may hold.
+
+One name has one unit everywhere: seconds, bytes, and fractions 0..1 for accuracies. Columns that
+say JSON hold canonical JSON (sorted keys, no blanks), so that equal settings are equal strings.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+__all__ = ["PARTS", "STORED_VIEWS", "VIEWS", "Column", "canonical_json", "schema", "to_table"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Column:
+    """One column of a view.
+
+    Attributes:
+        name: Its name in SQL.
+        type: Its Arrow type.
+        about: What it holds, with its unit.
+        required: Whether every line must have a value.
+        json: Whether it holds JSON; a mapping or list is written as canonical JSON.
+        one_of: The values that it may hold; empty when any.
+        fraction: Whether it must lie within 0..1.
+    """
+
+    name: str
+    type: pa.DataType
+    about: str
+    required: bool = True
+    json: bool = False
+    one_of: tuple[str, ...] = ()
+    fraction: bool = False
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no blanks: equal values give equal strings.
+
+    Raises:
+        ValueError: If the value holds something that JSON can't, NaN and infinity among them.
+    """
+    try:
+        return json.dumps(
+            value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{value!r} can't be written as JSON: {error}") from None
+
+
+def _text(name: str, about: str, **more: Any) -> Column:
+    return Column(name=name, type=pa.string(), about=about, **more)
+
+
+def _json(name: str, about: str, **more: Any) -> Column:
+    return Column(name=name, type=pa.string(), about=f"{about} (JSON)", json=True, **more)
+
+
+def _integer(name: str, about: str, **more: Any) -> Column:
+    return Column(name=name, type=pa.int64(), about=about, **more)
+
+
+def _real(name: str, about: str, **more: Any) -> Column:
+    return Column(name=name, type=pa.float64(), about=about, **more)
+
+
+def _fraction(name: str, about: str, **more: Any) -> Column:
+    return Column(name=name, type=pa.float64(), about=f"{about}, 0..1", fraction=True, **more)
+
+
+PARTS = ("train", "validation", "test")
+
+VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
+    {
+        "trainings": (
+            _text("training_id", "fingerprint of everything that can change the result"),
+            _text("study", "the study that ran it"),
+            _text("space", "the system's search space"),
+            _text("model", "the model's registered name"),
+            _json("options", "the model's options"),
+            _json("hyperparameters", "the hyperparameters"),
+            _text("dataset", "the dataset"),
+            _text("store_fingerprint", "fingerprint of the clip store"),
+            _text("split", "the split's name"),
+            _integer("seed", "the random seed"),
+            _text("status", "finished or failed", one_of=("finished", "failed")),
+            _text("error", "why it failed", required=False),
+            _integer("epochs", "epochs trained", required=False),
+            _integer("train_videos", "videos trained on", required=False),
+            _integer("validation_videos", "videos held out of train", required=False),
+            _integer("missing_videos", "videos of the split that the store lacks", required=False),
+            _integer("parameters", "parameters of the model", required=False),
+            _real("gflops", "GFLOPs of one forward pass of one clip", required=False),
+            _real("seconds", "wall time in seconds", required=False),
+            _text("device", "what it ran on", required=False),
+            _integer("workers", "processes that trained it together", required=False),
+            _integer("peak_memory_bytes", "peak memory in bytes", required=False),
+            _text("git_commit", "commit of the code", required=False),
+            Column(
+                name="dirty",
+                type=pa.bool_(),
+                about="whether the code had uncommitted changes",
+                required=False,
+            ),
+            _json("versions", "versions of the packages", required=False),
+            Column(name="started_at", type=pa.timestamp("us"), about="start, UTC"),
+        ),
+        "epochs": (
+            _text("training_id", "the training"),
+            _integer("epoch", "the epoch, from 0"),
+            _real("lr", "learning rate in the epoch's last step"),
+            _real("train_loss", "mean loss over the epoch"),
+            _json("losses", "mean of each loss by name"),
+            _fraction("validation_top1", "validation top-1", required=False),
+            _real("seconds", "wall time in seconds"),
+            _real("clips_per_second", "clips trained a second", required=False),
+        ),
+        "trials": (
+            _text("study", "the study that searched"),
+            _text("arm", "the arm whose validation accuracy was maximised"),
+            _text("dataset", "the dataset"),
+            _text("split", "the split's name"),
+            _integer("trial", "the trial's number"),
+            _text("training_id", "its training", required=False),
+            _json("parameters", "the proposed values"),
+            _fraction("validation_top1", "validation top-1 at the end", required=False),
+            _text("state", "how it ended", one_of=("complete", "pruned", "failed")),
+            _integer("epochs", "epochs trained"),
+            _real("seconds", "wall time in seconds"),
+        ),
+        "rows": (
+            _text("study", "the study"),
+            _text("space", "the system's search space"),
+            _text("arm", "the arm's name"),
+            _text("dataset", "the dataset"),
+            _text("split", "the split's name"),
+            _integer("seed", "the random seed"),
+            _text("part", "validation or test", one_of=PARTS[1:]),
+            _text("training_id", "the training that it came from"),
+            _text("fusion", "how the streams' scores became one"),
+            _real("fusion_lambda", "λ of adaptively weighted fusion", required=False),
+            _text("views", "clips × crops that were averaged"),
+            _fraction("top1", "top-1 accuracy"),
+            _fraction("top5", "top-5 accuracy"),
+            _fraction("mean_class_accuracy", "mean of the classes' accuracies"),
+            _integer("videos", "videos judged"),
+            _text(
+                "tuning",
+                "whether the arm had its own search, shared one, or none",
+                one_of=("own", "shared", "fixed"),
+            ),
+            _text("modality", "the inputs, such as RGB + flow", required=False),
+            _integer("classes", "classes of the dataset", required=False),
+            _integer("missing_videos", "videos of the split that the store lacks", required=False),
+            _json("details", "what the fusion fitted or chose", required=False),
+        ),
+        "scores": (
+            _text("training_id", "the training"),
+            _text("part", "the part of the split", one_of=PARTS),
+            _text("video", "the video's name"),
+            _integer("label", "the video's class"),
+            _text("stream", "the stream"),
+            Column(name="scores", type=pa.list_(pa.float32()), about="softmax score of each class"),
+            _text("group", "the source video that the clip was cut from", required=False),
+        ),
+        "published": (
+            _text("system", "the system whose paper prints the table"),
+            _text("table_name", "the table"),
+            _text("arm", "the arm, or the comparator's name"),
+            _text("dataset", "the dataset"),
+            _text("split", "the split, or what was averaged"),
+            _text("metric", "top1 or top5"),
+            _fraction("value", "the printed number", required=False),
+            _text("source", "where it was printed"),
+            _text("note", "what to know of it", required=False),
+            _text("label", "the row's name as printed"),
+        ),
+        "features": (
+            _text("training_id", "the training"),
+            _text("part", "the part of the split", one_of=PARTS),
+            _text("video", "the video's name"),
+            _integer("label", "the video's class"),
+            _text("stream", "the stream"),
+            Column(
+                name="features",
+                type=pa.list_(pa.float32()),
+                about="the vector that the stream's classifier sees",
+            ),
+        ),
+        "predictions": (
+            _text("study", "the study"),
+            _text("arm", "the arm's name"),
+            _text("dataset", "the dataset"),
+            _text("split", "the split's name"),
+            _integer("seed", "the random seed"),
+            _text("part", "validation or test", one_of=PARTS[1:]),
+            _text("training_id", "the training that it came from"),
+            _text("video", "the video's name, <class>/<stem>"),
+            _integer("label", "the video's class"),
+            _integer("predicted", "the class that the arm's fused scores say"),
+            _text("group", "the source video that the clip was cut from", required=False),
+        ),
+    }
+)
+
+STORED_VIEWS = tuple(name for name in VIEWS if name != "published")
+"""The views that a study writes; ``published`` comes with the code."""
+
+
+def schema(view: str) -> pa.Schema:
+    """The Arrow schema of a view.
+
+    Raises:
+        ValueError: If there is no such view.
+    """
+    return pa.schema([(column.name, column.type) for column in _columns(view)])
+
+
+def to_table(view: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Checks rows against a view's columns and makes a table of them.
+
+    Args:
+        view: A view's name.
+        rows: One mapping a line. Columns that aren't required may be left out.
+
+    Raises:
+        ValueError: If a row has an unknown column, lacks one, or holds what the column can't;
+            the message names view, row, column and value.
+    """
+    columns = _columns(view)
+    known = {column.name for column in columns}
+    for number, row in enumerate(rows):
+        if unknown := sorted(set(row) - known):
+            raise ValueError(
+                f"view {view!r}, row {number}: unknown column {', '.join(map(repr, unknown))}; "
+                f"it has {', '.join(column.name for column in columns)}"
+            )
+    arrays = []
+    for column in columns:
+        values = [_checked(view, number, column, row) for number, row in enumerate(rows)]
+        arrays.append(pa.array(values, column.type))
+    return pa.table(arrays, schema=schema(view))
+
+
+def _columns(view: str) -> tuple[Column, ...]:
+    if view not in VIEWS:
+        raise ValueError(f"there is no view {view!r}; there are {', '.join(VIEWS)}")
+    return VIEWS[view]
+
+
+def _checked(view: str, number: int, column: Column, row: Mapping[str, Any]) -> Any:
+    """The value of a row's column, in the form that Arrow takes."""
+    value: Any = row.get(column.name)
+    where = f"view {view!r}, row {number}, column {column.name!r}"
+    if value is None:
+        if column.required:
+            raise ValueError(f"{where}: a value is needed ({column.about})")
+        return None
+    if column.json:
+        return _checked_json(where, value)
+    if pa.types.is_timestamp(column.type):
+        return _checked_time(where, value)
+    if pa.types.is_list(column.type):
+        return _checked_list(where, value)
+    kinds, name = _KINDS[column.type]
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        raise ValueError(f"{where}: {name} is needed, but got {value!r} ({type(value).__name__})")
+    if column.one_of and value not in column.one_of:
+        raise ValueError(f"{where}: got {value!r}; allowed are {', '.join(column.one_of)}")
+    if column.fraction and not 0 <= float(value) <= 1:
+        raise ValueError(f"{where}: a fraction within 0..1 is needed, but got {value!r}")
+    return value
+
+
+def _checked_json(where: str, value: Any) -> str:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{where}: {value!r} is not JSON: {error}") from None
+    try:
+        return canonical_json(_finite_or_null(value))
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def _finite_or_null(value: Any) -> Any:
+    """The value with null for NaN and infinity, which a diverged loss may be and JSON can't."""
+    if isinstance(value, Mapping):
+        return {key: _finite_or_null(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite_or_null(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _checked_time(where: str, value: Any) -> datetime:
+    if not isinstance(value, datetime) or value.tzinfo is None:
+        raise ValueError(f"{where}: a datetime with a time zone is needed, but got {value!r}")
+    return value.astimezone(UTC).replace(tzinfo=None)
+
+
+def _checked_list(where: str, value: Any) -> np.ndarray:
+    try:
+        array = np.asarray(value, dtype=np.float32)
+    except (TypeError, ValueError):
+        array = np.empty((0, 0), dtype=np.float32)
+    if array.ndim != 1 or not np.isfinite(array).all():
+        raise ValueError(f"{where}: a flat list of finite numbers is needed, but got {value!r}")
+    return array
+
+
+_KINDS: Mapping[pa.DataType, tuple[tuple[type, ...], str]] = MappingProxyType(
+    {
+        pa.string(): ((str,), "a string"),
+        pa.int64(): ((int, np.integer), "a whole number"),
+        pa.float64(): ((float, int, np.floating, np.integer), "a number"),
+        pa.bool_(): ((bool,), "true or false"),
+    }
+)
