@@ -114,37 +114,44 @@ class VideoModel(nn.Module):
         """
         raise NotImplementedError
 
-    def check_inputs(self, rgb: Tensor | None, flow: Tensor | None) -> None:
+    def check_inputs(self, rgb: Tensor | None, flow: Tensor | None) -> dict[str, Tensor]:
         """Check the inputs that the network uses; others are not looked at.
+
+        Returns:
+            The used inputs by name.
 
         Raises:
             ValueError: An input is missing, or has a wrong rank, wrong channels or too few frames,
                 or the inputs differ in their number of clips.
         """
         given = {"rgb": rgb, "flow": flow}
+        used: dict[str, Tensor] = {}
         for name in self.inputs:
-            self._check_input(name, given[name])
-        if len(self.inputs) == 2 and rgb is not None and flow is not None:
-            self._require(
-                rgb.shape[0] == flow.shape[0],
-                "takes as many clips of `rgb` as of `flow`",
-                f"{rgb.shape[0]} and {flow.shape[0]}",
-            )
-
-    def _check_input(self, name: str, x: Tensor | None) -> None:
-        channels = self.input_channels(name)
-        shape = f"(B, T, {channels}, H, W)"
-        if x is None:
-            needed = " and ".join(f"`{needed}`" for needed in self.inputs)
-            raise ValueError(f"model {self.model_name!r} takes {needed}, but `{name}` is missing.")
-        got = f"{tuple(x.shape)}"
-        self._require(x.ndim == 5, f"takes `{name}` of the shape {shape}", got)
-        how = "" if name == "rgb" else f" (2 × flow_length, which is {self.flow_length})"
-        self._require(x.shape[2] == channels, f"takes `{name}` of the shape {shape}{how}", got)
+            x = given[name]
+            if x is None:
+                needed = " and ".join(f"`{needed}`" for needed in self.inputs)
+                raise ValueError(
+                    f"model {self.model_name!r} takes {needed}, but `{name}` is missing."
+                )
+            self._check_shape(name, x)
+            used[name] = x
+        clips = [x.shape[0] for x in used.values()]
         self._require(
-            x.shape[1] >= self.min_frames,
-            f"takes `{name}` of the shape {shape} with T at least {self.min_frames}",
-            got,
+            clips[0] == clips[-1],
+            "takes as many clips of `rgb` as of `flow`",
+            f"{clips[0]} and {clips[-1]}",
+        )
+        return used
+
+    def _check_shape(self, name: str, x: Tensor) -> None:
+        channels = self.input_channels(name)
+        takes = f"takes `{name}` of the shape (B, T, {channels}, H, W)"
+        got = f"{tuple(x.shape)}"
+        self._require(x.ndim == 5, takes, got)
+        why = "" if name == "rgb" else f" (two for each of {self.flow_length} flow fields)"
+        self._require(x.shape[2] == channels, takes + why, got)
+        self._require(
+            x.shape[1] >= self.min_frames, f"{takes} with T at least {self.min_frames}", got
         )
 
     def _require(self, condition: bool, takes: str, got: str) -> None:

@@ -32,7 +32,7 @@ class VGG(Backbone):
         for layer in self.features:
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(layer.bias)
+                nn.init.constant_(layer.get_parameter("bias"), 0)
         self._ranges, self.stage_channels = _find_stages(self.features)
         self.stages = tuple(self._ranges)
 
