@@ -168,7 +168,7 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _integer("label", "the video's class"),
             _text("stream", "the stream"),
             Column(name="scores", type=pa.list_(pa.float32()), about="softmax score of each class"),
-            _text("group", "the source video that the clip was cut from", required=False),
+            _text("source_group", "the source video that the clip was cut from", required=False),
         ),
         "published": (
             _text("system", "the system whose paper prints the table"),
@@ -205,7 +205,7 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _text("video", "the video's name, <class>/<stem>"),
             _integer("label", "the video's class"),
             _integer("predicted", "the class that the arm's fused scores say"),
-            _text("group", "the source video that the clip was cut from", required=False),
+            _text("source_group", "the source video that the clip was cut from", required=False),
         ),
     }
 )
@@ -270,11 +270,12 @@ def _checked(view: str, number: int, column: Column, row: Mapping[str, Any]) -> 
     if pa.types.is_list(column.type):
         return _checked_list(where, value)
     kinds, name = _KINDS[column.type]
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+    fits = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
+    if not fits:
         raise ValueError(f"{where}: {name} is needed, but got {value!r} ({type(value).__name__})")
     if column.one_of and value not in column.one_of:
         raise ValueError(f"{where}: got {value!r}; allowed are {', '.join(column.one_of)}")
-    if column.fraction and not 0 <= float(value) <= 1:
+    if column.fraction and not 0 <= value <= 1:
         raise ValueError(f"{where}: a fraction within 0..1 is needed, but got {value!r}")
     return value
 

@@ -1,0 +1,114 @@
+"""SQL over the results that can read them and do nothing else."""
+
+import secrets
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from study.results.schema import VIEWS, schema
+
+__all__ = ["Connection", "RefusedStatementError"]
+
+ATTEMPTS = 10  # of a query whose files are compacted away under it
+ALLOWED = {"SELECT", "MULTI"}  # MULTI is what DuckDB calls a PIVOT
+
+
+class RefusedStatementError(ValueError):
+    """SQL that would do something other than read the results."""
+
+
+class Connection:
+    """An in-memory DuckDB database with a view for each of ``VIEWS``, as they were when it opened.
+
+    SQL in it reaches no file, network, extension, setting or Python variable, and only queries
+    are run. A context manager.
+
+    Args:
+        sources: Gives what a view is read from; called again when a compaction has taken those
+            files away.
+    """
+
+    def __init__(self, sources: Callable[[str], Sequence[Any]]) -> None:
+        self._sources = sources
+        self._database = self._open()
+
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> duckdb.DuckDBPyConnection:
+        """Runs one query; the result has ``fetchall``, ``fetchmany``, ``description`` and so on.
+
+        Raises:
+            RefusedStatementError: If it isn't one query.
+            duckdb.Error: If it is wrong.
+        """
+        self._check(sql)
+        for _ in range(ATTEMPTS - 1):
+            try:
+                return self._database.execute(sql, list(parameters))
+            except duckdb.Error:
+                files = self._files
+                self.close()
+                self._database = self._open()
+                if files <= self._files:
+                    raise
+        return self._database.execute(sql, list(parameters))
+
+    def close(self) -> None:
+        self._database.close()
+
+    def __enter__(self) -> "Connection":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check(self, sql: str) -> None:
+        statements = self._database.extract_statements(sql)
+        if len(statements) != 1:
+            raise RefusedStatementError(
+                f"one query is needed, but got {len(statements) or 'nothing'}"
+                + (" statements" if statements else "")
+            )
+        kind = statements[0].type.name
+        if kind not in ALLOWED:
+            raise RefusedStatementError(
+                f"the results are read-only: only SELECT is run, not {kind}"
+            )
+
+    def _open(self) -> duckdb.DuckDBPyConnection:
+        spill = Path(tempfile.gettempdir(), f"study-query-{secrets.token_hex(8)}")
+        database = duckdb.connect(
+            ":memory:",
+            config={
+                "allow_community_extensions": "false",
+                "autoinstall_known_extensions": "false",
+                "autoload_known_extensions": "false",
+                "enable_external_access": "false",
+                "python_enable_replacements": "false",
+                "temp_directory": str(spill),  # made only when a query outgrows the memory
+            },
+        )
+        self._files: set[str] = set()
+        for view in VIEWS:
+            self._create(database, view)
+        database.execute("SET lock_configuration = true")
+        return database
+
+    def _create(self, database: duckdb.DuckDBPyConnection, view: str) -> None:
+        """Makes a view of the sources that hides superseded keys and the store's own column."""
+        columns = ", ".join(f'"{column.name}"' for column in VIEWS[view])
+        database.register(f"_{view}", schema(view).empty_table())
+        parts = [f"SELECT {columns} FROM _{view}"]
+        for number, source in enumerate(self._sources(view)):
+            self._files |= set(getattr(source.dataset, "files", ()))
+            name = f"_{view}_{number}"
+            database.register(name, source.dataset)
+            part = f"SELECT {columns} FROM {name}"
+            if source.hidden:
+                keys = pa.table({"key": pa.array(sorted(source.hidden), pa.string())})
+                database.register(f"{name}_hidden", keys)
+                part += f" WHERE _key NOT IN (SELECT key FROM {name}_hidden)"
+            parts.append(part)
+        database.execute(f"CREATE VIEW {view} AS {' UNION ALL '.join(parts)}")

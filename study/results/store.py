@@ -1,0 +1,517 @@
+"""Where results are kept: Parquet files, written whole, that any number of nodes write at once.
+
+``<root>/<view>/<key>~<version>.parquet`` is one write. A write makes a file of its own and never
+touches another, so writers need no lock; the version orders the writes of one key, and a reader
+takes each key's newest. ``compact`` merges many small files into one that says in its metadata
+which keys and versions it holds, and then deletes exactly the files that it read. A writer that
+replaces a key meanwhile makes a newer version, which wins. A crash, or two compactions at once,
+leaves a version in two files, of which a reader takes one. Nothing is lost.
+
+"Newest" is by the writers' clocks: they must agree to within the time between two writes of one
+key, which is at least a training.
+"""
+
+import json
+import os
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.dataset
+import pyarrow.fs
+import pyarrow.parquet as pq
+
+from study.results.connection import Connection
+from study.results.schema import STORED_VIEWS, schema, to_table
+
+__all__ = ["ResultStore", "Source", "published"]
+
+COMPACT_ABOVE = 1000  # small files of a view that readers bear without being slowed much
+LARGE_BYTES = 128 * 2**20  # a merged file grows to about this
+ATTEMPTS = 10  # of a reader whose files are compacted away under it
+STALE_SECONDS = 24 * 3600.0  # age at which a temporary file's writer is surely dead
+KEY_COLUMN, INDEX = "_key", b"study.results.index"
+SUFFIX, TEMPORARY = ".parquet", ".tmp"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Files that are read together, and the keys in them that are not to be seen.
+
+    Attributes:
+        dataset: The files.
+        hidden: Keys of a merged file whose newest version is in another file.
+        only: The keys of a merged file to be seen, or None for all but the hidden.
+    """
+
+    dataset: pyarrow.dataset.Dataset
+    hidden: frozenset[str] = frozenset()
+    only: frozenset[str] | None = None
+
+    def read(self, columns: Sequence[str], condition: pc.Expression | None) -> pa.Table:
+        """The lines to be seen that meet a condition."""
+        expressions = [] if condition is None else [condition]
+        if self.hidden:
+            expressions.append(~pc.field(KEY_COLUMN).isin(sorted(self.hidden)))
+        if self.only is not None:
+            expressions.append(pc.field(KEY_COLUMN).isin(sorted(self.only)))
+        whole = expressions.pop() if expressions else None
+        for expression in expressions:
+            whole = whole & expression
+        return self.dataset.to_table(columns=list(columns), filter=whole)
+
+
+class ResultStore:
+    """A results folder.
+
+    Args:
+        root: A local folder, or a URI of ``pyarrow.fs`` such as ``s3://bucket/results``. It need
+            not exist: the first write makes it.
+
+    Raises:
+        ValueError: If the URI is none that ``pyarrow.fs`` knows.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = str(root)
+        self._indexes: dict[str, dict[str, str]] = {}  # by path, whose content never changes
+        if "://" not in self.root:
+            self._files = pyarrow.fs.LocalFileSystem()
+            self._root = str(Path(root).expanduser().absolute())
+            return
+        try:
+            self._files, path = pyarrow.fs.FileSystem.from_uri(self.root)
+        except (pa.ArrowException, ValueError, OSError) as error:
+            raise ValueError(
+                f"{self.root!r} is no results folder: {error}; "
+                "give a local path or a URI such as s3://bucket/results"
+            ) from None
+        self._root = path.rstrip("/")
+
+    def exists(self) -> bool:
+        """Whether the folder is there."""
+        kind = self._files.get_file_info(self._root).type
+        return bool(kind == pyarrow.fs.FileType.Directory)
+
+    def write(self, view: str, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Writes the lines that a key has in a view, whole or not at all.
+
+        They replace what the key had before.
+
+        Args:
+            view: A view's name, any but ``published``.
+            key: What the lines belong to, such as a training's id. Any text.
+            rows: One mapping a line, as ``schema.to_table`` takes them.
+
+        Raises:
+            ValueError: If the view is unknown or a row doesn't fit it; nothing is written.
+        """
+        table = to_table(_stored(view), rows)
+        self._put(view, _file_key(key), _serialised(table))
+
+    def read(
+        self,
+        view: str,
+        *,
+        keys: Collection[str] | None = None,
+        columns: Sequence[str] | None = None,
+        **equal: Any,
+    ) -> pa.Table:
+        """The lines of a view, in no particular order.
+
+        Args:
+            view: A view's name.
+            keys: Only what was written under these keys: faster than a filter, as no other
+                small file is opened.
+            columns: Only these columns.
+            **equal: Only lines whose column equals the value, or one of a list, tuple or set.
+
+        Raises:
+            ValueError: If the view or a column is unknown.
+        """
+        names = schema(view).names
+        if unknown := sorted({*(columns or ()), *equal} - set(names)):
+            raise ValueError(
+                f"view {view!r} has no column {', '.join(map(repr, unknown))}; "
+                f"it has {', '.join(names)}"
+            )
+        shown, condition = list(columns or names), _condition(equal)
+        empty = schema(view).empty_table().select(shown)
+        wanted = None if keys is None else frozenset(map(_file_key, keys))
+
+        def tables() -> pa.Table:
+            sources = self.sources(view, wanted)
+            return pa.concat_tables([empty, *(s.read(shown, condition) for s in sources)])
+
+        return _retried(tables)
+
+    def finished(self) -> set[str]:
+        """The ids of the trainings that are done and need no running again."""
+        column = self.read("trainings", columns=["training_id"], status="finished")
+        return set(column["training_id"].to_pylist())
+
+    def connect(self) -> Connection:
+        """A connection that answers SQL over the views as they are now, and does nothing else."""
+        return Connection(self.sources)
+
+    def compact(self, *, above: int = COMPACT_ABOVE) -> int:
+        """Merges the small files of every view that has more than ``above`` of them.
+
+        Safe beside writers, readers and other compactions, on any number of nodes.
+
+        Returns:
+            How many files were merged away.
+        """
+        return sum(self._compact(view) for view in STORED_VIEWS if self._small(view) > above)
+
+    def sources(self, view: str, keys: frozenset[str] | None = None) -> list[Source]:
+        """What to read for a view's lines, each key's newest version once.
+
+        Args:
+            view: A view's name.
+            keys: Only these keys, as file names have them.
+        """
+        if view not in STORED_VIEWS:
+            return [Source(dataset=pyarrow.dataset.dataset(published()))]
+        listing = self._listing(view)
+        newest = listing.newest()
+        small = [
+            path
+            for path, (key, _) in listing.small.items()
+            if newest[key][1] == path and (keys is None or key in keys)
+        ]
+        sources = [Source(dataset=self._dataset(view, small))] if small else []
+        for path, index in listing.merged.items():
+            hidden = frozenset(key for key in index if newest[key][1] != path)
+            only = None if keys is None else keys & index.keys() - hidden
+            if len(hidden) < len(index) and (only is None or only):
+                dataset = self._dataset(view, [path], merged=True)
+                sources.append(Source(dataset=dataset, hidden=hidden, only=only))
+        return sources
+
+    def _dataset(
+        self, view: str, paths: list[str], *, merged: bool = False
+    ) -> pyarrow.dataset.Dataset:
+        columns = schema(view)
+        if merged:
+            columns = columns.append(pa.field(KEY_COLUMN, pa.string()))
+        return pyarrow.dataset.FileSystemDataset.from_paths(
+            paths,
+            schema=columns,
+            format=pyarrow.dataset.ParquetFileFormat(),
+            filesystem=self._files,
+        )
+
+    def _small(self, view: str) -> int:
+        return sum(not _is_merged(path) for path in self._paths(view))
+
+    def _paths(self, view: str) -> dict[str, int]:
+        """The view's files, with their sizes in bytes."""
+        selector = pyarrow.fs.FileSelector(f"{self._root}/{view}", allow_not_found=True)
+        return {
+            info.path: info.size
+            for info in self._files.get_file_info(selector)
+            if info.path.endswith(SUFFIX) and info.is_file
+        }
+
+    def _listing(self, view: str) -> "_Listing":
+        """The view's files, with no file missing that a compaction moved while they were listed.
+
+        A folder's listing isn't atomic: it may miss both a file that is deleted and the merged
+        one that replaces it. Then a second listing shows the merged file, or lacks a file.
+        """
+        paths = self._paths(view)
+        for _ in range(ATTEMPTS):
+            before, paths = paths, self._paths(view)
+            news = paths.keys() - before.keys()
+            if before.keys() <= paths.keys() and not any(map(_is_merged, news)):
+                break
+        return _Listing(
+            small={path: _parsed(path) for path in paths if not _is_merged(path)},
+            merged={path: self._index(path) for path in paths if _is_merged(path)},
+            sizes=paths,
+        )
+
+    def _index(self, path: str) -> dict[str, str]:
+        """Version by key of a merged file."""
+        if path not in self._indexes:
+            with self._files.open_input_file(path) as file:
+                self._indexes[path] = json.loads(pq.read_schema(file).metadata[INDEX])
+        return self._indexes[path]
+
+    def _put(self, view: str, file_key: str, data: pa.Buffer, *, after: str = "") -> None:
+        """Makes a file appear with its whole content under a name that no other write has."""
+        folder = f"{self._root}/{view}"
+        path = f"{folder}/{file_key}~{_version(after)}{SUFFIX}"
+        self._files.create_dir(folder, recursive=True)
+        if not isinstance(self._files, pyarrow.fs.LocalFileSystem):
+            with self._files.open_output_stream(path) as stream:
+                stream.write(data)
+            return
+        temporary = Path(f"{path}{TEMPORARY}")
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+    def _compact(self, view: str) -> int:
+        """Merges a view's small files; returns how many files are gone."""
+        gone = 0
+        try:
+            listing = self._listing(view)
+            newest = listing.newest()
+            dead = listing.superseded(newest)
+            for batch in _batches(listing, dead):
+                self._merge(view, listing, newest, batch)
+                gone += self._delete(batch)
+            gone += self._delete(dead)
+        except FileNotFoundError:
+            pass  # another compaction is at these files, and nothing of them is lost
+        self._sweep(view)
+        return gone
+
+    def _merge(
+        self,
+        view: str,
+        listing: "_Listing",
+        newest: dict[str, tuple[str, str]],
+        batch: list[str],
+    ) -> None:
+        """Writes one file with what the files of a batch hold and no other file holds newer."""
+        versions: dict[str, str] = {}
+        for path in batch:
+            for key, version in listing.keys_of(path).items():
+                if newest[key][1] == path:
+                    versions[key] = version
+        columns = schema(view).append(pa.field(KEY_COLUMN, pa.string()))
+        columns = columns.with_metadata({INDEX: json.dumps(versions).encode()})
+        sink = pa.BufferOutputStream()
+        with pq.ParquetWriter(sink, columns, compression="zstd") as writer:
+            for table in _regrouped(self._tables(view, listing, newest, batch)):
+                writer.write_table(table.cast(columns))
+        # Later than all that it may hold, so that of two files with a version, no two compactions
+        # each delete the one that the other keeps, whatever the nodes' clocks say.
+        self._put(view, "", sink.getvalue(), after=max(_parsed(p)[1] for p in listing.sizes))
+
+    def _tables(
+        self,
+        view: str,
+        listing: "_Listing",
+        newest: dict[str, tuple[str, str]],
+        batch: list[str],
+    ) -> Iterator[pa.Table]:
+        """The lines of a batch's files with their keys, small files in the order of keys."""
+        names = schema(view).names
+
+        def small(path: str) -> pa.Table:
+            with self._files.open_input_file(path) as file:
+                table = pq.ParquetFile(file).read()
+            table = _filled(table, schema(view))
+            key = pa.array([listing.small[path][0]], pa.string())
+            return table.append_column(KEY_COLUMN, pc.take(key, pa.array([0] * len(table))))
+
+        ordered = sorted(path for path in batch if path in listing.small)
+        with ThreadPoolExecutor(8) as threads:
+            for start in range(0, len(ordered), 256):
+                yield from threads.map(small, ordered[start : start + 256])
+        for path in batch:
+            if path in listing.merged:
+                hidden = frozenset(k for k in listing.merged[path] if newest[k][1] != path)
+                source = Source(dataset=self._dataset(view, [path], merged=True), hidden=hidden)
+                yield source.read([*names, KEY_COLUMN], None)
+
+    def _delete(self, paths: Collection[str]) -> int:
+        for path in paths:
+            try:
+                self._files.delete_file(path)
+            except FileNotFoundError:
+                continue  # another compaction was first
+        return len(paths)
+
+    def _sweep(self, view: str) -> None:
+        """Removes what killed writers left behind."""
+        if isinstance(self._files, pyarrow.fs.LocalFileSystem):
+            for path in Path(self._root, view).glob(f"*{TEMPORARY}"):
+                if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                    path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Listing:
+    """A view's files.
+
+    Attributes:
+        small: Key and version by path, of files of one key.
+        merged: Version by key, by path, of files of many keys.
+        sizes: Bytes by path.
+    """
+
+    small: dict[str, tuple[str, str]]
+    merged: dict[str, dict[str, str]]
+    sizes: dict[str, int]
+
+    def keys_of(self, path: str) -> dict[str, str]:
+        """Version by key of what a file holds."""
+        if path in self.merged:
+            return self.merged[path]
+        key, version = self.small[path]
+        return {key: version}
+
+    def newest(self) -> dict[str, tuple[str, str]]:
+        """By key, its newest version and the one file to take it from."""
+        newest: dict[str, tuple[str, str]] = {}
+        for path in self.sizes:
+            for key, version in self.keys_of(path).items():
+                # Of equal versions the last path's: "~" is after all other letters of a name.
+                newest[key] = max(newest.get(key, ("", "")), (version, path))
+        return newest
+
+    def superseded(self, newest: dict[str, tuple[str, str]]) -> list[str]:
+        """Files of which every key has its newest version elsewhere."""
+        return [
+            path for path in self.sizes if all(newest[key][1] != path for key in self.keys_of(path))
+        ]
+
+
+def published() -> pa.Table:
+    """The numbers that papers print, as ``published.csv`` has them."""
+    return _published()
+
+
+@cache
+def _published() -> pa.Table:
+    columns = schema("published")
+    return pyarrow.csv.read_csv(
+        Path(__file__).with_name("published.csv"),
+        convert_options=pyarrow.csv.ConvertOptions(
+            column_types=columns, include_columns=columns.names, strings_can_be_null=False
+        ),
+    )
+
+
+def _stored(view: str) -> str:
+    if view not in STORED_VIEWS:
+        raise ValueError(f"view {view!r} can't be written; there are {', '.join(STORED_VIEWS)}")
+    return view
+
+
+def _file_key(key: str) -> str:
+    """The key as a part of a file name: the same for equal keys, different for others."""
+    if not key:
+        raise ValueError("a key must not be empty")
+    name = re.sub(r"[^A-Za-z0-9_.-]", lambda m: "".join(f"%{b:02X}" for b in m[0].encode()), key)
+    if name.startswith("."):
+        name = f"%2E{name[1:]}"
+    return name if len(name) <= 150 else f"{name[:85]}%%{sha256(key.encode()).hexdigest()}"
+
+
+_clock_lock = threading.Lock()
+_clock = 0
+
+
+def _version(after: str = "") -> str:
+    """A unique version, greater than ``after`` and than every earlier one of this process."""
+    global _clock
+    with _clock_lock:
+        _clock = max(_clock + 1, time.time_ns(), int(after.partition("-")[0] or 0) + 1)
+        return f"{_clock:020d}-{secrets.token_hex(4)}"
+
+
+def _parsed(path: str) -> tuple[str, str]:
+    """Key and version of a file's name."""
+    key, _, version = path.rpartition("/")[2].removesuffix(SUFFIX).rpartition("~")
+    return key, version
+
+
+def _is_merged(path: str) -> bool:
+    return path.rpartition("/")[2].startswith("~")
+
+
+def _serialised(table: pa.Table) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
+
+
+def _filled(table: pa.Table, columns: pa.Schema) -> pa.Table:
+    """The table with null in the columns that it was written without."""
+    for field in columns:
+        if field.name not in table.column_names:
+            table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table.select(columns.names).cast(columns)
+
+
+def _regrouped(tables: Iterator[pa.Table], bytes_: int = 16 * 2**20) -> Iterator[pa.Table]:
+    """The same lines in larger tables."""
+    held: list[pa.Table] = []
+    size = 0
+    for table in tables:
+        held.append(table)
+        size += table.nbytes
+        if size > bytes_:
+            yield pa.concat_tables(held)
+            held, size = [], 0
+    if held:
+        yield pa.concat_tables(held)
+
+
+def _batches(listing: _Listing, dead: Collection[str]) -> Iterator[list[str]]:
+    """Files to be merged together: all small ones, and merged ones no larger than those before.
+
+    So a line is written again only when what it is merged with is as large, and the number of
+    merged files and the work for each line grow with the logarithm of the lines.
+    """
+    skip = set(dead)
+    batch: list[str] = []
+    size = 0
+    for path in sorted(listing.small):
+        if path in skip:
+            continue
+        batch.append(path)
+        size += listing.sizes[path]
+        if size > LARGE_BYTES:
+            yield batch
+            batch, size = [], 0
+    for path in sorted(listing.merged, key=listing.sizes.__getitem__):
+        if batch and path not in skip and listing.sizes[path] <= min(size, LARGE_BYTES):
+            batch.append(path)
+            size += listing.sizes[path]
+    if batch:
+        yield batch
+
+
+def _condition(equal: Mapping[str, Any]) -> pc.Expression | None:
+    condition = None
+    for name, value in equal.items():
+        values = list(value) if isinstance(value, list | tuple | set | frozenset) else [value]
+        one = pc.field(name).isin(values)
+        condition = one if condition is None else condition & one
+    return condition
+
+
+def _retried(attempt: Callable[[], T]) -> T:
+    """What an attempt returns, made again when its files were compacted away under it."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return attempt()
+        except FileNotFoundError:
+            continue
+    return attempt()
