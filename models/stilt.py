@@ -143,5 +143,5 @@ class Stilt(VideoModel):
         cells = maps.flatten(2).transpose(1, 2)  # (B·T, h·w, D)
         if self.options.place_code:
             code = place_code(*maps.shape[2:], frequencies=PLACE_FREQUENCIES, like=maps)
-            cells = torch.cat([cells, code.expand(len(cells), -1, -1)], dim=-1)
+            cells = torch.cat([cells, code.expand(cells.shape[0], -1, -1)], dim=-1)
         return cells.unflatten(0, (clips, frames)).flatten(1, 2)
