@@ -1,4 +1,4 @@
-"""What is known of a dataset's videos before one of them is opened: names, labels, groups, splits."""
+"""What is known of a dataset before a video is opened: names, labels, groups, splits."""
 
 from dataclasses import dataclass, field
 
@@ -11,8 +11,9 @@ class Video:
 
     Attributes:
         name: "<class>/<stem>", without suffix; unique within the dataset.
-        path: Path below the videos folder, with "/" between its parts. A dataset whose releases come in
-            several containers gives no suffix; `study.data.catalog.resolve_video` finds the file.
+        path: Path below the videos folder, with "/" between its parts. A dataset whose releases
+            come in several containers gives no suffix; `study.data.catalog.resolve_video` finds
+            the file.
         label: Index into the dataset's classes.
         group: The source that the video was cut from. Videos of one group resemble each other, so a
             split that is carved never parts them.
@@ -47,10 +48,10 @@ class Annotations:
         dataset: The dataset's name in the catalog.
         classes: Class names; a label is an index into them.
         splits: The dataset's splits by name.
-        flip_classes: For each label, the label of the video's mirror image (left and right swapped); the
-            identity where a dataset's classes know no left and right.
-        class_groups: For each class name, the group of classes that it is reported under; empty where a
-            dataset has none.
+        flip_classes: For each label, the label of the video's mirror image (left and right
+            swapped); the identity where a dataset's classes know no left and right.
+        class_groups: For each class name, the group of classes that it is reported under; empty
+            where a dataset has none.
     """
 
     dataset: str
