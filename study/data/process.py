@@ -1,0 +1,116 @@
+"""Processes of our own that can be killed at any moment, whatever they are stuck in.
+
+Unlike `multiprocessing`, a child neither runs the caller's main module again nor shares anything
+with its parent but one connection, and it never outlives the parent (Linux).
+"""
+
+import contextlib
+import ctypes
+import importlib
+import os
+import signal
+import subprocess
+import sys
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+__all__ = ["ChildDiedError", "ChildProcess", "ChildStuckError"]
+
+_ONE_THREAD = {
+    f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "NUMBA")
+}
+_BOOT = "import sys; from study.data.process import _boot; _boot(*sys.argv[1:])"
+_PR_SET_PDEATHSIG = 1
+
+
+class ChildDiedError(Exception):
+    """The child ended before it answered; the message says how."""
+
+
+class ChildStuckError(Exception):
+    """The child gave no sign of life within the time allowed; it has been killed."""
+
+
+class ChildProcess:
+    """A running child and the connection to it.
+
+    Args:
+        function: What the child runs, as "module:function"; it is called with the child's end of
+            the connection and ends when that is closed (`EOFError`).
+        environment: Variables to add to the child's environment.
+    """
+
+    def __init__(self, function: str, *, environment: dict[str, str] | None = None) -> None:
+        self.connection, theirs = Pipe()
+        root = str(Path(__file__).parents[2])
+        search_path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", _BOOT, function, str(theirs.fileno()), str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, **_ONE_THREAD, "PYTHONPATH": search_path, **(environment or {})},
+                process_group=0,  # Ctrl-C is the parent's to handle
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, message: Any) -> None:
+        """Sends a message; a child that is gone is noticed when its answer is received."""
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.connection.send(message)
+
+    def receive(self, timeout: float | None = None) -> Any:
+        """The child's next message.
+
+        Raises:
+            ChildStuckError: Nothing came within `timeout` seconds.
+            ChildDiedError: The child ended.
+        """
+        try:
+            if timeout is not None and not self.connection.poll(timeout):
+                self.kill()
+                raise ChildStuckError(f"no sign of life for {timeout:g} s")
+            return self.connection.recv()
+        except (EOFError, ConnectionResetError, BrokenPipeError):
+            raise ChildDiedError(self._how_it_ended()) from None
+
+    def receive_into(self, buffer: memoryview, timeout: float) -> None:
+        """Fills `buffer` with the next message's bytes; raises as `receive` does."""
+        try:
+            if not self.connection.poll(timeout):
+                self.kill()
+                raise ChildStuckError(f"no sign of life for {timeout:g} s")
+            self.connection.recv_bytes_into(buffer)
+        except (EOFError, ConnectionResetError, BrokenPipeError):
+            raise ChildDiedError(self._how_it_ended()) from None
+
+    def kill(self) -> None:
+        """Ends the child, stuck or not, and closes the connection."""
+        self._process.kill()
+        self._process.wait()
+        self.connection.close()
+
+    def _how_it_ended(self) -> str:
+        status = self._process.wait()
+        if status < 0:
+            return f"died of {signal.Signals(-status).name}"
+        return f"ended with status {status}"
+
+
+def _boot(function: str, descriptor: str, parent: str) -> None:
+    """Runs in the child: ties its life to the parent's, then calls the function."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != int(parent):
+            return
+    module, _, name = function.partition(":")
+    with Connection(int(descriptor)) as connection:
+        try:
+            getattr(importlib.import_module(module), name)(connection)
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            return  # the parent is gone or has closed its end
