@@ -1,0 +1,458 @@
+"""A whole study: check, search, train, fuse, and write the rows.
+
+``prepare_study`` checks everything that was asked for before anything starts, and ``conduct``
+does it. What is finished is never done again, so conducting a killed study anew runs what is left.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import optuna
+
+from models import model_options
+from search_spaces.space import Arm, Parameter, Settings, Space
+from study.data.clip_store import ClipStore
+from study.plan import Plan, PlannedRow, Target, Training, make_plan, make_training, settings_of
+from study.progress import Terminal
+from study.provenance import code_version, git_state
+from study.results.rows import accuracies, fuse, load_scores
+from study.results.schema import canonical_json
+from study.results.store import ResultStore
+from study.training.evaluation import Scores
+from study.training.job import Job, Parts, split_parts
+from study.training.weights import Weights, find_weights
+from study.tuning.cluster import at_once_on, running_ray
+from study.tuning.resources import Resources
+from study.tuning.search import Found, Search, run_trainings, search
+
+__all__ = ["TUNINGS", "Request", "Study", "conduct", "prepare_study"]
+
+TUNINGS = ("shared", "own", "fixed")
+MODALITY = {"spatial": "RGB", "temporal": "flow"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a user asks for.
+
+    Attributes:
+        space: The system.
+        arms: Names of the wanted arms; None for the space's default arms.
+        store: The clip store's path.
+        splits: Names of splits; None for the first.
+        seeds: How many seeds, 0, 1, ….
+        trials: Trials of each search.
+        tuning: ``shared`` (one search a split, for all arms), ``own`` (one an arm, each of the
+            same budget) or ``fixed`` (no search).
+        train_on: ``train`` holds the validation part out, ``all`` trains on it too.
+        weights: ``imagenet``, ``none`` or a path.
+        changes: Settings by dotted name, put over the space's own.
+        resources: What each training takes.
+        results: The results folder or address.
+        name: The study's name.
+        compile: Whether to use ``torch.compile``.
+        loader_workers: Loader processes of each training process.
+    """
+
+    space: Space
+    arms: tuple[str, ...] | None
+    store: Path
+    splits: tuple[str, ...] | None
+    seeds: int
+    trials: int
+    tuning: str
+    train_on: str
+    weights: str
+    changes: Mapping[str, Any]
+    resources: Resources
+    results: str
+    name: str
+    compile: bool = False
+    loader_workers: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A request that was checked, with all that conducting it needs."""
+
+    request: Request
+    arms: tuple[Arm, ...]
+    store: ClipStore
+    targets: tuple[Target, ...]
+    parts: Mapping[str, Parts]
+    base: Settings
+    provenance: tuple[str, bool]
+
+    @property
+    def folder(self) -> Path:
+        """Where the study's own state lies: searches, checkpoints, Ray's scratch files."""
+        results = self.request.results
+        return Path(results) if "://" not in results else Path(".study") / self.request.name
+
+    def epochs(self) -> int:
+        """Epochs of each training."""
+        return self.trial(self.arms[0], self.targets[0], {}).hyperparameters.epochs
+
+    def settings(self, arm: Arm, found: Mapping[str, Any] | None) -> Settings:
+        """An arm's settings at the found values."""
+        return settings_of(arm, self.base, space=self.request.space, found=found)
+
+    def make_training(self, model: str, settings: Settings, **more: Any) -> Training:
+        """A training of this study: its weights and code version filled in."""
+        plain = make_training(model, settings, **more)
+        return make_training(
+            model,
+            settings,
+            train_on=self.request.train_on,
+            weights=self._weights(plain.options).name,
+            code_version=code_version(model_options(model).__module__),
+            **more,
+        )
+
+    def trial(self, arm: Arm, target: Target, values: Mapping[str, Any]) -> Training:
+        """The search's training of an arm at proposed values, with the first seed.
+
+        It is the very training that the ablation plans for this arm at these values.
+        """
+        plan = make_plan(
+            (arm,),
+            targets=(target,),
+            seeds=(0,),
+            settings=lambda arm, target: self.settings(arm, values),
+            training=self.make_training,
+        )
+        return next(iter(plan.trainings.values()))
+
+    def plan(self, found: Callable[[Arm, Target], Mapping[str, Any]]) -> Plan:
+        """The plan of the study's arms at the values found for each arm and target."""
+        return make_plan(
+            self.arms,
+            targets=self.targets,
+            seeds=range(self.request.seeds),
+            settings=lambda arm, target: self.settings(arm, found(arm, target)),
+            training=self.make_training,
+        )
+
+    def job(self, training: Training, **more: Any) -> Job:
+        """A job of this study."""
+        weights = self._weights(training.options)
+        return Job(
+            training=training,
+            store=str(self.store.path),
+            results=self.request.results,
+            checkpoints=str(self.folder / "checkpoints"),
+            study=self.request.name,
+            space=self.request.space.name,
+            weights_file=None if weights.file is None else str(weights.file),
+            provenance=self.provenance,
+            compile=self.request.compile,
+            loader_workers=self.request.loader_workers,
+            **more,
+        )
+
+    def _weights(self, options: Mapping[str, Any]) -> Weights:
+        return find_weights(
+            self.request.weights, options.get("backbone", ""), folder=self.folder / "weights"
+        )
+
+    def searched_arms(self) -> tuple[Arm, ...]:
+        """The arms that get a search of their own."""
+        if self.request.tuning == "fixed" or self.request.trials == 0:
+            return ()
+        if self.request.tuning == "own":
+            return self.arms
+        return (self.request.space.arm(self.request.space.search_arm),)
+
+    def searches(self) -> Iterator[tuple[Arm, Target, Search]]:
+        """Each search of the study; a split's search sees that split's train part only."""
+        for target in self.targets:
+            for arm in self.searched_arms():
+                yield arm, target, self._search(arm, target)
+
+    def _search(self, arm: Arm, target: Target) -> Search:
+        request = self.request
+        start = self.trial(arm, target, {})
+        parameters = request.space.parameters_for(arm)
+        asked = canonical_json(
+            [start.training_id, arm.name, arm.fusion, [repr(one) for one in parameters]]
+        )
+        digest = hashlib.sha256(asked.encode()).hexdigest()[:8]
+        return Search(
+            name=f"{request.name}/{target.dataset}-{target.split}/{arm.name}/{digest}",
+            study=request.name,
+            arm=arm.name,
+            dataset=target.dataset,
+            split=target.split,
+            propose=partial(_propose, parameters=parameters),
+            make_job=partial(_trial_job, study=self, arm=arm, target=target),
+            first=_first_values(parameters, start),
+            trials=request.trials,
+            epochs=start.hyperparameters.epochs,
+            seed=0,
+            storage=self.folder / "optuna.db",
+        )
+
+
+def prepare_study(request: Request) -> Study:
+    """Checks a request whole, before anything starts.
+
+    Raises:
+        ValueError: If an arm, split, setting or combination isn't possible; the message names
+            what is.
+        FileNotFoundError: If the clip store or a weights file is missing.
+    """
+    space = request.space
+    store = ClipStore.open(request.store)
+    arms = (
+        tuple(arm for arm in space.arms if arm.default)
+        if request.arms is None
+        else tuple(space.arm(name) for name in request.arms)
+    )
+    if request.train_on == "all":
+        _check_nothing_fits(arms)
+        if request.tuning != "fixed":
+            raise ValueError(
+                "--train-on all leaves no validation part to search on; give --tuning fixed too"
+            )
+    splits = request.splits or (next(iter(store.annotations.splits)),)
+    parts = {}
+    for split in splits:
+        if split not in store.annotations.splits:
+            raise ValueError(
+                f"{store.annotations.dataset} has no split {split!r}; it has "
+                f"{', '.join(store.annotations.splits)}"
+            )
+        parts[split] = split_parts(store, split, train_on=request.train_on)
+    study = Study(
+        request=request,
+        arms=arms,
+        store=store,
+        targets=tuple(
+            Target(
+                dataset=store.annotations.dataset,
+                store_fingerprint=store.fingerprint,
+                split=split,
+            )
+            for split in splits
+        ),
+        parts=parts,
+        base=_base_settings(request, store),
+        provenance=git_state(),
+    )
+    # Checks every arm's options and finds its weights.
+    plan = study.plan(lambda arm, target: {})
+    _check_stacks(store, plan)
+    return study
+
+
+def _check_stacks(store: ClipStore, plan: Plan) -> None:
+    if store.settings.stacks is None:
+        return
+    for training in plan.trainings.values():
+        if training.hyperparameters.flow_length > store.settings.flow_length:
+            raise ValueError(
+                f"flow_length is {training.hyperparameters.flow_length}, but the clip store "
+                f"{store.path} has stacks of {store.settings.flow_length} flow fields; set a "
+                "smaller flow_length, or prepare a store with longer stacks"
+            )
+
+
+def _check_nothing_fits(arms: Sequence[Arm]) -> None:
+    fitting = [arm.name for arm in arms if arm.fusion == "early" or arm.fusion.startswith("awf")]
+    if fitting:
+        raise ValueError(
+            f"--train-on all leaves no validation part, but {', '.join(fitting)} fit their fusion "
+            "on it; leave --train-on out, or name other --arms"
+        )
+
+
+def _base_settings(request: Request, store: ClipStore) -> Settings:
+    """The space's settings, fitted to what the store holds, then what the user changed."""
+    space = request.space
+    base = space.settings
+    if store.annotations.dataset == "synthetic":
+        base = base.updated(space.embedded)
+    fitted: dict[str, Any] = {"crop_size": _crop_size(store.settings.short_side)}
+    wanted = base.hyperparameters.get("flow_length", 10)
+    if store.settings.stacks is not None:
+        fitted["flow_length"] = min(wanted, store.settings.flow_length)
+    return base.updated(Settings(hyperparameters=fitted)).updated(Settings.of(request.changes))
+
+
+def _crop_size(short_side: int) -> int:
+    """7/8 of the short side, as 224 is of 256 (ours for other sizes)."""
+    return max(1, short_side * 7 // 8)
+
+
+def _propose(trial: optuna.Trial, *, parameters: Sequence[Parameter]) -> dict[str, Any]:
+    return {parameter.name: parameter.suggest(trial) for parameter in parameters}
+
+
+def _first_values(parameters: Sequence[Parameter], start: Training) -> dict[str, Any]:
+    """What the untuned training uses, where the parameters allow it: no search does worse."""
+    known = {
+        **{f"options.{name}": value for name, value in start.options.items()},
+        **{
+            field.name: getattr(start.hyperparameters, field.name)
+            for field in fields(start.hyperparameters)
+        },
+        "fusion_lambda": 1.0,
+    }
+    first = {}
+    for parameter in parameters:
+        if parameter.name.startswith("loss_weights."):
+            name = parameter.name.removeprefix("loss_weights.")
+            known[parameter.name] = start.hyperparameters.loss_weights.get(name, 1.0)
+        if parameter.name in known and parameter.allows(known[parameter.name]):
+            first[parameter.name] = known[parameter.name]
+    return first
+
+
+def _trial_job(values: Mapping[str, Any], *, study: Study, arm: Arm, target: Target) -> Job:
+    """The job of a trial: it reports the arm's validation accuracy and scores no part."""
+    return study.job(
+        study.trial(arm, target, values), objective=_objective(arm, values.get("fusion_lambda"))
+    )
+
+
+def _objective(arm: Arm, fusion_lambda: float | None) -> tuple[str, float | None]:
+    return ("average" if arm.fusion == "early" else arm.fusion, fusion_lambda)
+
+
+def known_studies(results: str) -> list[str]:
+    """The names of the studies that have a result in a results folder."""
+    store = ResultStore(results)
+    lines = [store.read(view, columns=["study"])["study"] for view in ("trials", "trainings")]
+    return sorted({name for column in lines for name in column.to_pylist()})
+
+
+def conduct(study: Study, *, address: str | None, terminal: Terminal) -> list[str]:
+    """Runs what is missing of a study and writes its rows.
+
+    Args:
+        address: A Ray cluster's address; None starts a local Ray.
+        terminal: Is told what happens.
+
+    Returns:
+        The trainings that failed, each with its reason; the rows that need them are missing.
+    """
+    request = study.request
+    with running_ray(address) as cluster:
+        at_once = at_once_on(cluster, request.resources, may_grow=address is not None)
+        options = {
+            "resources": request.resources,
+            "at_once": at_once,
+            "scratch": str((study.folder / "ray").resolve()),
+        }
+        found: dict[tuple[str, Target], Found] = {}
+        for arm, target, asked in study.searches():
+            terminal.heading(f"Search: {arm.label}, {target.dataset} split {target.split}")
+            with terminal.trainings(asked.epochs) as watcher:
+                best = search(asked, watcher=watcher, results=request.results, **options)
+            terminal.say(
+                f"best of {best.trials}: trial {best.trial + 1}, "
+                f"validation {100 * best.validation_top1:.1f} %"
+            )
+            found[arm.name, target] = best
+        plan = study.plan(partial(_values, study=study, found=found))
+        terminal.heading(f"Ablation: {len(plan.rows)} rows from {len(plan.trainings)} trainings")
+        jobs = [
+            (describe(training), study.job(training, parts=parts_of(training, plan)))
+            for training in plan.trainings.values()
+        ]
+        with terminal.trainings(study.epochs()) as watcher:
+            failed = run_trainings(jobs, watcher=watcher, **options)
+    write_rows(study, plan)
+    return failed
+
+
+def _values(
+    arm: Arm, target: Target, *, study: Study, found: Mapping[tuple[str, Target], Found]
+) -> Mapping[str, Any]:
+    searched = arm.name if study.request.tuning == "own" else study.request.space.search_arm
+    best = found.get((searched, target))
+    return {} if best is None else best.values
+
+
+def parts_of(training: Training, plan: Plan) -> tuple[str, ...]:
+    """The parts that a planned training is scored on."""
+    parts = ("validation", "test") if training.train_on == "train" else ("test",)
+    return ("train", *parts) if training.training_id in plan.features_of else parts
+
+
+def describe(training: Training) -> str:
+    """A training in a few words for the terminal."""
+    told = [
+        f"{name} {value}" if not isinstance(value, bool) else (name if value else f"no {name}")
+        for name, value in training.options.items()
+        if name in ("interaction", "backbone")
+    ]
+    return (
+        f"{training.model} ({', '.join(told)}) split {training.target.split} seed {training.seed}"
+    )
+
+
+def write_rows(study: Study, plan: Plan) -> None:
+    """Fuses each finished training's scores as its arms say and writes the arms' rows."""
+    results = ResultStore(study.request.results)
+    finished = results.finished()
+    for identity, training in plan.trainings.items():
+        if identity not in finished:
+            continue
+        scores = load_scores(results, identity)
+        listed = study.store.annotations.splits[training.target.split]
+        groups = {video.name: video.group for video in (*listed.train, *listed.test)}
+        for row in plan.rows:
+            if row.training.training_id == identity:
+                _write_row(study, results, row, scores, groups)
+
+
+def _write_row(
+    study: Study,
+    results: ResultStore,
+    row: PlannedRow,
+    scores: Mapping[str, Scores],
+    groups: Mapping[str, str],
+) -> None:
+    request, training, arm = study.request, row.training, row.arm
+    fused = fuse(arm.fusion, scores, groups=groups, fusion_lambda=row.fusion_lambda)
+    streams = [arm.fusion] if arm.fusion in MODALITY else list(scores["test"].scores)
+    identity = {
+        "study": request.name,
+        "space": request.space.name,
+        "arm": arm.name,
+        "dataset": training.target.dataset,
+        "split": training.target.split,
+        "seed": training.seed,
+    }
+    results.write(
+        "rows",
+        canonical_json(identity),
+        [
+            {
+                **identity,
+                "part": part,
+                "training_id": training.training_id,
+                "fusion": arm.fusion,
+                "fusion_lambda": fused.fusion_lambda,
+                "views": views_of(training),
+                **accuracies(matrix, scores[part].labels),
+                "videos": len(scores[part].videos),
+                "tuning": request.tuning if request.trials else "fixed",
+                "modality": " + ".join(MODALITY[stream] for stream in streams),
+                "classes": matrix.shape[1],
+                "missing_videos": study.parts[training.target.split].missing,
+            }
+            for part, matrix in fused.parts.items()
+        ],
+    )
+
+
+def views_of(training: Training) -> str:
+    """The test views of a training: frames × crops."""
+    hyperparameters = training.hyperparameters
+    return f"{hyperparameters.test_segments} frames × {hyperparameters.test_crops} crop"

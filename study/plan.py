@@ -1,0 +1,226 @@
+"""From arms to the fewest trainings that serve them.
+
+Streams that don't interact and have separate losses train exactly as each would alone, so one
+training of both serves every arm that reads either stream or any fusion of the two: late, early
+and adaptively weighted fusion at every λ need scores and features, not another training. Seeds,
+splits and hyperparameters do make a difference, so each combination of them is its own training.
+
+Everything here is pure: the same arms, settings and targets give the same plan.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from typing import Any
+
+import torch
+
+from models import create_model, make_options, model_options
+from search_spaces.space import Arm, Settings, Space
+from study.results.schema import canonical_json
+from study.training.hyperparameters import Hyperparameters
+
+__all__ = [
+    "Plan",
+    "PlannedRow",
+    "Target",
+    "Training",
+    "make_plan",
+    "make_training",
+    "settings_of",
+]
+
+STREAMS = ("spatial", "temporal")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """What a training learns from and is judged on.
+
+    Attributes:
+        dataset: The dataset's name in the catalog.
+        store_fingerprint: The clip store's fingerprint: what was decoded, and how.
+        split: The split's name.
+    """
+
+    dataset: str
+    store_fingerprint: str
+    split: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """One optimisation run, known by everything that can change its result.
+
+    Attributes:
+        model: The model's name.
+        options: All of the model's options, the defaults written out.
+        hyperparameters: All hyperparameters.
+        target: Dataset, store and split.
+        seed: The seed of initial weights, order, augmentation and dropout.
+        train_on: ``train`` holds the validation part out, ``all`` trains on it too.
+        weights: Where the backbones start: ``none``, or the content's name of a weights file.
+        code_version: A hash of the model's source code.
+    """
+
+    model: str
+    options: Mapping[str, Any]
+    hyperparameters: Hyperparameters
+    target: Target
+    seed: int
+    train_on: str
+    weights: str
+    code_version: str
+
+    @property
+    def training_id(self) -> str:
+        """The fingerprint: 16 hexadecimal digits of SHA-256 over the canonical JSON."""
+        return hashlib.sha256(canonical_json(asdict(self)).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRow:
+    """One arm's result that a plan will give.
+
+    Attributes:
+        arm: The arm.
+        training: The training whose scores it reads.
+        fusion_lambda: λ of adaptively weighted fusion, or None to choose it by cross-fitting.
+    """
+
+    arm: Arm
+    training: Training
+    fusion_lambda: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The rows that are wanted and the trainings that they need.
+
+    Attributes:
+        rows: One for each arm, target and seed.
+        trainings: Each needed training once, by its id, in the order of first need.
+        features_of: Ids of the trainings whose train-part features early fusion needs.
+    """
+
+    rows: tuple[PlannedRow, ...]
+    trainings: Mapping[str, Training]
+    features_of: frozenset[str]
+
+
+def settings_of(
+    arm: Arm, base: Settings, *, space: Space, found: Mapping[str, Any] | None = None
+) -> Settings:
+    """The arm's settings: the base, the found values that matter to it, then its own."""
+    settings = base if found is None else base.updated(space.found_for(arm, found))
+    return settings.updated(arm.own)
+
+
+def make_training(
+    model: str,
+    settings: Settings,
+    *,
+    target: Target,
+    seed: int,
+    train_on: str = "train",
+    weights: str = "none",
+    code_version: str = "",
+    streams: Iterable[str] | None = None,
+) -> Training:
+    """A training with its options and hyperparameters checked and written out.
+
+    Args:
+        streams: The streams to train, where the model lets its streams be chosen.
+
+    Raises:
+        ValueError: If the model doesn't exist or an option or hyperparameter is not valid.
+    """
+    hyperparameters = Hyperparameters.from_json(json.dumps(dict(settings.hyperparameters)))
+    options = dict(settings.options)
+    if "flow_length" in {field.name for field in fields(model_options(model))}:
+        options["flow_length"] = hyperparameters.flow_length
+    if streams is not None:
+        options["streams"] = tuple(stream for stream in STREAMS if stream in set(streams))
+    return Training(
+        model=model,
+        options=asdict(make_options(model, options)),
+        hyperparameters=hyperparameters,
+        target=target,
+        seed=seed,
+        train_on=train_on,
+        weights=weights,
+        code_version=code_version,
+    )
+
+
+def make_plan(
+    arms: Sequence[Arm],
+    *,
+    targets: Sequence[Target],
+    seeds: Sequence[int],
+    settings: Callable[[Arm, Target], Settings],
+    training: Callable[..., Training] = make_training,
+) -> Plan:
+    """The fewest trainings that serve the arms on every target with every seed.
+
+    Args:
+        arms: The wanted rows of the ablation.
+        targets: Datasets and splits.
+        seeds: One result each.
+        settings: An arm's full settings on a target.
+        training: Makes a training of a model's name, settings, target, seed and streams;
+            ``make_training`` with weights and code version filled in.
+    """
+    rows: list[PlannedRow] = []
+    trainings: dict[str, Training] = {}
+    features_of: set[str] = set()
+    for target in targets:
+        chosen = {arm.name: settings(arm, target) for arm in arms}
+        joint = _joint_streams(arms, chosen)
+        for seed in seeds:
+            for arm in arms:
+                own = chosen[arm.name]
+                one = training(
+                    arm.model,
+                    own,
+                    target=target,
+                    seed=seed,
+                    streams=joint.get(_net_key(arm.model, own)),
+                )
+                trainings.setdefault(one.training_id, one)
+                if arm.fusion == "early":
+                    features_of.add(one.training_id)
+                rows.append(PlannedRow(arm=arm, training=one, fusion_lambda=own.fusion_lambda))
+    return Plan(rows=tuple(rows), trainings=trainings, features_of=frozenset(features_of))
+
+
+def _joint_streams(
+    arms: Sequence[Arm], settings: Mapping[str, Settings]
+) -> dict[str, frozenset[str]]:
+    """For each net whose streams train independently, the streams that some arm reads."""
+    joint: dict[str, frozenset[str]] = {}
+    for arm in arms:
+        own = settings[arm.name]
+        options = asdict(make_options(arm.model, own.options))
+        if "streams" not in options or not _independent(arm.model, json.dumps(options)):
+            continue
+        wanted = {arm.fusion} if arm.fusion in STREAMS else set(options["streams"])
+        key = _net_key(arm.model, own)
+        joint[key] = joint.get(key, frozenset()) | wanted
+    return joint
+
+
+@cache
+def _independent(model: str, options: str) -> bool:
+    """Whether the net's streams train as each would alone; asked of a net without memory."""
+    with torch.device("meta"):
+        return create_model(model, num_classes=2, **json.loads(options)).independent_streams
+
+
+def _net_key(model: str, settings: Settings) -> str:
+    """What two arms share when one training can serve both: all but the choice of streams."""
+    options = asdict(make_options(model, settings.options))
+    options.pop("streams", None)
+    return canonical_json([model, options, dict(settings.hyperparameters)])

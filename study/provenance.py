@@ -1,0 +1,82 @@
+"""Where a result came from: the commit, and the source code that a model is."""
+
+import ast
+import hashlib
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import models
+
+__all__ = ["code_version", "git_state"]
+
+MODELS = Path(models.__file__).parent
+
+
+def git_state() -> tuple[str, bool]:
+    """The project's commit and whether its working tree differs; ("", False) outside git."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(MODELS.parent), *arguments],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
+    except (OSError, subprocess.CalledProcessError):
+        return "", False
+
+
+@cache
+def code_version(module: str) -> str:
+    """A hash of the source of a module of ``models`` and of all that it imports from ``models``.
+
+    Comments and layout don't count: the hash is over the syntax trees without docstrings.
+
+    Args:
+        module: A dotted name such as ``models.stilt``.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(_closure(_path(module))):
+        tree = ast.parse(path.read_text())
+        _drop_docstrings(tree)
+        digest.update(str(path.relative_to(MODELS)).encode())
+        digest.update(ast.dump(tree).encode())
+    return digest.hexdigest()[:16]
+
+
+def _path(module: str) -> Path:
+    base = MODELS.parent.joinpath(*module.split("."))
+    package = base / "__init__.py"
+    return package if package.exists() else base.with_suffix(".py")
+
+
+def _closure(start: Path) -> set[Path]:
+    """The files that a file imports from ``models``, directly or not, and itself."""
+    found: set[Path] = set()
+    waiting = [start]
+    while waiting:
+        path = waiting.pop()
+        if path in found or not path.exists():
+            continue
+        found.add(path)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("models"):
+                names = [node.module or "", *(f"{node.module}.{n.name}" for n in node.names)]
+            elif isinstance(node, ast.Import):
+                names = [n.name for n in node.names if n.name.startswith("models")]
+            else:
+                continue
+            # The package's own __init__ imports every model; it is no part of any.
+            waiting += [_path(name) for name in names if name != "models"]
+    return found
+
+
+def _drop_docstrings(tree: ast.Module) -> None:
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.walk(tree):
+        if isinstance(node, kinds) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]

@@ -1,0 +1,78 @@
+"""The Ray that a study runs on: one of its own on this machine, or a cluster's."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# Read when Ray is imported. Its own progress output and loggers give way to the study's; a first
+# Ctrl-C ends the study at once, for everything that finished is on disk already.
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import logging
+
+import ray
+
+from study.tuning.resources import Resources, trainings_at_once
+
+__all__ = ["ClusterTooSmallError", "at_once_on", "running_ray"]
+
+
+class ClusterTooSmallError(ValueError):
+    """The cluster can't hold one training."""
+
+
+@contextmanager
+def running_ray(address: str | None) -> Iterator[dict[str, float]]:
+    """Connects to the cluster at the address, or starts a local Ray and stops it afterwards.
+
+    Yields:
+        The cluster's resources by Ray's names.
+
+    Raises:
+        ConnectionError: If there is no cluster at the address.
+    """
+    try:
+        ray.init(
+            address=address or "local",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            # The state API frees a stopped trial's placement group; it needs the dashboard.
+            **({} if address else {"include_dashboard": True}),
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise ConnectionError(
+            f"no Ray cluster answers at {address!r} ({error}). Give --address auto on a node of "
+            "a running cluster, or leave --address out to run on this machine alone"
+        ) from error
+    for name in ("ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    try:
+        yield ray.cluster_resources()
+    finally:
+        ray.shutdown()
+
+
+def at_once_on(cluster: dict[str, float], resources: Resources, *, may_grow: bool) -> int:
+    """How many trainings to keep running at once.
+
+    Args:
+        may_grow: Whether an autoscaler may add what is missing; then one waits for it.
+
+    Raises:
+        ClusterTooSmallError: If not one training fits and the cluster doesn't grow.
+    """
+    fitting = trainings_at_once(resources, cluster)
+    if fitting == 0 and not may_grow:
+        need = ", ".join(f"{amount:g} {name}" for name, amount in resources.total.items())
+        have = ", ".join(f"{cluster.get(name, 0):g} {name}" for name in resources.total)
+        raise ClusterTooSmallError(
+            f"one training needs {need}, but this machine has {have}; give fewer --workers or "
+            "--gpus-per-worker, or the --address of a larger cluster"
+        )
+    return max(1, fitting)

@@ -1,0 +1,65 @@
+"""What one training takes of a cluster, and how many fit at once."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+__all__ = ["Resources", "trainings_at_once"]
+
+DRIVER_CPUS = 0.01  # the process that waits for a training's workers; Ray rejects zero
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resources:
+    """The processes of one training.
+
+    Attributes:
+        workers: Training processes; more than one train with DistributedDataParallel.
+        cpus_per_worker: CPU cores, and so threads, of each.
+        gpus_per_worker: GPUs of each; 0 trains on the CPU.
+    """
+
+    workers: int = 1
+    cpus_per_worker: float = 1
+    gpus_per_worker: float = 0
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise ValueError(f"workers >= 1 must hold, but got {self.workers}")
+        if self.gpus_per_worker < 0 or self.cpus_per_worker <= 0:
+            raise ValueError(
+                "cpus_per_worker > 0 and gpus_per_worker >= 0 must hold, but got "
+                f"{self.cpus_per_worker} and {self.gpus_per_worker}"
+            )
+        if self.gpus_per_worker > 1:
+            raise ValueError(
+                f"a worker trains on one GPU at most, but got gpus_per_worker="
+                f"{self.gpus_per_worker}; give more --workers instead"
+            )
+
+    @property
+    def total(self) -> dict[str, float]:
+        """What one training takes, by Ray's resource names."""
+        total = {"CPU": self.workers * self.cpus_per_worker}
+        if self.gpus_per_worker:
+            total["GPU"] = self.workers * self.gpus_per_worker
+        return total
+
+    @property
+    def of_driver(self) -> dict[str, float]:
+        """What Tune reserves for a trial: the training itself with one worker, else its driver."""
+        if self.workers > 1:
+            return {"cpu": DRIVER_CPUS}
+        return {name.lower(): amount for name, amount in self.total.items()}
+
+    @property
+    def of_worker(self) -> dict[str, float]:
+        """What Ray Train reserves for each of several workers."""
+        return {name: amount / self.workers for name, amount in self.total.items()}
+
+
+def trainings_at_once(resources: Resources, cluster: Mapping[str, float]) -> int:
+    """How many such trainings the cluster's resources hold at once; 0 when not even one."""
+    drivers = DRIVER_CPUS if resources.workers > 1 else 0
+    need = {**resources.total, "CPU": resources.total["CPU"] + drivers}
+    return min(math.floor(cluster.get(name, 0) / amount + 1e-9) for name, amount in need.items())

@@ -1,0 +1,79 @@
+"""A clip store small enough to train on in a second, and a way to run the commands on it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from study.data.preparation import prepare
+
+from study.data import synthetic
+from study.data.catalog import annotate
+from study.data.clip_store import StoreSettings
+
+CLASSES = ("what_yellow", "what_cyan", "how_left", "how_right")
+CLIPS = 8  # of each class
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of 4 classes × 8 rendered clips as a folder of class folders, 2 stacks of 3."""
+    folder = tmp_path_factory.mktemp("tiny")
+    wanted = {f"{name}/{name}_{i:03d}" for name in CLASSES for i in range(CLIPS)}
+    videos = [v for v in synthetic.annotate().splits["1"].train if v.name in wanted]
+    synthetic.render_dataset(folder / "videos", videos)
+    settings = StoreSettings(dataset="folder", short_side=32, stacks=2, flow_length=3)
+    prepare(
+        annotate("folder", videos=folder / "videos"),
+        folder / "videos",
+        folder / "store",
+        settings,
+        workers=2,
+    )
+    return folder / "store"
+
+
+@pytest.fixture
+def study_run(tiny_store: Path, tmp_path: Path) -> Run:
+    """Runs ``python -m study.run`` on the tiny store with results in a folder of the test's own."""
+
+    def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            study_command(tiny_store, tmp_path / "results", *arguments),
+            capture_output=True,
+            text=True,
+            timeout=240,
+            env=environment(),
+            **options,  # type: ignore[call-overload]
+        )
+
+    return run
+
+
+def study_command(store: Path, results: Path, *arguments: str) -> list[str]:
+    """The command line of a study that takes a second or two to train."""
+    command = [sys.executable, "-m", "study.run", "--space", "stilt", "--dataset", "folder"]
+    command += ["--data", str(store), "--results", str(results), "--weights", "none"]
+    if "--set" not in arguments:
+        command += ["--set", *SMALL]
+    return [*command, *arguments]
+
+
+SMALL = (
+    "options.backbone=small",
+    "options.partial_bn=false",
+    "options.head_dims=[16,16]",
+    "options.attention_dim=128",
+    "segments=2",
+    "test_segments=2",
+    "batch_size=8",
+    "epochs=2",
+)
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}

@@ -1,0 +1,172 @@
+"""The study as its users run it: whole commands on a tiny clip store, a local Ray under them."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from study.results.store import ResultStore
+from tests.integration.conftest import Run, environment, study_command
+
+ARMS = 16  # of the fusion ablation, which both tables' six are part of
+
+
+def lines(folder: Path, view: str) -> list[dict]:
+    return ResultStore(folder).read(view).to_pylist()
+
+
+@pytest.mark.slow
+def test_a_study_searches_trains_twice_and_fills_every_row(study_run: Run, tmp_path: Path):
+    done = study_run("--trials", "3")
+    assert done.returncode == 0, done.stderr
+    results = tmp_path / "results"
+
+    trials = lines(results, "trials")
+    assert [trial["trial"] for trial in sorted(trials, key=lambda t: t["trial"])] == [0, 1, 2]
+    complete = [trial for trial in trials if trial["state"] == "complete"]
+    best = max(complete, key=lambda trial: (trial["validation_top1"], -trial["trial"]))
+
+    rows = lines(results, "rows")
+    assert len(rows) == ARMS * 2
+    assert {row["part"] for row in rows} == {"validation", "test"}
+    assert {row["tuning"] for row in rows} == {"shared"}
+    used = {row["training_id"] for row in rows}
+    assert len(used) == 2
+    assert best["training_id"] in used, "the best trial is the training of its arm"
+
+    trainings = {line["training_id"]: line for line in lines(results, "trainings")}
+    found = json.loads(best["parameters"])
+    for identity in used:
+        assert trainings[identity]["status"] == "finished"
+        rate = json.loads(trainings[identity]["hyperparameters"])["learning_rate"]
+        assert rate == found["learning_rate"]
+    lambdas = {row["fusion_lambda"] for row in rows if row["fusion"].startswith("awf")}
+    assert lambdas == {found["fusion_lambda"]}
+
+    assert "Two-stream + STIL" in done.stdout
+    assert "1 search of 3 trials" in done.stdout
+    assert not (results / "ray").exists(), "what Ray wrote of its own is gone"
+
+    again = study_run("--trials", "3", "--resume")
+    assert again.returncode == 0, again.stderr
+    assert lines(results, "trials") == trials
+    assert {line["training_id"]: line for line in lines(results, "trainings")} == trainings
+
+
+@pytest.mark.slow
+def test_a_killed_study_goes_on_and_repeats_nothing_that_finished(
+    study_run: Run, tiny_store: Path, tmp_path: Path
+):
+    results = tmp_path / "results"
+    command = study_command(tiny_store, results, "--trials", "4")
+    study = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment(),
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while not (results.exists() and lines(results, "trials")):
+        assert study.poll() is None, "the study ended before it could be killed"
+        assert time.monotonic() < deadline, "no trial in two minutes"
+        time.sleep(0.1)
+    os.killpg(study.pid, signal.SIGKILL)
+    study.wait()
+    kept = lines(results, "trials")
+
+    done = study_run("--trials", "4", "--resume")
+    assert done.returncode == 0, done.stderr
+    after = lines(results, "trials")
+    assert all(trial in after for trial in kept)
+    assert len(lines(results, "rows")) == ARMS * 2
+
+
+@pytest.mark.slow
+def test_a_training_that_diverges_is_recorded_and_the_rest_goes_on(study_run: Run, tmp_path: Path):
+    done = study_run(
+        "--tuning",
+        "fixed",
+        "--arms",
+        "spatial",
+        "stil",
+        "--set",
+        *_small("loss_weights.temporal=1e30", "learning_rate=1e6"),
+    )
+    assert done.returncode == 1
+    assert "a training failed" in done.stderr
+    failed = [t for t in lines(tmp_path / "results", "trainings") if t["status"] == "failed"]
+    assert failed
+    assert "NonFiniteLossError" in failed[0]["error"]
+
+
+def _small(*changes: str) -> list[str]:
+    from tests.integration.conftest import SMALL
+
+    return [*SMALL, *changes]
+
+
+@pytest.mark.slow
+def test_two_workers_train_through_ray_train(study_run: Run, tmp_path: Path):
+    done = study_run(
+        "--trials",
+        "2",
+        "--workers",
+        "2",
+        "--cpus-per-worker",
+        "0.9",
+        "--arms",
+        "stil",
+        "stil-early",
+    )
+    assert done.returncode == 0, done.stderr
+    trainings = lines(tmp_path / "results", "trainings")
+    assert {line["workers"] for line in trainings if line["status"] == "finished"} == {2}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--space", "stilts"), "no space 'stilts'; there are stilt"),
+        (("--dataset", "ucf"), "no dataset 'ucf'; there are synthetic"),
+        (("--split", "9"), "has no split '9'; it has 1"),
+        (("--arms", "spatail"), "no arm 'spatail'; it has spatial"),
+        (("--seeds", "0"), "--seeds must be at least 1, got 0"),
+        (("--set", "learning_rat=1"), "learning_rat"),
+        (("--set", "learning_rate"), "--set takes NAME=VALUE"),
+        (("--set", "options.backbone=resnet19"), "resnet19"),
+        (("--set", "flow_length=10"), "stacks of 3 flow fields"),
+        (("--data", "nowhere"), "nowhere"),
+        (("--weights", "nowhere.pt"), "there is no such file"),
+        (("--train-on", "all"), "--train-on all leaves no validation part"),
+        (("--resume", "--name", "never"), "no study 'never'"),
+        (("--workers", "0"), "--workers must be at least 1"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line_that_names_what_exists(
+    capsys: pytest.CaptureFixture[str], tiny_store: Path, tmp_path: Path, arguments, said
+):
+    from study.run import main
+
+    command = study_command(tiny_store, tmp_path / "results", *arguments)
+    assert main(command[3:]) == 2
+    error = capsys.readouterr().err.strip()
+    assert said in error
+    assert "\n" not in error
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_dry_run_prints_arms_and_trainings_and_starts_nothing(
+    capsys: pytest.CaptureFixture[str], tiny_store: Path, tmp_path: Path
+):
+    from study.run import main
+
+    assert main(study_command(tiny_store, tmp_path / "results", "--dry-run")[3:]) == 0
+    output = capsys.readouterr().out
+    assert "16 arms × 1 seed from 2 trainings" in output
+    assert "stil-awf-entropy" in output
+    assert not (tmp_path / "results").exists()

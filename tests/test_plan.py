@@ -1,0 +1,167 @@
+"""The plan against an enumeration of what each arm would need by itself."""
+
+from itertools import combinations
+
+import pytest
+
+import search_spaces
+from search_spaces import Arm, Settings
+from study.plan import Target, make_plan, make_training, settings_of
+
+TARGET = Target(dataset="synthetic", store_fingerprint="f", split="1")
+SPACE = search_spaces.get("stilt")
+BASE = Settings(
+    options={"backbone": "small"}, hyperparameters={"epochs": 2, "crop_size": 32, "flow_length": 3}
+)
+TABLES_4_AND_5 = ("spatial", "temporal", "two-stream", "stil", "stil-awf-simplex", "stil-early")
+FUSION_ABLATION = tuple(arm.name for arm in SPACE.arms if arm.default)
+
+
+def plan_of(names, *, targets=(TARGET,), seeds=(0,), found=None):
+    return make_plan(
+        [SPACE.arm(name) for name in names],
+        targets=targets,
+        seeds=seeds,
+        settings=lambda arm, target: settings_of(arm, BASE, space=SPACE, found=found),
+    )
+
+
+def test_tables_4_and_5_are_six_arms_from_two_trainings():
+    plan = plan_of(TABLES_4_AND_5)
+    assert len(plan.rows) == 6
+    assert len(plan.trainings) == 2
+
+
+def test_the_whole_fusion_ablation_is_sixteen_arms_from_the_same_two_trainings():
+    plan = plan_of(FUSION_ABLATION)
+    assert len(plan.rows) == 16
+    assert plan.trainings.keys() == plan_of(TABLES_4_AND_5).trainings.keys()
+
+
+def test_targets_and_seeds_multiply_trainings():
+    other = Target(dataset="synthetic", store_fingerprint="f", split="2")
+    plan = plan_of(TABLES_4_AND_5, targets=(TARGET, other), seeds=(0, 1, 2))
+    assert len(plan.rows) == 6 * 2 * 3
+    assert len(plan.trainings) == 2 * 2 * 3
+
+
+def test_any_choice_of_arms_needs_one_training_a_net_with_just_the_streams_it_reads():
+    """Enumerates all choices of up to three arms and works out the need arm by arm."""
+    for count in (1, 2, 3):
+        for names in combinations(FUSION_ABLATION, count):
+            needed: dict[bool, set[str]] = {}
+            for name in names:
+                arm = SPACE.arm(name)
+                streams = (
+                    {arm.fusion}
+                    if arm.fusion in ("spatial", "temporal")
+                    else {"spatial", "temporal"}
+                )
+                needed.setdefault(arm.options["interaction"], set()).update(streams)
+            trained = {
+                training.options["interaction"]: set(training.options["streams"])
+                for training in plan_of(names).trainings.values()
+            }
+            assert trained == needed
+
+
+def test_streams_that_interact_are_never_trained_alone():
+    arm = Arm(name="x", label="x", model="stilt", options={"interaction": True}, fusion="spatial")
+    plan = make_plan(
+        [arm], targets=[TARGET], seeds=[0], settings=lambda arm, _: BASE.updated(arm.own)
+    )
+    (training,) = plan.trainings.values()
+    assert training.options["streams"] == ("spatial", "temporal")
+
+
+def test_arms_that_differ_in_a_hyperparameter_are_trained_apart():
+    arms = [
+        Arm(
+            name=f"rate-{rate}",
+            label="",
+            model="stilt",
+            options={"interaction": False},
+            hyperparameters={"learning_rate": rate},
+        )
+        for rate in (0.1, 0.2)
+    ]
+    plan = make_plan(
+        arms, targets=[TARGET], seeds=[0], settings=lambda arm, _: BASE.updated(arm.own)
+    )
+    assert len(plan.trainings) == 2
+
+
+def test_found_values_reach_only_the_arms_that_they_matter_to():
+    found = {"learning_rate": 0.03, "options.attention_dim": 128, "fusion_lambda": 0.5}
+    plan = plan_of(("two-stream", "stil", "stil-awf-simplex"), found=found)
+    plain, interacting = (
+        next(t for t in plan.trainings.values() if t.options["interaction"] is interaction)
+        for interaction in (False, True)
+    )
+    assert plain.hyperparameters.learning_rate == interacting.hyperparameters.learning_rate == 0.03
+    assert interacting.options["attention_dim"] == 128
+    assert plain.options["attention_dim"] != 128
+    lambdas = {row.arm.name: row.fusion_lambda for row in plan.rows}
+    assert lambdas == {"two-stream": None, "stil": None, "stil-awf-simplex": 0.5}
+
+
+def test_early_fusion_asks_for_the_features_of_its_training_only():
+    plan = plan_of(("two-stream", "stil-early"))
+    (early,) = (row.training for row in plan.rows if row.arm.name == "stil-early")
+    assert plan.features_of == {early.training_id}
+
+
+def test_the_fingerprint_changes_with_everything_that_can_change_the_result():
+    def fingerprint(**changes):
+        settings = {
+            "options": {"interaction": False},
+            "hyperparameters": {},
+            "seed": 0,
+            "split": "1",
+        }
+        settings |= {"store": "f", "code_version": "a", "weights": "none", "train_on": "train"}
+        settings |= changes
+        return make_training(
+            "stilt",
+            Settings(options=settings["options"], hyperparameters=settings["hyperparameters"]),
+            target=Target(
+                dataset="d", store_fingerprint=settings["store"], split=settings["split"]
+            ),
+            seed=settings["seed"],
+            code_version=settings["code_version"],
+            weights=settings["weights"],
+            train_on=settings["train_on"],
+        ).training_id
+
+    changes = [
+        {"options": {"interaction": False, "dropout": 0.1}},
+        {"hyperparameters": {"learning_rate": 0.5}},
+        {"hyperparameters": {"loss_weights": {"spatial": 2.0}}},
+        {"seed": 1},
+        {"split": "2"},
+        {"store": "g"},
+        {"code_version": "b"},
+        {"weights": "imagenet"},
+        {"train_on": "all"},
+    ]
+    fingerprints = [fingerprint(), *(fingerprint(**change) for change in changes)]
+    assert len(set(fingerprints)) == len(fingerprints)
+
+
+def test_the_fingerprint_does_not_change_with_how_equal_settings_are_written():
+    spelled = make_training(
+        "stilt",
+        Settings(
+            options={"interaction": True, "head_dims": [512, 1024]},
+            hyperparameters={"learning_rate": 1e-2, "milestones": [0.4, 0.8], "clip_norm": None},
+        ),
+        target=TARGET,
+        seed=0,
+    )
+    default = make_training("stilt", Settings(), target=TARGET, seed=0)
+    assert spelled.training_id == default.training_id
+
+
+def test_an_unknown_hyperparameter_is_refused_with_those_that_exist():
+    with pytest.raises(ValueError, match=r"learning_rat\b.*there are .*learning_rate"):
+        make_training("stilt", Settings(hyperparameters={"learning_rat": 1}), target=TARGET, seed=0)
