@@ -1,0 +1,183 @@
+"""Crops, mirror images and normalisation, the same for a segment's RGB frame and its flow.
+
+The augmentation of two-stream practice (Wang et al., "Towards good practices for very deep
+two-stream ConvNets", 2015): multi-scale crops at the four corners and the centre, and a horizontal
+flip, which negates the x component of flow. A crop is a fraction of a frame's short side, so the
+field of view doesn't depend on the size that a store holds.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = [
+    "TEST_SCALE",
+    "Crop",
+    "cut",
+    "model_inputs",
+    "normalise",
+    "test_crops",
+    "training_crop",
+]
+
+TEST_SCALE = 224 / 256
+"""Side of a test crop as a fraction of the short side: 224 of 256 pixels, as the field tests."""
+
+SNAP = 2  # a crop side this close to the model's input, in pixels, is taken without resizing
+
+RGB_MEAN = (0.485, 0.456, 0.406)
+RGB_STD = (0.229, 0.224, 0.225)
+FLOW_STD = 0.226  # the mean of RGB_STD, as temporal segment networks scale flow
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Crop:
+    """A rectangle of a frame, in pixels, and whether it is mirrored once cut."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    mirrored: bool = False
+
+
+def training_crop(
+    height: int,
+    width: int,
+    *,
+    size: int,
+    scales: Sequence[float],
+    flip: bool,
+    rng: np.random.Generator,
+) -> Crop:
+    """A random crop at a corner or the centre, mirrored half of the time.
+
+    Args:
+        height, width: The frame's size in pixels.
+        size: Side of the model's input; a crop side within two pixels of it becomes it.
+        scales: Crop sides as fractions of the short side. Height and width are drawn together,
+            at most one step of this list apart.
+        flip: Whether crops may be mirrored.
+        rng: Drawn from three times, whatever the arguments.
+    """
+    sides = [_side(min(height, width), scale, size) for scale in scales]
+    steps = range(len(sides))
+    shapes = [(sides[i], sides[j]) for i in steps for j in steps if abs(i - j) <= 1]
+    crop_height, crop_width = shapes[rng.integers(len(shapes))]
+    corners = _corners_and_centre(height, width, crop_height, crop_width)
+    top, left = corners[rng.integers(len(corners))]
+    mirrored = bool(rng.integers(2)) and flip
+    return Crop(top=top, left=left, height=crop_height, width=crop_width, mirrored=mirrored)
+
+
+def test_crops(height: int, width: int, *, size: int, crops: str) -> list[Crop]:
+    """The crops of a test clip.
+
+    Args:
+        height, width: The frame's size in pixels.
+        size: Side of the model's input.
+        crops: ``centre`` or ``ten`` (the corners and the centre, then the same mirrored) of
+            `TEST_SCALE` of the short side; ``three`` squares of the whole short side, spread over
+            the longer one.
+    """
+    short = min(height, width)
+    if crops == "three":
+        spread = [(height - short) * k // 2 for k in range(3)]
+        across = [(width - short) * k // 2 for k in range(3)]
+        return [
+            Crop(top=top, left=left, height=short, width=short)
+            for top, left in zip(spread, across, strict=True)
+        ]
+    side = _side(short, TEST_SCALE, size)
+    places = _corners_and_centre(height, width, side, side)
+    if crops == "centre":
+        places = places[-1:]
+    return [
+        Crop(top=top, left=left, height=side, width=side, mirrored=mirrored)
+        for mirrored in ((False, True) if crops == "ten" else (False,))
+        for top, left in places
+    ]
+
+
+def _side(short: int, scale: float, size: int) -> int:
+    side = max(1, round(short * scale))
+    return size if abs(side - size) <= SNAP and size <= short else side
+
+
+def _corners_and_centre(
+    height: int, width: int, crop_height: int, crop_width: int
+) -> list[tuple[int, int]]:
+    """(top, left) of the four corners, then the centre."""
+    bottom, right = height - crop_height, width - crop_width
+    return [(0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)]
+
+
+def cut(image: NDArray[np.uint8], crop: Crop, out: NDArray[np.uint8]) -> None:
+    """Write a crop of an image, resized and mirrored as needed.
+
+    Args:
+        image: (H, W) or (H, W, 3).
+        crop: What to cut.
+        out: (size, size) or (size, size, 3), contiguous; overwritten.
+    """
+    part = image[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
+    size = out.shape[0]
+    if part.shape[:2] == (size, size):
+        if crop.mirrored:
+            cv2.flip(part, 1, dst=out)
+        else:
+            np.copyto(out, part)
+        return
+    cv2.resize(part, (size, size), dst=out, interpolation=cv2.INTER_LINEAR)
+    if crop.mirrored:
+        cv2.flip(out, 1, dst=out)
+
+
+def normalise(frames: Tensor, kind: str) -> Tensor:
+    """Stored bytes as a model's input, on the device where they are.
+
+    RGB gets ImageNet's mean and deviation; flow is centred on zero motion (byte 127.5, so that a
+    negation of flow negates the input) and divided by the mean of RGB's deviations.
+
+    Args:
+        frames: ``rgb`` (..., 3, H, W) or ``flow`` (..., 2L, H, W), uint8.
+        kind: ``rgb`` or ``flow``.
+
+    Returns:
+        float32 of the same shape.
+    """
+    if kind == "flow":
+        return frames.float().sub_(127.5).div_(255 * FLOW_STD)
+    mean = torch.tensor(RGB_MEAN, device=frames.device).mul_(255)[:, None, None]
+    std = torch.tensor(RGB_STD, device=frames.device).mul_(255)[:, None, None]
+    return frames.float().sub_(mean).div_(std)
+
+
+def model_inputs(batch: Mapping[str, Any], device: torch.device) -> dict[str, Tensor]:
+    """A batch's ``rgb`` and ``flow`` on the device, normalised, every view a clip of its own.
+
+    Args:
+        batch: Stacked items of a `study.data.dataset.ClipDataset`; bytes cross to the device.
+        device: Where the model is. On a GPU frames come in the channels-last memory format.
+
+    Returns:
+        ``rgb`` (B, T, 3, S, S) and ``flow`` (B, T, 2L, S, S) float32, those that the batch has;
+        B counts views.
+    """
+    inputs = {}
+    for kind in ("rgb", "flow"):
+        if kind not in batch:
+            continue
+        frames: Tensor = batch[kind].to(device, non_blocking=True)
+        *_, segments, channels, height, width = frames.shape
+        frames = frames.reshape(-1, channels, height, width)
+        if device.type == "cuda":
+            frames = frames.contiguous(memory_format=torch.channels_last)
+        inputs[kind] = normalise(frames, kind).unflatten(0, (-1, segments))
+    return inputs

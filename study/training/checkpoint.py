@@ -1,0 +1,47 @@
+"""A training's state in one file, written whole or not at all."""
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["load_checkpoint", "save_checkpoint"]
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Writes tensors and plain values; readers see the former file or the whole new one.
+
+    Args:
+        path: The file; its folder is made if missing.
+        state: Tensors, numbers, strings, and lists and dicts of them.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with partial.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """What `save_checkpoint` wrote, on the CPU; nothing in the file is run.
+
+    Raises:
+        ValueError: If the file is no checkpoint, or is damaged.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(
+            f"checkpoint {path} can't be read ({reason}); delete it to train from the start"
+        ) from error
+    if not isinstance(state, dict):
+        raise ValueError(f"checkpoint {path} holds no training; delete it to train from the start")
+    return state

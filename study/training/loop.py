@@ -1,0 +1,488 @@
+"""One training, from initial weights to the last epoch, on one process or many.
+
+Read from the top: `train` is the whole of it, and what it calls follows in the order of use.
+The result depends on the initial weights, the data, the hyperparameters and the seed. Stopping and
+resuming doesn't change it, nor do loader workers; the number of processes changes the order in
+which floating-point numbers are summed, and which dropout mask meets which video.
+"""
+
+import contextlib
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+
+from models import ModelOutput, VideoModel
+from study.data.dataset import ClipDataset, make_loader
+from study.data.transforms import model_inputs
+from study.training.checkpoint import load_checkpoint, save_checkpoint
+from study.training.evaluation import Scores, score, top_k_accuracy
+from study.training.hyperparameters import Hyperparameters
+
+__all__ = ["EpochReport", "NonFiniteLossError", "learning_rate", "train"]
+
+ORDER_STREAM, DROPOUT_STREAM = 0, 2  # first words of seeds; an item's randomness has 1
+CHECK_EVERY = 50  # steps between looks at the losses, each of which waits for the device
+
+
+class NonFiniteLossError(FloatingPointError):
+    """A loss became infinite or not a number."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EpochReport:
+    """What one epoch came to; the same on every process.
+
+    Attributes:
+        epoch: Epochs finished, from 1.
+        lr: Learning rate of the epoch's last step.
+        train_loss: Mean over the epoch's videos of the weighted sum of losses.
+        losses: Name of a stream, auxiliary output or auxiliary loss → its mean, not weighted.
+        validation_top1: The objective on the validation videos, top-1 of the late average unless
+            another was given; None without validation videos.
+        seconds: The epoch's wall time, validation included.
+        clips_per_second: Training clips a second over all processes, validation left out.
+    """
+
+    epoch: int
+    lr: float
+    train_loss: float
+    losses: dict[str, float]
+    validation_top1: float | None
+    seconds: float
+    clips_per_second: float
+
+
+def train(
+    model: VideoModel,
+    train_data: ClipDataset,
+    validation_data: ClipDataset | None = None,
+    *,
+    hyperparameters: Hyperparameters,
+    seed: int,
+    device: str | torch.device = "cpu",
+    checkpoint: Path | None = None,
+    report: Callable[[EpochReport], None] | None = None,
+    objective: Callable[[Scores], float] | None = None,
+    compile: bool = False,
+    loader_workers: int = 0,
+    epochs_to_run: int | None = None,
+) -> list[EpochReport]:
+    """Trains a network by stochastic gradient descent with momentum.
+
+    When ``torch.distributed`` is initialised every process calls this with the same arguments,
+    and each batch is divided between them.
+
+    Args:
+        model: Trained in place, and left on `device`.
+        train_data: Augmented clips of the training videos.
+        validation_data: Clips of the validation videos, scored after each epoch.
+        hyperparameters: How to train.
+        seed: Of order and dropout; the data has its own, the initial weights are the caller's.
+        device: ``cpu`` or a CUDA device; on the latter in the channels-last memory format.
+        checkpoint: A file written after every epoch, on storage that all processes see. If it is
+            there the training goes on from it.
+        report: Called on every process after each epoch. On resuming it is called first with
+            the last finished epoch, which the caller may have missed.
+        objective: What `EpochReport.validation_top1` is; None means top-1 of the late average.
+        compile: Whether to use ``torch.compile``.
+        loader_workers: Loader processes of each process; 0 loads in the process itself.
+        epochs_to_run: Stop after so many epochs of this call; None goes on to the last.
+
+    Returns:
+        A report of every finished epoch, those before a resumption included.
+
+    Raises:
+        ValueError: If the checkpoint is of another training, or a loss weight has no loss.
+        NonFiniteLossError: If a loss becomes infinite or not a number.
+    """
+    run = _Run.start(model, train_data, hyperparameters, seed, device, compile, loader_workers)
+    history = _resume(checkpoint, run)
+    if history and report is not None:
+        report(history[-1])
+    last = hyperparameters.epochs
+    if epochs_to_run is not None:
+        last = min(last, len(history) + epochs_to_run)
+    for epoch in range(len(history), last):
+        started = time.perf_counter()
+        lr, losses = _train_epoch(run, epoch)
+        trained = _slowest(time.perf_counter() - started, run.device)
+        top1 = None if validation_data is None else _validate(run, validation_data, objective)
+        weights = hyperparameters.loss_weights
+        history.append(
+            EpochReport(
+                epoch=epoch + 1,
+                lr=lr,
+                train_loss=sum(weights.get(name, 1.0) * loss for name, loss in losses.items()),
+                losses=losses,
+                validation_top1=top1,
+                seconds=_slowest(time.perf_counter() - started, run.device),
+                clips_per_second=len(train_data) / trained,
+            )
+        )
+        if checkpoint is not None and _rank() == 0:
+            _save(checkpoint, run, history)
+        if report is not None:
+            report(history[-1])
+    return history
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """What stays the same through a training.
+
+    Attributes:
+        model: The network itself.
+        net: The network as it is called: spread over processes, compiled, or neither.
+        spread: The network spread over processes; None on one.
+        batches: Indices of each batch of the epoch at hand; `loader` reads them.
+    """
+
+    model: VideoModel
+    net: Callable[..., ModelOutput]
+    spread: DistributedDataParallel | None
+    optimizer: torch.optim.Optimizer
+    data: ClipDataset
+    batches: list[list[int]]
+    loader: "DataLoader[dict[str, Any]]"
+    hyperparameters: Hyperparameters
+    seed: int
+    device: torch.device
+    loader_workers: int
+
+    @classmethod
+    def start(
+        cls,
+        model: VideoModel,
+        data: ClipDataset,
+        hyperparameters: Hyperparameters,
+        seed: int,
+        device: str | torch.device,
+        compile: bool,
+        loader_workers: int,
+    ) -> "_Run":
+        device = torch.device(device)
+        cuda = device.type == "cuda"
+        model.to(device).train()
+        if cuda:
+            model.to(memory_format=torch.channels_last)
+        spread = None
+        if _world() > 1:
+            if cuda:
+                nn.SyncBatchNorm.convert_sync_batchnorm(model)
+            spread = DistributedDataParallel(
+                model, device_ids=[device] if cuda else None, gradient_as_bucket_view=True
+            )
+        net: Callable[..., ModelOutput] = spread or model
+        batches: list[list[int]] = []
+        return cls(
+            model=model,
+            net=torch.compile(net) if compile else net,
+            spread=spread,
+            optimizer=torch.optim.SGD(
+                model.parameters(),
+                lr=hyperparameters.learning_rate,
+                momentum=hyperparameters.momentum,
+                weight_decay=hyperparameters.weight_decay,
+            ),
+            data=data,
+            batches=batches,
+            loader=make_loader(data, batches, device=device, workers=loader_workers),
+            hyperparameters=hyperparameters,
+            seed=seed,
+            device=device,
+            loader_workers=loader_workers,
+        )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must share with a training that goes on from it."""
+        shapes = [(name, list(value.shape)) for name, value in self.model.state_dict().items()]
+        return {
+            "model": _digest([type(self.model).__name__, shapes]),
+            "training videos": _digest([(v.name, v.label) for v in self.data.videos]),
+            "hyperparameters": self.hyperparameters.to_json(),
+            "seed": self.seed,
+        }
+
+
+def _resume(path: Path | None, run: _Run) -> list[EpochReport]:
+    """Puts the state of a checkpoint back, and returns the reports of its epochs."""
+    history: list[EpochReport] = []
+    if path is not None and path.is_file():
+        state = load_checkpoint(path)
+        saved = state.get("identity", {})
+        differing = [name for name, value in run.identity.items() if saved.get(name) != value]
+        if differing:
+            raise ValueError(
+                f"checkpoint {path} is of another training: its {' and '.join(differing)} differ; "
+                "give another path, or delete it to train from the start"
+            )
+        run.model.load_state_dict(state["model"])
+        run.optimizer.load_state_dict(state["optimizer"])
+        history = [EpochReport(**epoch) for epoch in state["history"]]
+    if dist.is_initialized():
+        finished = torch.tensor([len(history), -len(history)], device=run.device)
+        dist.all_reduce(finished, dist.ReduceOp.MAX)
+        if finished.sum() != 0:
+            raise ValueError(
+                f"checkpoint {path} is not the same for every process: this one finds "
+                f"{len(history)} epochs there; put it on storage that all of them see"
+            )
+    return history
+
+
+def _save(path: Path, run: _Run, history: Sequence[EpochReport]) -> None:
+    """Random states are not saved: each epoch begins with its own seed."""
+    save_checkpoint(
+        path,
+        {
+            "identity": run.identity,
+            "model": run.model.state_dict(),
+            "optimizer": run.optimizer.state_dict(),
+            "history": [asdict(epoch) for epoch in history],
+        },
+    )
+
+
+def _train_epoch(run: _Run, epoch: int) -> tuple[float, dict[str, float]]:
+    """One pass over the training videos; returns the last learning rate and the mean losses."""
+    hyperparameters = run.hyperparameters
+    steps = _epoch_steps(len(run.data), hyperparameters, run.seed, epoch)
+    run.batches[:] = [own.indices for step in steps for own in step.micro_batches]
+    run.data.set_epoch(epoch)
+    torch.manual_seed(_seed(DROPOUT_STREAM, run.seed, epoch, _rank()))
+    losses = _EpochLosses(epoch, len(run.data))
+    batches = iter(run.loader)
+    lr = hyperparameters.learning_rate
+    for number, step in enumerate(steps):
+        lr = learning_rate(hyperparameters, epoch * len(steps) + number, len(steps))
+        for group in run.optimizer.param_groups:
+            group["lr"] = lr
+        run.optimizer.zero_grad()
+        sums = _accumulate_gradients(run, step, batches)
+        if hyperparameters.clip_norm is not None:
+            clip_gradients(run.model, hyperparameters.clip_norm)
+        run.optimizer.step()
+        losses.add(sums, lr)
+    if _world() > 1:  # running statistics that weren't synchronised become the first process's
+        for buffer in run.model.buffers():
+            dist.broadcast(buffer, 0)
+    return lr, losses.mean()
+
+
+@dataclass(frozen=True)
+class _MicroBatch:
+    """One forward and backward pass of this process: videos, and 1 or 0 as each one's weight."""
+
+    indices: list[int]
+    weights: list[float]
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One step of the optimiser: its videos over all processes, and what this one does."""
+
+    videos: int
+    micro_batches: list[_MicroBatch]
+
+
+def _epoch_steps(
+    videos: int, hyperparameters: Hyperparameters, seed: int, epoch: int
+) -> list[_Step]:
+    """Each video once, in random order; the last batch may be smaller.
+
+    Every process makes as many passes of the same sizes: where a batch doesn't divide evenly, a
+    process one video short takes the batch's first video with weight zero.
+    """
+    order = np.random.default_rng((ORDER_STREAM, seed, epoch)).permutation(videos)
+    rank, world = _rank(), _world()
+    share = math.ceil(hyperparameters.batch_size / world)
+    size = math.ceil(share / hyperparameters.accumulation_steps)
+    steps = []
+    for start in range(0, videos, hyperparameters.batch_size):
+        batch = order[start : start + hyperparameters.batch_size].tolist()
+        own, weights = batch[rank::world], [1.0] * len(batch[rank::world])
+        if len(own) < math.ceil(len(batch) / world):
+            own, weights = [*own, batch[0]], [*weights, 0.0]
+        micro_batches = [
+            _MicroBatch(own[first : first + size], weights[first : first + size])
+            for first in range(0, len(own), size)
+        ]
+        steps.append(_Step(len(batch), micro_batches))
+    return steps
+
+
+def _seed(*words: int) -> int:
+    return int(np.random.SeedSequence(words).generate_state(1)[0])
+
+
+def learning_rate(hyperparameters: Hyperparameters, step: int, steps_per_epoch: int) -> float:
+    """The rate of one step: a linear warm-up, then the schedule.
+
+    Args:
+        hyperparameters: Schedule, warm-up and epochs.
+        step: From 0, over all epochs.
+        steps_per_epoch: Steps of each epoch.
+    """
+    steps = hyperparameters.epochs * steps_per_epoch
+    warmup = hyperparameters.warmup_epochs * steps_per_epoch
+    top = hyperparameters.learning_rate
+    if step < warmup:
+        return top * min(1.0, (step + 1) / warmup)
+    if hyperparameters.schedule == "cosine":
+        return top * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+    if hyperparameters.schedule == "step":
+        passed = sum(step >= round(fraction * steps) for fraction in hyperparameters.milestones)
+        return top * hyperparameters.gamma**passed
+    return top
+
+
+def _accumulate_gradients(
+    run: _Run, step: _Step, batches: Iterator[dict[str, Any]]
+) -> dict[str, Tensor]:
+    """Leaves the gradient of the step's mean loss in the parameters, summed over processes.
+
+    Returns:
+        Each loss summed over this process's videos of the step, not weighted.
+    """
+    totals: dict[str, Tensor] = {}
+    autocast = torch.autocast(
+        run.device.type,
+        torch.bfloat16,
+        enabled=run.hyperparameters.precision == "bfloat16",
+    )
+    for number, own in enumerate(step.micro_batches, start=1):
+        batch = next(batches)
+        labels = batch["label"].to(run.device, non_blocking=True)
+        weights = torch.tensor(own.weights).to(run.device, non_blocking=True)
+        waits = run.spread is not None and number < len(step.micro_batches)
+        with run.spread.no_sync() if waits else contextlib.nullcontext():  # type: ignore[union-attr]
+            with autocast:
+                output = run.net(**model_inputs(batch, run.device))
+            sums = {name: weights @ loss for name, loss in _losses(output, labels).items()}
+            loss = _weighted(sums, run.hyperparameters) / step.videos
+            (loss * _world()).backward()  # the processes' gradients are averaged, not summed
+        for name, value in sums.items():
+            totals[name] = totals.get(name, 0) + value.detach()
+    return totals
+
+
+def _losses(output: ModelOutput, labels: Tensor) -> dict[str, Tensor]:
+    """Every loss by name, (B,)."""
+    losses = {
+        name: F.cross_entropy(logits.float(), labels, reduction="none")
+        for name, logits in (*output.logits.items(), *output.auxiliary_logits.items())
+    }
+    return losses | {name: loss.float() for name, loss in output.auxiliary_losses.items()}
+
+
+def _weighted(sums: dict[str, Tensor], hyperparameters: Hyperparameters) -> Tensor:
+    """The sum of losses by the weights; a stream that the model was built without has no loss."""
+    weights = hyperparameters.loss_weights
+    unknown = sorted(set(weights) - set(sums) - {"spatial", "temporal"})
+    if unknown:
+        raise ValueError(
+            f"loss_weights names {', '.join(unknown)}, but the model's losses are {', '.join(sums)}"
+        )
+    return torch.stack([weights.get(name, 1.0) * loss for name, loss in sums.items()]).sum()
+
+
+def clip_gradients(model: VideoModel, max_norm: float) -> None:
+    """Scales gradients down to a norm: each stream's by itself where streams are independent."""
+    groups = [list(model.parameters())]
+    if model.independent_streams:
+        groups = list(model.stream_parameters().values())
+    for parameters in groups:
+        nn.utils.clip_grad_norm_(parameters, max_norm)
+
+
+class _EpochLosses:
+    """Means of an epoch's losses over its videos and all processes."""
+
+    def __init__(self, epoch: int, videos: int) -> None:
+        self._epoch = epoch
+        self._videos = videos
+        self._steps = 0
+        self._names: list[str] = []
+        self._waiting: list[tuple[Tensor, float]] = []
+        self._totals = torch.zeros((), dtype=torch.float64)
+
+    def add(self, sums: dict[str, Tensor], lr: float) -> None:
+        """One step's sums over this process's videos, and its learning rate."""
+        self._names = list(sums)
+        self._waiting.append((torch.stack(list(sums.values())), lr))
+        if len(self._waiting) == CHECK_EVERY:
+            self._take()
+
+    def mean(self) -> dict[str, float]:
+        if self._waiting:
+            self._take()
+        return dict(zip(self._names, (self._totals / self._videos).tolist(), strict=True))
+
+    def _take(self) -> None:
+        """Adds the waiting sums up over processes, and looks whether they are finite."""
+        sums = torch.stack([one for one, _ in self._waiting])  # (steps, losses)
+        if dist.is_initialized():
+            dist.all_reduce(sums)
+        sums = sums.double().cpu()
+        bad = (~sums.isfinite()).nonzero()
+        if len(bad):
+            step, loss = bad[0].tolist()
+            raise NonFiniteLossError(
+                f"the {self._names[loss]} loss became {sums[step, loss].item()} in epoch "
+                f"{self._epoch + 1}, step {self._steps + step + 1}, at a learning rate of "
+                f"{self._waiting[step][1]:g}; lower learning_rate, raise warmup_epochs or set "
+                "clip_norm"
+            )
+        self._totals = self._totals + sums.sum(0)
+        self._steps += len(sums)
+        self._waiting.clear()
+
+
+def _validate(run: _Run, data: ClipDataset, objective: Callable[[Scores], float] | None) -> float:
+    scores = score(
+        run.model,
+        data,
+        device=run.device,
+        batch_size=run.hyperparameters.batch_size,
+        precision=run.hyperparameters.precision,
+        loader_workers=run.loader_workers,
+    )
+    if objective is not None:
+        return float(objective(scores))
+    average = np.mean(list(scores.scores.values()), axis=0)
+    return top_k_accuracy(average, scores.labels, 1)
+
+
+def _slowest(seconds: float, device: torch.device) -> float:
+    """The most seconds that any process took."""
+    if not dist.is_initialized():
+        return seconds
+    most = torch.tensor(seconds, dtype=torch.float64, device=device)
+    dist.all_reduce(most, dist.ReduceOp.MAX)
+    return most.item()
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def _rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def _world() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
