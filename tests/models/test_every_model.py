@@ -1,0 +1,315 @@
+"""What every registered network must do.
+
+A new network adds a line to ``CONFIGURATIONS``: options that make it small, and the clips that
+it is tested on. Its golden losses come from ``TWO_STREAM_WRITE_GOLDEN=1 pytest -k golden``.
+"""
+
+import copy
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models import ModelOutput, VideoModel, create_model, list_models
+
+GOLDEN = Path(__file__).parent / "golden"
+CLASSES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """How a network is tested.
+
+    Attributes:
+        options: Options that make it small.
+        frames: Frames T of a clip.
+        size: Height and width of a frame in pixels.
+        odd_size: A height and width that no stride divides.
+        learning_rate: Of the Adam steps that overfit eight clips.
+        exports: Whether ``torch.export`` takes it.
+    """
+
+    options: dict[str, Any] = field(default_factory=dict)
+    frames: int = 2
+    size: int = 64
+    odd_size: tuple[int, int] = (61, 75)
+    learning_rate: float = 1e-3
+    exports: bool = True
+
+
+SMALL = {"backbone": "small", "flow_length": 2}
+
+CONFIGURATIONS = {
+    "stilt": Configuration(options={**SMALL, "attention_dim": 16, "head_dims": (32, 32)}),
+}
+
+every_model = pytest.mark.parametrize("name", sorted({*list_models(), *CONFIGURATIONS}))
+
+
+def _build(name: str, *, seed: int = 0) -> VideoModel:
+    torch.manual_seed(seed)
+    return create_model(name, num_classes=CLASSES, **CONFIGURATIONS[name].options)
+
+
+def _clips(
+    name: str,
+    model: VideoModel,
+    *,
+    clips: int = 2,
+    frames: int | None = None,
+    size: tuple[int, int] | None = None,
+    seed: int = 1,
+) -> dict[str, Tensor]:
+    configuration = CONFIGURATIONS[name]
+    height, width = size or (configuration.size, configuration.size)
+    generator = torch.Generator().manual_seed(seed)
+    shape = (clips, max(frames or configuration.frames, model.min_frames))
+    return {
+        stream: torch.randn(
+            *shape, model.input_channels(stream), height, width, generator=generator
+        )
+        for stream in model.inputs
+    }
+
+
+def _tensors(output: ModelOutput) -> dict[str, Tensor]:
+    parts = ("logits", "features", "attention", "auxiliary_logits", "auxiliary_losses")
+    return {f"{part}/{k}": v for part in parts for k, v in getattr(output, part).items()}
+
+
+def _loss(output: ModelOutput, labels: Tensor) -> Tensor:
+    logits = [*output.logits.values(), *output.auxiliary_logits.values()]
+    losses = [F.cross_entropy(x.float(), labels) for x in logits]
+    return sum(losses) + sum(x.float().mean() for x in output.auxiliary_losses.values())
+
+
+def _without_dropout(model: VideoModel) -> VideoModel:
+    for module in model.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+    return model
+
+
+def _assert_same(first: ModelOutput, second: ModelOutput, **tolerance: float) -> None:
+    ours, theirs = _tensors(first), _tensors(second)
+    assert ours.keys() == theirs.keys()
+    for key, value in ours.items():
+        torch.testing.assert_close(value, theirs[key], **tolerance)
+
+
+def test_every_registered_model_has_a_configuration() -> None:
+    assert sorted(CONFIGURATIONS) == list_models(), "add a line to CONFIGURATIONS"
+
+
+@every_model
+def test_outputs_have_the_shapes_that_they_promise(name: str) -> None:
+    model = _build(name)
+    output = model(**_clips(name, model, clips=3))
+    assert tuple(output.logits) == model.streams
+    assert tuple(output.features) == model.streams
+    for logits in (*output.logits.values(), *output.auxiliary_logits.values()):
+        assert logits.shape == (3, CLASSES)
+    for feature in output.features.values():
+        assert feature.ndim == 2
+        assert len(feature) == 3
+    for weights in output.attention.values():
+        assert weights.ndim == 2
+        assert (weights >= 0).all()
+        torch.testing.assert_close(weights.sum(dim=1), torch.ones(3))
+    for penalty in output.auxiliary_losses.values():
+        assert penalty.shape == (3,)
+    assert all(tensor.isfinite().all() for tensor in _tensors(output).values())
+
+
+@every_model
+def test_backward_reaches_every_parameter_that_requires_it(name: str) -> None:
+    model = _without_dropout(_build(name))
+    # Some gates start at zero and let nothing through before the first step.
+    optimiser = torch.optim.SGD(model.parameters(), lr=1e-2)
+    clips, labels = _clips(name, model, clips=4), torch.arange(4)
+    for _ in range(2):
+        optimiser.zero_grad()
+        _loss(model(**clips), labels).backward()
+        optimiser.step()
+    parameters = {k: p for k, p in model.named_parameters() if p.requires_grad}
+    unreached = [k for k, p in parameters.items() if p.grad is None or not p.grad.any()]
+    assert unreached == []
+
+
+@every_model
+def test_stream_parameters_hold_each_parameter_once(name: str) -> None:
+    model = _build(name)
+    groups = model.stream_parameters()
+    assert set(groups) <= {*model.streams, "shared"}
+    together = sorted(id(parameter) for group in groups.values() for parameter in group)
+    assert together == sorted(map(id, model.parameters()))
+
+
+@every_model
+def test_independent_streams_share_no_gradient(name: str) -> None:
+    model = _build(name)
+    if not model.independent_streams:
+        pytest.skip("its streams interact")
+    output, groups = model(**_clips(name, model)), model.stream_parameters()
+    assert "shared" not in groups
+    for stream in model.streams:
+        others = [p for other, group in groups.items() if other != stream for p in group]
+        for gradient in torch.autograd.grad(
+            output.logits[stream].sum(), others, retain_graph=True, allow_unused=True
+        ):
+            assert gradient is None
+
+
+@every_model
+def test_evaluation_is_deterministic(name: str) -> None:
+    model = _build(name).eval()
+    clips = _clips(name, model)
+    with torch.no_grad():
+        _assert_same(model(**clips), model(**clips), rtol=0, atol=0)
+
+
+@every_model
+def test_a_clip_has_the_same_result_in_any_batch(name: str) -> None:
+    model = _build(name).eval()
+    clips = _clips(name, model, clips=3)
+    with torch.no_grad():
+        together = _tensors(model(**clips))
+        alone = _tensors(model(**{k: x[1:2] for k, x in clips.items()}))
+    for key, value in together.items():
+        torch.testing.assert_close(value[1:2], alone[key], rtol=1e-4, atol=1e-5)
+
+
+@every_model
+def test_the_same_seed_gives_the_same_network(name: str) -> None:
+    first, second = _build(name).state_dict(), _build(name).state_dict()
+    assert all(torch.equal(value, second[key]) for key, value in first.items())
+
+
+@every_model
+def test_bfloat16_is_finite_and_near_float32(name: str) -> None:
+    model = _build(name).eval()
+    clips = _clips(name, model)
+    with torch.no_grad():
+        full = _tensors(model(**clips))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            mixed = _tensors(model(**clips))
+        half = model.to(torch.bfloat16)(**{k: x.bfloat16() for k, x in clips.items()})
+    for key, value in _tensors(half).items():
+        assert value.isfinite().all(), key
+        assert mixed[key].isfinite().all(), key
+        scale = full[key].abs().max().item() + 1e-3
+        assert (mixed[key].float() - full[key]).abs().max().item() < 0.15 * scale, key
+
+
+@every_model
+def test_a_state_dict_round_trip_changes_nothing(name: str) -> None:
+    model, other = _build(name).eval(), _build(name, seed=1).eval()
+    other.load_state_dict(model.state_dict(), strict=True)
+    clips = _clips(name, model)
+    with torch.no_grad():
+        _assert_same(model(**clips), other(**clips), rtol=0, atol=0)
+
+
+@every_model
+def test_odd_sizes_and_the_fewest_frames_work(name: str) -> None:
+    model = _build(name).eval()
+    for clips in (
+        _clips(name, model, size=CONFIGURATIONS[name].odd_size),
+        _clips(name, model, frames=1, clips=1),
+    ):
+        with torch.no_grad():
+            output = model(**clips)
+        assert all(tensor.isfinite().all() for tensor in _tensors(output).values())
+
+
+@every_model
+def test_wrong_inputs_are_refused_by_name(name: str) -> None:
+    model = _build(name).eval()
+    clips = _clips(name, model)
+    for stream, x in clips.items():
+        for wrong in (None, x[:, :, :-1], x[0], x[:, : model.min_frames - 1]):
+            with pytest.raises(ValueError, match=f"model '{name}' takes .*`{stream}`"):
+                model(**{**clips, stream: wrong})
+    with pytest.raises(ValueError, match=f"model '{name}' has no option 'no_such_option'"):
+        create_model(name, num_classes=CLASSES, no_such_option=1)
+
+
+@every_model
+def test_eight_clips_are_learned_by_heart(name: str) -> None:
+    model = _without_dropout(_build(name))
+    clips = _clips(name, model, clips=8)
+    labels = torch.arange(8) % CLASSES
+    optimiser = torch.optim.Adam(model.parameters(), lr=CONFIGURATIONS[name].learning_rate)
+    for _ in range(60):
+        output = model(**clips)
+        if all((x.argmax(dim=1) == labels).all() for x in output.logits.values()):
+            return
+        optimiser.zero_grad()
+        _loss(output, labels).backward()
+        optimiser.step()
+    pytest.fail(f"after 60 steps the logits still miss: {_loss(output, labels).item():.3f}")
+
+
+@every_model
+def test_ten_steps_have_the_golden_losses(name: str) -> None:
+    model = _without_dropout(_build(name))
+    clips, labels = _clips(name, model, clips=4), torch.arange(4)
+    optimiser = torch.optim.SGD(model.parameters(), lr=1e-2, momentum=0.9)
+    losses = []
+    for _ in range(10):
+        loss = _loss(model(**clips), labels)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    path = GOLDEN / f"{name}.json"
+    if os.environ.get("TWO_STREAM_WRITE_GOLDEN"):
+        GOLDEN.mkdir(exist_ok=True)
+        path.write_text(json.dumps([round(loss, 6) for loss in losses], indent=1) + "\n")
+    golden = json.loads(path.read_text())
+    assert losses == pytest.approx(golden, rel=2e-3, abs=2e-4)
+    assert losses[-1] < losses[0]
+
+
+@every_model
+def test_a_deep_copy_is_a_network_of_its_own(name: str) -> None:
+    model = _build(name).eval()
+    twin = copy.deepcopy(model)
+    clips = _clips(name, model)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.zero_()
+        before = model(**clips)
+        _assert_same(before, model(**clips), rtol=0, atol=0)
+    assert any(parameter.any() for parameter in model.parameters())
+
+
+@every_model
+def test_export_keeps_the_result(name: str) -> None:
+    if not CONFIGURATIONS[name].exports:
+        pytest.skip("torch.export can't take it")
+    model = _build(name).eval()
+    clips = _clips(name, model)
+    batch = torch.export.Dim("batch", min=1)
+    program = torch.export.export(
+        model, (), clips, dynamic_shapes={stream: {0: batch} for stream in clips}
+    )
+    other = _clips(name, model, clips=3, seed=2)
+    with torch.no_grad():
+        _assert_same(program.module()(**other), model(**other), rtol=1e-4, atol=1e-5)
+
+
+@every_model
+def test_compiling_keeps_the_result(name: str) -> None:
+    model = _build(name).eval()
+    clips = _clips(name, model)
+    # The whole graph is captured and lowered; building kernels for each network takes minutes.
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        _assert_same(compiled(**clips), model(**clips), rtol=1e-3, atol=1e-4)
