@@ -1,0 +1,274 @@
+"""``python -m study.prepare``: turns a dataset's videos into a clip store."""
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+
+from study.data import synthetic
+from study.data.annotations import Annotations
+from study.data.catalog import annotate, list_datasets
+from study.data.clip_store import ClipStore, StoreSettings
+from study.data.flow import BACKENDS, FlowSettings
+from study.data.preparation import PreparationSummary, Progress, prepare
+
+__all__ = ["main"]
+
+_LINE_SECONDS = 10.0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns 0 done, 1 failed, 2 refused."""
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    given = _parser().parse_args(words)
+    console = Console(highlight=False, soft_wrap=True)
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    try:
+        if given.verify:
+            return _verify(given.store, console)
+        annotations = _annotations(given)
+        return _prepare(given, annotations, _settings(given), console)
+    except (ValueError, FileNotFoundError) as error:
+        errors.print(f"[bold red]refused:[/] {escape(str(error))}")
+        return 2
+    except (OSError, RuntimeError) as error:
+        errors.print(f"[bold red]failed:[/] {escape(_said(error))}")
+        errors.print("What was finished is safe; the same command goes on from there.")
+        return 1
+    except KeyboardInterrupt:
+        errors.print("\nStopped. What was finished is safe; to go on from there:")
+        errors.print(f"  {escape(shlex.join(['python', '-m', 'study.prepare', *words]))}")
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m study.prepare",
+        description="Decodes a dataset's videos and computes their optical flow, once, into a clip "
+        "store. Killed at any moment, the same command goes on where it stopped; run again later, "
+        "it adds the videos that came since.",
+    )
+    add = parser.add_argument
+    add("dataset", nargs="?", help=f"one of: {', '.join(list_datasets())}")
+    add("--store", type=Path, metavar="DIR", required=True, help="the clip store to make")
+    add("--videos", type=Path, metavar="DIR", help="folder of the videos")
+    add("--splits", type=Path, metavar="DIR", help="folder of the official split files")
+    add(
+        "--group",
+        metavar="REGEX",
+        help="for `folder`: what the pattern's first group finds in a video's name is the group "
+        "that leave-one-group-out leaves out",
+    )
+    add("--short-side", type=int, default=256, metavar="PX", help="of the pictures (256)")
+    add("--frame-step", type=int, default=1, metavar="N", help="take every N-th frame (1)")
+    add("--stacks", type=int, metavar="K", help="only K stacks of each video, evenly spaced")
+    add("--flow-length", type=int, metavar="L", help="flow fields in each of the K stacks (10)")
+    add("--quality", type=int, default=95, metavar="Q", help="of the JPEGs, 1 to 100 (95)")
+    add("--flow-backend", metavar="NAME", help=f"one of: {', '.join(sorted(BACKENDS))}")
+    add(
+        "--flow-option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help=f"of the flow; may be repeated: {', '.join(sorted(_flow_options()))}",
+    )
+    add("--workers", type=int, metavar="N", help="processes (one for each core)")
+    add("--deadline", type=float, default=60.0, metavar="S", help="give a stuck decoder up (60 s)")
+    add("--retry-skipped", action="store_true", help="try videos again that were skipped before")
+    add("--verify", action="store_true", help="check every record of the store, and stop")
+    return parser
+
+
+def _flow_options() -> dict[str, type]:
+    defaults = FlowSettings()
+    return {
+        field.name: type(getattr(defaults, field.name))
+        for field in fields(FlowSettings)
+        if field.name != "backend"
+    }
+
+
+def _settings(given: argparse.Namespace) -> StoreSettings:
+    if given.flow_length is not None and given.stacks is None:
+        raise ValueError(
+            "--flow-length is the length of stored stacks and needs --stacks; without it all flow "
+            "is stored, for stacks of any length"
+        )
+    flow: dict[str, Any] = {"backend": given.flow_backend} if given.flow_backend else {}
+    options = _flow_options()
+    for option in given.flow_option:
+        name, _, value = option.partition("=")
+        if name not in options:
+            raise ValueError(f"unknown flow option {name!r}; there are: {', '.join(options)}")
+        try:
+            flow[name] = options[name](value)
+        except ValueError:
+            raise ValueError(
+                f"flow option {name} takes {_KINDS.get(options[name], 'text')}, got {value!r}"
+            ) from None
+    return StoreSettings(
+        dataset=given.dataset,
+        short_side=given.short_side,
+        frame_step=given.frame_step,
+        stacks=given.stacks,
+        flow_length=10 if given.flow_length is None else given.flow_length,
+        flow=FlowSettings(**flow),
+        jpeg_quality=given.quality,
+    )
+
+
+_KINDS = {int: "a whole number", float: "a number"}
+
+
+def _annotations(given: argparse.Namespace) -> Annotations:
+    if given.dataset is None:
+        raise ValueError(f"name a dataset: {', '.join(list_datasets())}")
+    annotations = annotate(
+        given.dataset, videos=given.videos, splits=given.splits, group=given.group
+    )
+    if given.dataset != "synthetic" and given.videos is None:
+        raise ValueError(f"dataset {given.dataset} needs --videos DIR, the folder of its videos")
+    return annotations
+
+
+def _prepare(
+    given: argparse.Namespace,
+    annotations: Annotations,
+    settings: StoreSettings,
+    console: Console,
+) -> int:
+    videos = given.videos
+    if videos is None:  # the embedded dataset's
+        videos = given.store / "videos"
+        console.print(f"Rendering the embedded dataset into {escape(str(videos))}")
+        synthetic.render_dataset(videos)
+    with _ProgressDisplay(console) as display:
+        summary = prepare(
+            annotations,
+            videos,
+            given.store,
+            settings,
+            workers=given.workers,
+            progress=display.show,
+            deadline=given.deadline,
+            retry_skipped=given.retry_skipped,
+        )
+    _report(summary, given.store, console)
+    if summary.stored == 0:
+        raise RuntimeError("no video could be used; the reasons are above")
+    return 0
+
+
+def _report(summary: PreparationSummary, store: Path, console: Console) -> None:
+    if summary.prepared == 0:
+        console.print("The store is complete: there was nothing to do.")
+    console.print(
+        f"[bold]{summary.stored} videos[/] in {escape(str(store))}, {_size(summary.bytes)}, "
+        f"fingerprint {summary.fingerprint}; {summary.prepared} prepared in "
+        f"{_duration(summary.seconds)}"
+    )
+    for split, parts in summary.listed.items():
+        missing = summary.missing[split]
+        if any(missing.values()):
+            told = ", ".join(
+                f"{missing[part]} of {listed} {part} videos" for part, listed in parts.items()
+            )
+            console.print(f"[bold red]MISSING from split {escape(split)}: {told}[/]")
+    if summary.skipped:
+        console.print(
+            f"[bold yellow]SKIPPED {len(summary.skipped)} videos[/] "
+            f"(all are in {escape(str(store / 'manifest.json'))}):"
+        )
+        for name, reason in list(summary.skipped.items())[:20]:
+            console.print(f"  {escape(name)}: {escape(reason)}")
+        if len(summary.skipped) > 20:
+            console.print(f"  and {len(summary.skipped) - 20} more")
+
+
+def _verify(store: Path, console: Console) -> int:
+    opened = ClipStore.open(store)
+    errors = 0
+    for line in opened.verify():
+        console.print(f"[bold red]wrong:[/] {escape(line)}")
+        errors += 1
+    console.print(f"{len(opened)} videos checked in {escape(str(store))}: {errors} errors")
+    return 1 if errors else 0
+
+
+class _ProgressDisplay:
+    """A bar where the output is a terminal, a line now and then where it isn't."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bar = Bar(
+            TextColumn("Preparing"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[told]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("", total=None, told="")
+        self._began = time.monotonic()
+        self._printed = self._began
+
+    def __enter__(self) -> "_ProgressDisplay":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def show(self, progress: Progress) -> None:
+        now = time.monotonic()
+        rate = (progress.done - progress.before) / max(now - self._began, 1e-9)
+        told = [f"{rate:.1f} videos/s"]
+        if rate > 0 and progress.done < progress.total:
+            told.append(f"{_duration((progress.total - progress.done) / rate)} left")
+        if progress.skipped:
+            told.append(f"{progress.skipped} skipped")
+        if progress.elsewhere:
+            told.append(f"waiting for {progress.elsewhere} in other processes")
+        self._bar.update(
+            self._task, total=progress.total, completed=progress.done, told=", ".join(told)
+        )
+        if not self._console.is_terminal and now - self._printed > _LINE_SECONDS:
+            self._printed = now
+            self._console.print(
+                f"prepared {progress.done} of {progress.total} videos, {', '.join(told)}"
+            )
+
+
+def _duration(seconds: float) -> str:
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _size(bytes_: int) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if bytes_ >= size:
+            return f"{bytes_ / size:.1f} {unit}"
+    return f"{bytes_} bytes"
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
