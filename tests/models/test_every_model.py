@@ -47,6 +47,7 @@ SMALL = {"backbone": "small", "flow_length": 2}
 
 CONFIGURATIONS = {
     "stilt": Configuration(options={**SMALL, "attention_dim": 16, "head_dims": (32, 32)}),
+    "stin": Configuration(options={**SMALL, "attention_dim": 16}),
 }
 
 every_model = pytest.mark.parametrize("name", sorted({*list_models(), *CONFIGURATIONS}))

@@ -1,0 +1,220 @@
+"""STIN: spatial-temporal injection network.
+
+Cao, Wu, Lu et al., "Spatial-temporal injection network: exploiting auxiliary losses for action
+recognition with apparent difference and self-attention", Signal, Image and Video Processing 2023.
+
+Public of it is the abstract: an *apparent difference module* puts temporal constraints on the
+spatial features, *self-attention* makes the temporal stream attend to the areas of interest, and
+each adds an auxiliary loss. What the two modules compute, where they stand and how they are
+injected is our reading, from the works that it cites (segment networks, non-local networks).
+"""
+
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.backbones import Backbone, create_backbone, list_backbones
+from models.checks import check_at_least, check_one_of, check_range, check_subset, check_types
+from models.layers.frames import over_frames
+from models.layers.head import mlp_head
+from models.layers.non_local import NonLocal
+from models.output import ModelOutput
+from models.registry import STREAM_INPUTS, VideoModel, register_model
+
+__all__ = ["ApparentDifference", "Stin", "StinOptions", "TemporalSelfAttention"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StinOptions:
+    """Options of ``stin``.
+
+    Attributes:
+        backbone: Feature extractor of each stream.
+        streams: ``("spatial", "temporal")`` or one of them; they train independently.
+        flow_length: Flow fields L in a stack.
+        stage: Stage of the backbone whose map is injected into; None for the last (ours).
+        difference: What the apparent difference is taken of: features of consecutive segments, or
+            their pixels (ours).
+        rectified: Keep only the positive part of the difference (ours). Without it the mean over
+            the segments telescopes to the last map minus the first.
+        injection: Add both modules' maps to the stream's. Without it they have only their losses.
+        difference_loss: Have the auxiliary classifier of the apparent difference, whose logits
+            are ``auxiliary_logits["apparent_difference"]``; its loss weight is α.
+        attention_loss: Have the auxiliary classifier of the self-attention, whose logits are
+            ``auxiliary_logits["self_attention"]``; its loss weight is β.
+        attention_dim: Channels of the self-attention's embeddings.
+        attend_within: Whether a cell attends to the cells of its own frame or of the whole clip
+            (ours).
+        dropout: Dropout before each classifier.
+        partial_bn: Freeze every BatchNorm of a backbone but the first.
+    """
+
+    backbone: str = "resnet50"
+    streams: tuple[str, ...] = ("spatial", "temporal")
+    flow_length: int = 10
+    stage: str | None = None
+    difference: Literal["features", "pixels"] = "features"
+    rectified: bool = True
+    injection: bool = True
+    difference_loss: bool = True
+    attention_loss: bool = True
+    attention_dim: int = 512
+    attend_within: Literal["frame", "clip"] = "frame"
+    dropout: float = 0.5
+    partial_bn: bool = False
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_one_of(self, "backbone", list_backbones())
+        check_subset(self, "streams", tuple(STREAM_INPUTS))
+        for name in ("flow_length", "attention_dim"):
+            check_at_least(self, name, 1)
+        check_range(self, "dropout", 0, 1)
+
+
+class ApparentDifference(nn.Module):
+    """What changes from one segment to the next: D_t = φ(F_{t+1}) − φ(F_t), φ a 1×1 convolution.
+
+    The last segment has no next one: D_T = 0. Of pixels, D_t = φ(pool(|x_{t+1} − x_t|)), pooled to
+    the map's cells; the absolute value keeps the two signs of a moving edge from cancelling.
+    """
+
+    def __init__(
+        self, channels: int, difference: Literal["features", "pixels"], *, rectified: bool
+    ) -> None:
+        super().__init__()
+        self.difference = difference
+        self.rectified = rectified
+        source = channels if difference == "features" else 3
+        # A bias would cancel in the difference.
+        self.project = nn.Conv2d(source, channels, 1, bias=False)
+
+    def forward(self, maps: Tensor, rgb: Tensor) -> Tensor:
+        """Maps (B, T, C, h, w) of the frames (B, T, 3, H, W) → D, (B, T, C, h, w)."""
+        if self.difference == "features":
+            change = _step(over_frames(self.project, maps))
+        else:
+            pool = nn.AdaptiveAvgPool2d((maps.shape[-2], maps.shape[-1]))
+            change = over_frames(lambda step: self.project(pool(step)), _step(rgb).abs())
+        return change.relu() if self.rectified else change
+
+
+def _step(x: Tensor) -> Tensor:
+    """x_{t+1} − x_t along the second of five dimensions; zero for the last t."""
+    return F.pad(x[:, 1:] - x[:, :-1], (0, 0, 0, 0, 0, 0, 0, 1))
+
+
+class TemporalSelfAttention(nn.Module):
+    """Embedded-Gaussian self-attention among the cells of each flow map, or of all maps of a clip.
+
+    ``forward`` takes maps (B, T, C, h, w) and returns the attended maps (B, T, C, h, w) and the
+    attention that each of the T·h·w cells receives, (B, T·h·w), frame by frame and row by row.
+    """
+
+    def __init__(self, channels: int, attention_dim: int, within: Literal["frame", "clip"]) -> None:
+        super().__init__()
+        self.within = within
+        self.attention = NonLocal(channels, attention_dim)
+
+    def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        clips, frames, _, height, width = maps.shape
+        cells = maps.flatten(3)  # (B, T, C, h·w)
+        if self.within == "frame":
+            attended, received = self.attention(cells.flatten(0, 1))
+            attended = attended.unflatten(0, (clips, frames))
+            received = received.unflatten(0, (clips, frames)).flatten(1) / frames
+        else:
+            attended, received = self.attention(cells.transpose(1, 2).flatten(2))
+            attended = attended.unflatten(2, (frames, -1)).transpose(1, 2)
+        return attended.unflatten(3, (height, width)), received
+
+
+@register_model("stin", StinOptions)
+class Stin(VideoModel):
+    """A segment network of two streams, each with its injection: F + γ·module(F), γ from zero.
+
+    The output's ``attention`` has ``temporal`` over the n = T·h·w cells of the flow maps.
+    """
+
+    def __init__(self, options: StinOptions, *, num_classes: int) -> None:
+        super().__init__(
+            num_classes=num_classes,
+            inputs=tuple(STREAM_INPUTS[stream] for stream in options.streams),
+            streams=options.streams,
+            independent_streams=True,
+            flow_length=options.flow_length,
+            partial_bn=options.partial_bn,
+        )
+        self.options = options
+        self.backbones = nn.ModuleDict()
+        self.injections = nn.ModuleDict()
+        self.scales = nn.ParameterDict()
+        self.heads = nn.ModuleDict()
+        self.auxiliary_heads = nn.ModuleDict()
+        for stream in options.streams:
+            with self.own_seed(stream):
+                self._build_stream(stream)
+
+    def _build_stream(self, stream: str) -> None:
+        options = self.options
+        backbone = create_backbone(
+            options.backbone, in_channels=self.input_channels(STREAM_INPUTS[stream])
+        )
+        self.stage = backbone.stages[-1] if options.stage is None else options.stage
+        if self.stage not in backbone.stages:
+            raise ValueError(
+                f"model 'stin': `stage` must be one of {', '.join(backbone.stages)} with backbone "
+                f"{options.backbone!r}, but got {self.stage!r}."
+            )
+        channels = backbone.stage_channels[self.stage]
+        self.backbones[stream] = backbone
+        self.heads[stream] = mlp_head(
+            backbone.num_features, (), self.num_classes, dropout=options.dropout
+        )
+        has_loss = options.difference_loss if stream == "spatial" else options.attention_loss
+        if options.injection or has_loss:
+            self.injections[stream] = (
+                ApparentDifference(channels, options.difference, rectified=options.rectified)
+                if stream == "spatial"
+                else TemporalSelfAttention(channels, options.attention_dim, options.attend_within)
+            )
+        if options.injection:
+            self.scales[stream] = nn.Parameter(torch.zeros(()))
+        if has_loss:
+            self.auxiliary_heads[stream] = mlp_head(
+                channels, (), self.num_classes, dropout=options.dropout
+            )
+
+    def forward(self, rgb: Tensor | None = None, flow: Tensor | None = None) -> ModelOutput:
+        inputs = self.check_inputs(rgb, flow)
+        output = ModelOutput(logits={}, features={})
+        for stream in self.streams:
+            x = inputs[STREAM_INPUTS[stream]]
+            maps = x.flatten(0, 1)
+            backbone = cast(Backbone, self.backbones[stream])
+            for stage in backbone.stages:
+                maps = backbone.forward_stage(stage, maps)
+                if stage == self.stage and stream in self.injections:
+                    maps = self._inject(stream, maps.unflatten(0, x.shape[:2]), x, output)
+            pooled = maps.mean(dim=(2, 3)).unflatten(0, x.shape[:2]).mean(dim=1)  # (B, D)
+            output.features[stream] = pooled
+            output.logits[stream] = self.heads[stream](pooled)
+        return output
+
+    def _inject(self, stream: str, maps: Tensor, x: Tensor, output: ModelOutput) -> Tensor:
+        """Run the stream's module on maps (B, T, C, h, w); returns maps (B·T, C, h, w)."""
+        if stream == "spatial":
+            added, name = self.injections[stream](maps, x), "apparent_difference"
+            pooled = added.mean(dim=(3, 4)).sum(dim=1) / max(maps.shape[1] - 1, 1)
+        else:
+            added, received = self.injections[stream](maps)
+            output.attention[stream] = received
+            pooled, name = added.mean(dim=(1, 3, 4)), "self_attention"
+        if stream in self.auxiliary_heads:
+            output.auxiliary_logits[name] = self.auxiliary_heads[stream](pooled)
+        if stream in self.scales:
+            maps = maps + self.scales[stream] * added
+        return maps.flatten(0, 1)
