@@ -4,7 +4,10 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-__all__ = ["Backbone", "cross_modality_start"]
+__all__ = ["Backbone", "cross_modality_start", "fold_normalisation"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Backbone(nn.Module):
@@ -146,6 +149,31 @@ def cross_modality_start(weight: Tensor, in_channels: int) -> Tensor:
     """
     mean = weight.float().mean(dim=1, keepdim=True).to(weight.dtype)  # (D, 1, k, k)
     return mean.repeat(1, in_channels, *[1] * (weight.ndim - 2))
+
+
+def fold_normalisation(
+    weight: Tensor, *, mean: tuple[float, ...], std: tuple[float, ...]
+) -> tuple[Tensor, Tensor]:
+    """Make a first convolution take images in ImageNet's normalisation instead of its own.
+
+    Args:
+        weight: ``(D, 3, k, k)`` for images (v − mean) / std, v in 0..1, red first.
+        mean: Of red, green and blue.
+        std: Of red, green and blue.
+
+    Returns:
+        The weight for images (v − ImageNet's mean) / ImageNet's std, and the ``(D,)`` that must
+        be added to its result.
+    """
+
+    def channels(values: list[float]) -> Tensor:
+        return weight.new_tensor(values)[None, :, None, None]
+
+    scale = channels([own / its for own, its in zip(IMAGENET_STD, std, strict=True)])
+    offset = channels(
+        [(own - its) / s for own, its, s in zip(IMAGENET_MEAN, mean, std, strict=True)]
+    )
+    return weight * scale, (weight * offset).sum(dim=(1, 2, 3))
 
 
 def _listed(what: str, keys: list[str]) -> str:

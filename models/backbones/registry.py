@@ -3,9 +3,12 @@
 from collections.abc import Callable
 
 from models.backbones.base import Backbone
+from models.backbones.bn_inception import BNInception
+from models.backbones.inception_v3 import InceptionV3
 from models.backbones.resnet import ResNet
 from models.backbones.small import Small
 from models.backbones.vgg import VGG
+from models.backbones.vgg_m import VGGM
 
 __all__ = ["create_backbone", "list_backbones"]
 
@@ -17,6 +20,9 @@ _BACKBONES: dict[str, Callable[..., Backbone]] = {
     "resnet101": ResNet,
     "vgg16": VGG,
     "vgg19": VGG,
+    "vgg_m_2048": VGGM,
+    "bn_inception": BNInception,
+    "inception_v3": InceptionV3,
 }
 
 
