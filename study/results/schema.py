@@ -111,6 +111,7 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             ),
             _json("versions", "versions of the packages", required=False),
             Column(name="started_at", type=pa.timestamp("us"), about="start, UTC"),
+            _json("scored_parts", "parts whose scores were kept", required=False),
         ),
         "epochs": (
             _text("training_id", "the training"),

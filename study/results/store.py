@@ -11,6 +11,7 @@ leaves a version in two files, of which a reader takes one. Nothing is lost.
 key, which is at least a training.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -20,22 +21,21 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.csv
 import pyarrow.dataset
 import pyarrow.fs
 import pyarrow.parquet as pq
 
 from study.results.connection import Connection
+from study.results.published import published
 from study.results.schema import STORED_VIEWS, schema, to_table
 
-__all__ = ["ResultStore", "Source", "published"]
+__all__ = ["ResultStore", "Source", "open_results"]
 
 COMPACT_ABOVE = 1000  # small files of a view that readers bear without being slowed much
 LARGE_BYTES = 128 * 2**20  # a merged file grows to about this
@@ -323,7 +323,7 @@ class ResultStore:
 
         def small(path: str) -> pa.Table:
             with self._files.open_input_file(path) as file:
-                table = pq.ParquetFile(file).read()
+                table = pq.ParquetFile(file).read(use_threads=False)
             table = _filled(table, schema(view))
             key = pa.array([listing.small[path][0]], pa.string())
             return table.append_column(KEY_COLUMN, pc.take(key, pa.array([0] * len(table))))
@@ -352,6 +352,23 @@ class ResultStore:
             for path in Path(self._root, view).glob(f"*{TEMPORARY}"):
                 if time.time() - path.stat().st_mtime > STALE_SECONDS:
                     path.unlink(missing_ok=True)
+
+
+def open_results(root: str | Path) -> ResultStore:
+    """The results that are at a place, quick to read.
+
+    Raises:
+        FileNotFoundError: If nothing is there.
+    """
+    store = ResultStore(root)
+    if not store.exists():
+        raise FileNotFoundError(
+            f"there is no results folder {store.root!r}; run python -m study.run first, or name "
+            "another with --results"
+        )
+    with contextlib.suppress(OSError):  # whoever may only read waits longer, and reads the same
+        store.compact()
+    return store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -389,22 +406,6 @@ class _Listing:
         return [
             path for path in self.sizes if all(newest[key][1] != path for key in self.keys_of(path))
         ]
-
-
-def published() -> pa.Table:
-    """The numbers that papers print, as ``published.csv`` has them."""
-    return _published()
-
-
-@cache
-def _published() -> pa.Table:
-    columns = schema("published")
-    return pyarrow.csv.read_csv(
-        Path(__file__).with_name("published.csv"),
-        convert_options=pyarrow.csv.ConvertOptions(
-            column_types=columns, include_columns=columns.names, strings_can_be_null=False
-        ),
-    )
 
 
 def _stored(view: str) -> str:
@@ -453,6 +454,8 @@ def _serialised(table: pa.Table) -> pa.Buffer:
 
 def _filled(table: pa.Table, columns: pa.Schema) -> pa.Table:
     """The table with null in the columns that it was written without."""
+    if table.schema.equals(columns):
+        return table
     for field in columns:
         if field.name not in table.column_names:
             table = table.append_column(field, pa.nulls(len(table), field.type))

@@ -1,0 +1,196 @@
+"""``python -m study.query``: SQL over the results, and the papers' tables."""
+
+import argparse
+import csv
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from datetime import date, datetime
+from itertools import chain, islice
+from typing import Any
+
+import duckdb
+
+from study.results.grids import FORMATS, Grid
+from study.results.published import TABLES
+from study.results.schema import VIEWS
+from study.results.store import ResultStore, open_results
+from study.results.tables import render
+
+__all__ = ["main"]
+
+DONE, FAILED, REFUSED = 0, 1, 2
+LINES_SHOWN = 100  # of a result as text
+CELL_WIDTH = 60  # of a cell as text
+BATCH = 10_000
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns 0 done, 1 failed, 2 refused input."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.study and not options.table:
+        parser.error("--study goes with --table; in SQL, write WHERE study = '…'")
+    try:
+        _answer(options)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of the pipe has seen enough; Python's own flush at exit must not complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        return _stopped("interrupted", FAILED)
+    except (OSError, duckdb.OperationalError) as error:
+        missing = isinstance(error, FileNotFoundError)
+        return _stopped(_one_line(error), REFUSED if missing else FAILED)
+    except (ValueError, duckdb.Error) as error:
+        return _stopped(_one_line(error), REFUSED)
+    return DONE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m study.query",
+        description="SQL over the results (read-only), and the papers' tables with ours beside.",
+        epilog='example: python -m study.query "SELECT arm, avg(top1) FROM rows GROUP BY arm"',
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("sql", nargs="?", metavar="SQL", help="a SELECT over the views of --list")
+    what.add_argument("--table", metavar="NAME", help="a paper's table, such as stilt-4")
+    what.add_argument("--list", action="store_true", help="show views, columns and tables")
+    parser.add_argument("--study", help="the study that --table shows (default: the last)")
+    parser.add_argument(
+        "--results", default="results", metavar="DIR", help="folder or URI (default: results)"
+    )
+    parser.add_argument(
+        "--format",
+        default="text",
+        choices=[*FORMATS, "json"],
+        help=f"text shows at most {LINES_SHOWN} lines, the others all; json is for SQL only",
+    )
+    return parser
+
+
+def _answer(options: argparse.Namespace) -> None:
+    if options.list:
+        print(_listing())
+        return
+    store = open_results(options.results)
+    if options.table:
+        print(render(options.table, store, options.format, options.study))
+    else:
+        _query(store, options.sql, options.format)
+
+
+def _listing() -> str:
+    """The views with their columns, and the tables."""
+    lines = []
+    for view, columns in VIEWS.items():
+        rows = [[f"  {column.name}", str(column.type), column.about] for column in columns]
+        grid = Grid(header=[view, "type", "holds"], rows=rows, right=[False] * 3)
+        lines += [grid.text(), ""]
+    names = [[name, title] for name, title in TABLES.items()]
+    lines.append(Grid(header=["table", "shows"], rows=names, right=[False] * 2).text())
+    return "\n".join(lines)
+
+
+def _query(store: ResultStore, sql: str, form: str) -> None:
+    with store.connect() as connection:
+        result = connection.execute(sql)
+        names = [column[0] for column in result.description]
+        rows = chain.from_iterable(iter(lambda: result.fetchmany(BATCH), []))
+        _PRINTERS[form](names, rows)
+
+
+def _print_text(names: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
+    shown = list(islice(rows, LINES_SHOWN))
+    cells = [[_short(_cell(value)) for value in row] for row in shown]
+    print(Grid(header=names, rows=cells, right=_numeric(names, shown)).text())
+    if more := sum(1 for _ in rows):
+        print(f"… and {more:,} more rows; use --format csv to have them all")
+
+
+def _print_markdown(names: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
+    print(_grid(names, rows).markdown())
+
+
+def _print_latex(names: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
+    print(_grid(names, rows).latex())
+
+
+def _print_csv(names: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows(["" if value is None else _exact(value) for value in row] for row in rows)
+
+
+def _print_json(names: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
+    """An array with an object a line."""
+    between = "[\n"
+    for row in rows:
+        line = dict(zip(names, row, strict=True))
+        print(between + json.dumps(line, ensure_ascii=False, default=str), end="")
+        between = ",\n"
+    print("[]" if between == "[\n" else "\n]")
+
+
+_PRINTERS: dict[str, Callable[[list[str], Iterator[tuple[Any, ...]]], None]] = {
+    "text": _print_text,
+    "markdown": _print_markdown,
+    "latex": _print_latex,
+    "csv": _print_csv,
+    "json": _print_json,
+}
+
+
+def _grid(names: list[str], rows: Iterator[tuple[Any, ...]]) -> Grid:
+    every = list(rows)
+    cells = [[_cell(value) for value in row] for row in every]
+    return Grid(header=names, rows=cells, right=_numeric(names, every))
+
+
+def _numeric(names: list[str], rows: Sequence[tuple[Any, ...]]) -> list[bool]:
+    """Whether each column holds numbers."""
+    return [
+        any(row[i] is not None for row in rows)
+        and all(row[i] is None or type(row[i]) in (int, float) for row in rows)
+        for i in range(len(names))
+    ]
+
+
+def _cell(value: Any) -> str:
+    """A value as people read it."""
+    if value is None:
+        return "–"
+    return f"{value:.6g}" if isinstance(value, float) else str(_exact(value))
+
+
+def _exact(value: Any) -> Any:
+    """A value that a program reads back as it was."""
+    if isinstance(value, date | datetime):
+        return value.isoformat()
+    return json.dumps(value, default=str) if isinstance(value, list | dict) else value
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= CELL_WIDTH else f"{text[: CELL_WIDTH - 1]}…"
+
+
+def _one_line(error: Exception) -> str:
+    """What was wrong, on one line, with what there is when a view isn't."""
+    text = str(error).split("\n\nLINE")[0]
+    if match := re.search(r"Table with name (.+?) does not exist", text):
+        return f"there is no view {match[1]!r}; there are {', '.join(VIEWS)}"
+    if isinstance(error, duckdb.PermissionException):
+        return f"SQL reads the results and nothing else; there are {', '.join(VIEWS)}"
+    return " ".join(text.split())
+
+
+def _stopped(message: str, code: int) -> int:
+    print(f"study.query: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,442 @@
+"""The papers' tables, with our rows beside the published ones.
+
+A table's arms, their order and labels are those of ``published.csv``. Ours stand beside the
+published numbers of the same dataset only; a dataset without published numbers, the embedded one
+above all, stands alone.
+"""
+
+import csv
+import io
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from statistics import fmean, stdev
+from typing import Any
+
+from study.results.connection import Connection
+from study.results.grids import FORMATS, Grid, latex_text, markdown_text
+from study.results.published import TABLES, dataset_title, published
+from study.results.store import ResultStore
+
+__all__ = ["FORMATS", "Cell", "Table", "list_tables", "load", "render"]
+
+MISSING = "–"
+WIDTH = 100
+METRICS = {"top1": "top-1", "top5": "top-5"}
+MODALITIES = {"spatial": "RGB", "temporal": "flow"}
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """An arm's number on one dataset in one metric; accuracies are fractions.
+
+    Attributes:
+        mean: Ours: mean over splits of the mean over seeds; None when not run.
+        spread: Sample standard deviation, over the seeds that have every split, of the mean over
+            splits; None with fewer than two such seeds.
+        runs: (split, seed) of each of our rows.
+        published: The printed number, or None.
+        published_split: Its split.
+        decimals: The decimals that its source prints, in per cent.
+    """
+
+    mean: float | None = None
+    spread: float | None = None
+    runs: frozenset[tuple[str, int]] = frozenset()
+    published: float | None = None
+    published_split: str = ""
+    decimals: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A paper's table as data.
+
+    Attributes:
+        name: The table's name.
+        arms: Label by arm, in order.
+        datasets: Those with published numbers, then the others that we ran.
+        metrics: What is measured, by the names of the view ``rows``.
+        cells: By (arm, dataset, metric).
+        published_split: By dataset, the split of most of its published numbers.
+        facts: By dataset that we ran: splits, seeds, views and what else a reader must know.
+        warnings: What a reader must not overlook.
+        footers: What the numbers mean, a line each.
+    """
+
+    name: str
+    arms: Mapping[str, str]
+    datasets: Sequence[str]
+    metrics: Sequence[str]
+    cells: Mapping[tuple[str, str, str], Cell]
+    published_split: Mapping[str, str]
+    facts: Mapping[str, Mapping[str, str]]
+    warnings: Sequence[str]
+    footers: Sequence[str]
+
+    @property
+    def title(self) -> str:
+        return TABLES[self.name]
+
+
+def list_tables() -> list[str]:
+    """The tables' names."""
+    return list(TABLES)
+
+
+def render(table: str, store: ResultStore, format: str = "text", study: str | None = None) -> str:
+    """A table of a paper with our rows beside the published ones.
+
+    Args:
+        table: One of ``list_tables()``.
+        store: The results.
+        format: One of ``FORMATS``. CSV has a line for each arm, dataset and metric, with
+            accuracies as fractions; the others have per cents and footers.
+        study: The study to show; by default, for each dataset, the one that ran last.
+
+    Raises:
+        ValueError: If the table, format or study is unknown; the message names those there are.
+    """
+    if format not in FORMATS:
+        raise ValueError(f"there is no format {format!r}; there are {', '.join(FORMATS)}")
+    return _RENDERERS[format](load(table, store, study))
+
+
+def load(name: str, store: ResultStore, study: str | None = None) -> Table:
+    """A table as data; see ``render``."""
+    if name not in TABLES:
+        raise ValueError(f"there is no table {name!r}; there are {', '.join(TABLES)}")
+    printed = [row for row in published().to_pylist() if row["table_name"] == name]
+    accuracies = [row for row in printed if row["metric"] in METRICS]
+    arms = {row["arm"]: row["label"] for row in accuracies}
+    with store.connect() as connection:
+        rows = _our_rows(connection, printed[0]["system"], arms, study)
+    theirs = [d for d in dict.fromkeys(row["dataset"] for row in accuracies) if d]
+    ours = list(dict.fromkeys(row["dataset"] for row in rows))
+    datasets = [*theirs, *(dataset for dataset in ours if dataset not in theirs)]
+    metrics = [m for m in METRICS if any(row["metric"] == m for row in accuracies)]
+    cells = {
+        (arm, dataset, metric): _cell(rows, accuracies, arm, dataset, metric)
+        for arm in arms
+        for dataset in datasets
+        for metric in metrics
+    }
+    facts = {
+        dataset: _facts([r for r in rows if r["dataset"] == dataset], arms) for dataset in ours
+    }
+    splits = {dataset: _usual_split(accuracies, dataset) for dataset in theirs}
+    return Table(
+        name=name,
+        arms=arms,
+        datasets=datasets,
+        metrics=metrics,
+        cells=cells,
+        published_split=splits,
+        facts=facts,
+        warnings=_warnings(rows, arms, facts),
+        footers=[*_our_footers(facts, theirs, rows), *_published_footers(printed, splits)],
+    )
+
+
+def _our_rows(
+    connection: Connection, system: str, arms: Mapping[str, str], study: str | None
+) -> list[Row]:
+    """Our test rows of the table's arms: of one study for each dataset."""
+    result = connection.execute(
+        """
+        SELECT r.study, r.arm, r.dataset, r.split, r.seed, r.fusion, r.views, r.top1, r.top5,
+               r.videos, r.tuning, r.modality, t.started_at,
+               coalesce(r.missing_videos, t.missing_videos) AS missing_videos,
+               coalesce(r.classes, (SELECT max(len(s.scores)) FROM scores s
+                                    WHERE s.training_id = r.training_id)) AS classes
+        FROM rows r LEFT JOIN trainings t USING (training_id)
+        WHERE r.part = 'test' AND replace(r.space, '-', '_') = ?
+        ORDER BY r.dataset, r.split, r.seed
+        """,
+        [system],
+    )
+    names = [column[0] for column in result.description]
+    found = [dict(zip(names, values, strict=True)) for values in result.fetchall()]
+    studies = sorted({row["study"] for row in found})
+    if study is not None and study not in studies:
+        raise ValueError(
+            f"there is no study {study!r} with test rows of {system}; "
+            f"there {'are ' + ', '.join(studies) if studies else 'is none'}"
+        )
+    last: dict[str, tuple[str, str]] = {}
+    for row in found:
+        when = (str(row["started_at"] or ""), row["study"])
+        last[row["dataset"]] = max(last.get(row["dataset"], when), when)
+    return [
+        {**row, "others": [name for name in studies if name != row["study"]]}
+        for row in found
+        if row["arm"] in arms and row["study"] == (study or last[row["dataset"]][1])
+    ]
+
+
+def _cell(rows: Sequence[Row], printed: Sequence[Row], arm: str, dataset: str, metric: str) -> Cell:
+    values = {
+        (row["split"], row["seed"]): row[metric]
+        for row in rows
+        if (row["arm"], row["dataset"]) == (arm, dataset)
+    }
+    mean, spread = _mean_and_spread(values)
+    theirs = [
+        row
+        for row in printed
+        if (row["arm"], row["dataset"], row["metric"]) == (arm, dataset, metric)
+    ]
+    ours = Cell(mean=mean, spread=spread, runs=frozenset(values))
+    if not theirs:
+        return ours
+    same_source = [row["value"] for row in printed if row["source"] == theirs[0]["source"]]
+    return replace(
+        ours,
+        published=theirs[0]["value"],
+        published_split=theirs[0]["split"],
+        decimals=max((_decimals(value) for value in same_source if value is not None), default=1),
+    )
+
+
+def _mean_and_spread(
+    values: Mapping[tuple[str, int], float],
+) -> tuple[float | None, float | None]:
+    """Mean over splits of the mean over seeds; spread over the seeds that have every split."""
+    if not values:
+        return None, None
+    splits = sorted({split for split, _ in values})
+    by_split = [fmean(v for (of, _), v in values.items() if of == split) for split in splits]
+    by_seed = [
+        fmean(values[split, seed] for split in splits)
+        for seed in sorted({seed for _, seed in values})
+        if all((split, seed) in values for split in splits)
+    ]
+    return fmean(by_split), stdev(by_seed) if len(by_seed) > 1 else None
+
+
+def _facts(rows: Sequence[Row], arms: Mapping[str, str]) -> dict[str, str]:
+    """What a reader must know of our numbers on a dataset."""
+    missing = {row["missing_videos"] for row in rows} - {None}
+    classes = {row["classes"] for row in rows} - {None}
+    videos = dict.fromkeys((row["split"], row["videos"]) for row in rows)
+    return {
+        "study": _list(row["study"] for row in rows),
+        "splits": _list(row["split"] for row in rows),
+        "seeds": _list(row["seed"] for row in rows),
+        "test videos": _list(count for _, count in videos),
+        "missing videos": str(max(missing)) if missing else "unknown",
+        "chance level": _list(f"{100 / n:.1f} %" for n in sorted(classes)) or "unknown",
+        "views": _by_arm(rows, arms, lambda row: row["views"]),
+        "modality": _by_arm(
+            rows, arms, lambda row: row["modality"] or MODALITIES.get(row["fusion"], "RGB + flow")
+        ),
+        "hyperparameters": _by_arm(rows, arms, lambda row: row["tuning"]),
+    }
+
+
+def _our_footers(
+    facts: Mapping[str, Mapping[str, str]], theirs: Sequence[str], rows: Sequence[Row]
+) -> list[str]:
+    footers = []
+    for dataset, known in facts.items():
+        said = "; ".join(f"{name} {value}" for name, value in known.items())
+        footers.append(f"Ours on {dataset_title(dataset)}: {said}.")
+    if facts:
+        footers.append(
+            "Ours: mean over splits and seeds, in %; ± is the sample standard deviation, over "
+            "seeds, of the mean over splits. Hyperparameters are an arm's own (it had its own "
+            "search), shared (one search served all arms) or fixed (none was searched)."
+        )
+    if unrun := [dataset_title(dataset) for dataset in theirs if dataset not in facts]:
+        footers.append(f"Not run by us: {', '.join(unrun)}.")
+    if alone := [dataset_title(dataset) for dataset in facts if dataset not in theirs]:
+        footers.append(f"Nothing is published on {', '.join(alone)}: not to be compared.")
+    if others := sorted({name for row in rows for name in row["others"]}):
+        footers.append(f"Other studies in these results: {', '.join(others)}.")
+    return footers
+
+
+def _published_footers(printed: Sequence[Row], splits: Mapping[str, str]) -> list[str]:
+    footers = []
+    if said := "; ".join(f"{dataset_title(d)} {split}" for d, split in splits.items() if split):
+        footers.append(f"Published, splits unless a cell says otherwise: {said}.")
+    if sources := dict.fromkeys(row["source"] for row in printed if row["value"] is not None):
+        footers.append(f"Sources: {'; '.join(sources)}.")
+    for row in printed:
+        if row["metric"] not in METRICS:
+            footers.append(f"{row['label']}: {100 * row['value']:g} % {row['note']}.")
+    notes: dict[str, dict[str, None]] = {}
+    for row in printed:
+        if row["note"] and row["metric"] in METRICS:
+            notes.setdefault(row["note"], {})[row["label"]] = None
+    for note, labels in notes.items():
+        whose = "" if labels.keys() == {r["label"] for r in printed} else f"{', '.join(labels)}: "
+        footers.append(f"Note: {whose}{note}.")
+    return footers
+
+
+def _warnings(
+    rows: Sequence[Row], arms: Mapping[str, str], facts: Mapping[str, Mapping[str, str]]
+) -> list[str]:
+    warnings = []
+    for dataset, known in facts.items():
+        title = dataset_title(dataset)
+        if known["missing videos"] not in ("0", "unknown"):
+            warnings.append(
+                f"MISSING VIDEOS: the store lacks {known['missing videos']} videos of {title}. "
+                "Our numbers there are of the videos that it has, not of the dataset."
+            )
+        of_arm: dict[str, set[tuple[str, int]]] = {}
+        for row in rows:
+            if row["dataset"] == dataset:
+                of_arm.setdefault(row["arm"], set()).add((row["split"], row["seed"]))
+        every = set().union(*of_arm.values())
+        if lacking := [arms[arm] for arm, runs in of_arm.items() if runs != every]:
+            warnings.append(
+                f"INCOMPLETE on {title}: not every split and seed was run for {', '.join(lacking)}."
+            )
+    return warnings
+
+
+def _usual_split(printed: Sequence[Row], dataset: str) -> str:
+    """The split that most of a dataset's published numbers have."""
+    splits = [r["split"] for r in printed if r["dataset"] == dataset and r["value"] is not None]
+    return max(splits, key=splits.count) if splits else ""
+
+
+def _list(values: Iterable[Any]) -> str:
+    return ", ".join(str(value) for value in dict.fromkeys(values))
+
+
+def _by_arm(rows: Sequence[Row], arms: Mapping[str, str], of: Callable[[Row], str]) -> str:
+    """The value of all rows, or which arms have which where they differ."""
+    whose: dict[str, dict[str, None]] = {}
+    for row in rows:
+        whose.setdefault(of(row), {})[arms[row["arm"]]] = None
+    common = max(whose, key=lambda value: len(whose[value]))
+    if len(whose) == 1:
+        return common
+    rare = (f"{value} ({', '.join(who)})" for value, who in whose.items() if value != common)
+    return f"{', '.join(rare)}, {common} (the others)"
+
+
+def _grids(table: Table) -> Iterator[Grid]:
+    """The table in as few grids as fit the width; a dataset is never divided."""
+    shown: list[str] = []
+    for dataset in table.datasets:
+        if shown and _grid(table, [*shown, dataset]).width() > WIDTH:
+            yield _grid(table, shown)
+            shown = []
+        shown.append(dataset)
+    yield _grid(table, shown)
+
+
+def _grid(table: Table, datasets: Sequence[str]) -> Grid:
+    """A grid of some datasets: ours, where something was run, then what is published."""
+    groups, header = [""], ["arm"]
+    lines = [[label] for label in table.arms.values()]
+    for dataset in datasets:
+        kinds = ["ours"] if dataset in table.facts else []
+        kinds += ["published"] if dataset in table.published_split else []
+        for kind, metric in product(kinds, table.metrics):
+            title = dataset_title(dataset)
+            several = len(table.metrics) > 1
+            groups.append(f"{title}, {kind}" if several else title)
+            header.append(METRICS[metric] if several else kind)
+            for line, text in zip(lines, _column(table, dataset, metric, kind), strict=True):
+                line.append(text)
+    right = [False, *([True] * (len(header) - 1))]
+    return Grid(groups=groups, header=header, rows=lines, right=right)
+
+
+def _column(table: Table, dataset: str, metric: str, kind: str) -> list[str]:
+    """A column's cells in per cent, ours with the decimals of the published."""
+    cells = [table.cells[arm, dataset, metric] for arm in table.arms]
+    if kind == "ours":
+        decimals = max(cell.decimals for cell in cells)
+        return [_ours(cell, decimals) for cell in cells]
+    return [_published(cell, table.published_split[dataset]) for cell in cells]
+
+
+def _ours(cell: Cell, decimals: int) -> str:
+    if cell.mean is None:
+        return MISSING
+    spread = "" if cell.spread is None else f" ± {100 * cell.spread:.{decimals}f}"
+    return f"{100 * cell.mean:.{decimals}f}{spread}"
+
+
+def _published(cell: Cell, usual_split: str) -> str:
+    if cell.published is None:
+        return MISSING
+    where = "" if cell.published_split == usual_split else f" (split {cell.published_split})"
+    return f"{100 * cell.published:.{cell.decimals}f}{where}"
+
+
+def _decimals(fraction: float) -> int:
+    """How many decimals, one or two, the fraction has in per cent."""
+    return 1 if abs(round(1000 * fraction) - 1000 * fraction) < 1e-6 else 2
+
+
+def _text(table: Table) -> str:
+    blocks = [table.title, *(grid.text() for grid in _grids(table))]
+    notes = [textwrap.fill(f"!! {warning}", WIDTH) for warning in table.warnings]
+    notes += [textwrap.fill(footer, WIDTH, subsequent_indent="  ") for footer in table.footers]
+    return "\n\n".join([*blocks, "\n".join(notes)]).rstrip()
+
+
+def _markdown(table: Table) -> str:
+    notes = [f"- **{markdown_text(warning)}**" for warning in table.warnings]
+    notes += [f"- {markdown_text(footer)}" for footer in table.footers]
+    blocks = [f"**{markdown_text(table.title)}**", _grid(table, table.datasets).markdown()]
+    return "\n\n".join([*blocks, "\n".join(notes)]).rstrip()
+
+
+def _latex(table: Table) -> str:
+    notes = [rf"\textbf{{{latex_text(warning)}}}" for warning in table.warnings]
+    notes += [latex_text(footer) for footer in table.footers]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            rf"\caption{{{latex_text(table.title)}. Accuracies in \%.}}",
+            _grid(table, table.datasets).latex(),
+            r"",
+            r"\footnotesize",
+            *(rf"{note}\par" for note in notes),
+            r"\end{table}",
+        ]
+    )
+
+
+_CSV_COLUMNS = (
+    *("table", "arm", "label", "dataset", "metric"),
+    *("ours", "spread", "runs", "published", "published split"),
+)
+
+
+def _csv(table: Table) -> str:
+    facts = list(dict.fromkeys(name for known in table.facts.values() for name in known))
+    sink = io.StringIO()
+    writer = csv.DictWriter(sink, [*_CSV_COLUMNS, *facts], lineterminator="\n")
+    writer.writeheader()
+    for (arm, dataset, metric), cell in table.cells.items():
+        numbers = [_number(cell.mean), _number(cell.spread), len(cell.runs)]
+        line = [table.name, arm, table.arms[arm], dataset, metric, *numbers]
+        line += [_number(cell.published), cell.published_split]
+        columns = dict(zip(_CSV_COLUMNS, line, strict=True))
+        writer.writerow({**columns, **table.facts.get(dataset, {})})
+    return sink.getvalue().rstrip("\n")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
+
+
+_RENDERERS: Mapping[str, Callable[[Table], str]] = {
+    "text": _text,
+    "markdown": _markdown,
+    "latex": _latex,
+    "csv": _csv,
+}

@@ -1,0 +1,116 @@
+"""The results' columns, and what they refuse."""
+
+import math
+import re
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sample_results import row, training
+
+from study.results.schema import VIEWS, canonical_json, schema, to_table
+
+DESIGN = Path(__file__).parents[3] / "shared" / "DESIGN.md"
+
+EPOCH = {"training_id": "t", "epoch": 0, "lr": 0.1, "train_loss": 1.5, "losses": {}, "seconds": 2.0}
+SCORES = {
+    "training_id": "t",
+    "part": "test",
+    "video": "Diving/a",
+    "label": 1,
+    "stream": "spatial",
+    "scores": [0.25, 0.75],
+}
+
+
+def test_every_view_starts_with_the_columns_that_the_design_promises() -> None:
+    if not DESIGN.is_file():
+        pytest.skip(f"{DESIGN} is not here")
+    section = DESIGN.read_text().partition("## Views")[2].partition("\n## ")[0]
+    promised = re.findall(r"^\| `(\w+)` \|[^|]*\| (.+) \|$", section, re.MULTILINE)
+    assert len(promised) == 6
+    for view, columns in promised:
+        names = [re.sub(r" \(.*", "", name) for name in re.split(r", (?![^(]*\))", columns)]
+        assert schema(view).names[: len(names)] == names, view
+
+
+def test_json_columns_hold_canonical_json() -> None:
+    one = to_table("trainings", [training("t", options={"b": 1, "a": [2.5, None]})])
+    assert one["options"].to_pylist() == ['{"a":[2.5,null],"b":1}']
+    other = to_table("trainings", [training("t", options=' {"a": [2.5, null], "b": 1}')])
+    assert other["options"] == one["options"]
+
+
+def test_a_diverged_loss_is_kept_as_null_in_json() -> None:
+    losses = {"spatial": math.nan, "temporal": [math.inf, 1.0]}
+    table = to_table("epochs", [{**EPOCH, "losses": losses, "train_loss": math.nan}])
+    assert table["losses"].to_pylist() == ['{"spatial":null,"temporal":[null,1.0]}']
+    assert math.isnan(table["train_loss"][0].as_py())
+
+
+def test_canonical_json_refuses_what_json_cannot_hold() -> None:
+    with pytest.raises(ValueError, match="can't be written as JSON"):
+        canonical_json({"a": math.nan})
+    with pytest.raises(ValueError, match="can't be written as JSON"):
+        canonical_json({"a": object()})
+
+
+def test_times_are_kept_in_utc() -> None:
+    here = datetime(2026, 5, 1, 12, tzinfo=timezone(timedelta(hours=2)))
+    table = to_table("trainings", [training("t", started_at=here)])
+    assert table["started_at"].to_pylist() == [datetime(2026, 5, 1, 10)]
+    with pytest.raises(ValueError, match="time zone"):
+        to_table("trainings", [training("t", started_at=here.astimezone(UTC).replace(tzinfo=None))])
+
+
+def test_numpy_values_are_taken_as_they_are() -> None:
+    values = np.array([0.5, 0.5], np.float32)
+    table = to_table("scores", [{**SCORES, "label": np.int64(1), "scores": values}])
+    assert table["scores"].to_pylist() == [[0.5, 0.5]]
+    assert table["label"].to_pylist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("view", "line", "message"),
+    [
+        ("rows", row("stil", 56.2), r"row 0, column 'top1'.*fraction within 0\.\.1.*56\.2"),
+        ("rows", row("stil", math.nan), r"fraction within 0\.\.1.*nan"),
+        ("rows", row("stil", 0.5, part="train"), "'train'; allowed are validation, test"),
+        ("rows", row("stil", 0.5, tuning="other"), "allowed are own, shared, fixed"),
+        ("rows", row("stil", 0.5, seed=1.5), "a whole number is needed, but got 1.5"),
+        ("rows", row("stil", 0.5, seed=True), "a whole number is needed, but got True"),
+        ("rows", row("stil", 0.5, split=1), r"a string is needed, but got 1 \(int\)"),
+        ("rows", row("stil", 0.5, extra=1), "unknown column 'extra'; it has study, space"),
+        ("rows", {**row("stil", 0.5), "arm": None}, "column 'arm': a value is needed"),
+        ("trainings", training("t", options="{"), "not JSON"),
+        ("trainings", training("t", dirty=1), "true or false is needed"),
+        ("trainings", training("t", status="done"), "allowed are finished, failed"),
+        ("scores", {**SCORES, "scores": [0.5, math.nan]}, "finite numbers"),
+        ("scores", {**SCORES, "scores": [[0.5]]}, "flat list"),
+        ("scores", {**SCORES, "scores": "ab"}, "flat list"),
+        ("nothing", {}, "there is no view 'nothing'; there are trainings, epochs"),
+    ],
+)
+def test_a_row_that_does_not_fit_is_refused_by_name(view: str, line: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        to_table(view, [line])
+
+
+def test_columns_that_are_not_required_may_be_left_out() -> None:
+    table = to_table("epochs", [EPOCH])
+    assert table["validation_top1"].null_count == 1
+    assert table.schema == schema("epochs")
+
+
+def test_no_column_has_a_name_that_sql_would_need_quoted() -> None:
+    import duckdb
+
+    reserved = {
+        word
+        for (word,) in duckdb.sql(
+            "SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category = 'reserved'"
+        ).fetchall()
+    }
+    assert not reserved & {column.name for columns in VIEWS.values() for column in columns}
+    assert not reserved & VIEWS.keys()
