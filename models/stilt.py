@@ -38,6 +38,8 @@ class StiltOptions:
             it, or the cells of every frame's feature map (ours).
         place_code: Append sines and cosines of its place to every cell, so that the streams can
             tell each other where they look (ours; only for cells).
+        sharpness: Scale of the attention's scores at the start (ours). Trained from scratch over
+            many cells, attention that starts uniform takes long to find anything; 7 doesn't.
         attention_dim: Hidden size of the attention.
         rounds: Times that the streams attend to each other.
         attention_dropout: Dropout inside the attention (from its ancestor; the paper has no word
@@ -53,6 +55,7 @@ class StiltOptions:
     interaction: bool = True
     attend_over: Literal["frames", "cells"] = "frames"
     place_code: bool = False
+    sharpness: float = 1.0
     attention_dim: int = 512
     rounds: int = 1
     attention_dropout: float = 0.5
@@ -66,6 +69,7 @@ class StiltOptions:
         check_subset(self, "streams", tuple(STREAM_INPUTS))
         for name in ("flow_length", "attention_dim", "rounds", "head_dims"):
             check_at_least(self, name, 1)
+        check_at_least(self, "sharpness", 0)
         for name in ("attention_dropout", "dropout"):
             check_range(self, name, 0, 1)
         if self.interaction and len(self.streams) < 2:
@@ -118,6 +122,7 @@ class Stilt(VideoModel):
                     attention_dim=options.attention_dim,
                     rounds=options.rounds,
                     dropout=options.attention_dropout,
+                    sharpness=options.sharpness,
                 )
 
     def forward(self, rgb: Tensor | None = None, flow: Tensor | None = None) -> ModelOutput:

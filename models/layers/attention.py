@@ -25,6 +25,8 @@ class GuidedAttention(nn.Module):
         guidance_features: Size of g; None when there is no guidance.
         attention_dim: Rows of H.
         dropout: Probability of dropping an element of H.
+        sharpness: w_h starts from normal values of the variance sharpness² / attention_dim, so
+            that it is the scale of the scores at the start (ours).
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class GuidedAttention(nn.Module):
         *,
         attention_dim: int,
         dropout: float,
+        sharpness: float = 1.0,
     ) -> None:
         super().__init__()
         self.key = nn.Linear(num_features, attention_dim)
@@ -42,6 +45,7 @@ class GuidedAttention(nn.Module):
             self.guidance = nn.Linear(guidance_features, attention_dim)
         self.dropout = nn.Dropout(dropout)
         self.score = nn.Linear(attention_dim, 1, bias=False)
+        nn.init.normal_(self.score.weight, std=sharpness / math.sqrt(attention_dim))
 
     def forward(self, features: Tensor, guidance: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Attend to ``features``.
@@ -77,16 +81,29 @@ class AlternatingCoAttention(nn.Module):
         attention_dim: Hidden size of each attention.
         rounds: Times that steps 2 and 3 are done, one or more.
         dropout: Dropout after each tanh.
+        sharpness: Scale of the scores at the start.
     """
 
     def __init__(
-        self, num_features: tuple[int, int], *, attention_dim: int, rounds: int, dropout: float
+        self,
+        num_features: tuple[int, int],
+        *,
+        attention_dim: int,
+        rounds: int,
+        dropout: float,
+        sharpness: float = 1.0,
     ) -> None:
         super().__init__()
         spatial, temporal = num_features
 
         def attention(features: int, guidance: int | None) -> GuidedAttention:
-            return GuidedAttention(features, guidance, attention_dim=attention_dim, dropout=dropout)
+            return GuidedAttention(
+                features,
+                guidance,
+                attention_dim=attention_dim,
+                dropout=dropout,
+                sharpness=sharpness,
+            )
 
         self.summarise = attention(spatial, None)
         self.attend_temporal = attention(temporal, spatial)

@@ -44,6 +44,7 @@ def test_defaults_are_the_papers() -> None:
         ({"streams": ("spatial",)}, "`interaction` needs both streams"),
         ({"streams": ("spatial", "sound"), "interaction": False}, "`streams` must be one or more"),
         ({"backbone": "alexnet"}, "`backbone` must be one of 'small', 'resnet18'"),
+        ({"sharpness": -1.0}, "`sharpness` must be at least 0, but got -1.0"),
         ({"rounds": 0}, "`rounds` must be at least 1, but got 0"),
         ({"attention_dropout": 1.0}, "`0 <= attention_dropout < 1` must hold, but got 1.0"),
         ({"attend_over": "pixels"}, "`attend_over` must be one of 'frames', 'cells'"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.layers.attention import AlternatingCoAttention, GuidedAttention
+from models.layers.attention import AlternatingCoAttention, GuidedAttention, place_code
 
 
 def _by_hand(layer: GuidedAttention, features: np.ndarray, guidance: np.ndarray | None) -> tuple:
@@ -96,3 +96,32 @@ def test_attention_to_one_feature_is_that_feature() -> None:
     torch.testing.assert_close(attended["temporal"], temporal[:, 0])
     for rows in weights.values():
         torch.testing.assert_close(rows, torch.ones(3, 1))
+
+
+@pytest.mark.parametrize("sharpness", [0.0, 1.0, 7.0])
+def test_sharpness_is_the_scale_of_the_scores_at_the_start(sharpness: float) -> None:
+    torch.manual_seed(0)
+    layer = GuidedAttention(5, None, attention_dim=4096, dropout=0.0, sharpness=sharpness)
+    signs = torch.where(torch.rand(200, 4096) < 0.5, -1.0, 1.0)
+    assert (signs @ layer.score.weight[0]).std().item() == pytest.approx(sharpness, rel=0.15)
+
+
+def test_place_codes_are_sines_and_cosines_of_the_cells_centres() -> None:
+    code = place_code(2, 3, frequencies=2, like=torch.zeros(0))
+    assert code.shape == (6, 8)
+    for row in range(2):
+        for column in range(3):
+            y, x = (row + 0.5) / 2, (column + 0.5) / 3
+            expected = [
+                wave(math.pi * rate * place)
+                for place in (y, x)
+                for wave in (math.sin, math.cos)
+                for rate in (1, 2)
+            ]
+            np.testing.assert_allclose(code[3 * row + column], expected, atol=1e-6)
+
+
+def test_place_codes_differ_between_all_cells_of_a_large_map() -> None:
+    code = place_code(14, 14, frequencies=3, like=torch.zeros(0))
+    distances = torch.cdist(code, code) + torch.eye(196)
+    assert distances.min() > 0.1
