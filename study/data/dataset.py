@@ -95,6 +95,9 @@ class ClipDataset(Dataset[dict[str, Any]]):
     Augmented items depend on the seed, the epoch and the index alone, whatever process makes
     them. An augmented item that is mirrored has the mirrored video's label.
 
+    Attributes:
+        flip_classes: For each label, that of the mirrored video.
+
     Args:
         store: The clip store.
         videos: Videos that the store has.
@@ -125,6 +128,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         if seed < 0:
             raise ValueError(f"seed must be at least 0, got {seed}")
         self.store = store
+        self.flip_classes = store.annotations.flip_classes
         self.videos = tuple(videos)
         self.inputs = tuple(inputs)
         self.clip = clip
@@ -155,7 +159,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
             positions = segment_positions(record.positions, self.clip.segments, rng=rng)[None]
             crops = [self._training_crop(record, rng)]
             if crops[0].mirrored:
-                label = self.store.annotations.flip_classes[label]
+                label = self.flip_classes[label]
         else:
             positions = view_positions(record.positions, self.clip.segments, clips=self.clip.clips)
             crops = test_crops(
@@ -212,7 +216,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
 
 
 def _decode(data: Any, flags: int, record: Record, position: int) -> NDArray[np.uint8]:
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if len(data) else None
     if image is None or image.shape[:2] != (record.height, record.width):
         got = "no image" if image is None else f"{image.shape[1]}×{image.shape[0]} pixels"
         raise ValueError(

@@ -164,11 +164,11 @@ def model_inputs(batch: Mapping[str, Any], device: torch.device) -> dict[str, Te
 
     Args:
         batch: Stacked items of a `study.data.dataset.ClipDataset`; bytes cross to the device.
-        device: Where the model is. On a GPU frames come in the channels-last memory format.
+        device: Where the model is.
 
     Returns:
         ``rgb`` (B, T, 3, S, S) and ``flow`` (B, T, 2L, S, S) float32, those that the batch has;
-        B counts views.
+        B counts views. Each frame's channels are last in memory.
     """
     inputs = {}
     for kind in ("rgb", "flow"):
@@ -177,7 +177,7 @@ def model_inputs(batch: Mapping[str, Any], device: torch.device) -> dict[str, Te
         frames: Tensor = batch[kind].to(device, non_blocking=True)
         *_, segments, channels, height, width = frames.shape
         frames = frames.reshape(-1, channels, height, width)
-        if device.type == "cuda":
-            frames = frames.contiguous(memory_format=torch.channels_last)
+        # One layout, however the batch was stacked: another would sum in another order.
+        frames = frames.contiguous(memory_format=torch.channels_last)
         inputs[kind] = normalise(frames, kind).unflatten(0, (-1, segments))
     return inputs

@@ -33,15 +33,17 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """What `save_checkpoint` wrote, on the CPU; nothing in the file is run.
 
     Raises:
-        ValueError: If the file is no checkpoint, or is damaged.
+        OSError: If the file can't be opened.
+        ValueError: If it is no checkpoint, or is damaged.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise ValueError(
-            f"checkpoint {path} can't be read ({reason}); delete it to train from the start"
-        ) from error
+    with path.open("rb") as file:
+        try:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise ValueError(
+                f"checkpoint {path} can't be read ({reason}); delete it to train from the start"
+            ) from error
     if not isinstance(state, dict):
         raise ValueError(f"checkpoint {path} holds no training; delete it to train from the start")
     return state

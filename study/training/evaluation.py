@@ -117,8 +117,7 @@ def _mean_over_views(logits: Tensor, data: ClipDataset) -> Tensor:
     mirrored = torch.tensor(data.mirrored_views)
     views = logits.unflatten(0, (-1, len(mirrored)))  # (B, V, N)
     if mirrored.any():
-        flip_classes = torch.tensor(data.store.annotations.flip_classes)
-        views[:, mirrored] = views[:, mirrored][..., flip_classes]
+        views[:, mirrored] = views[:, mirrored][..., list(data.flip_classes)]
     return views.mean(1)
 
 

@@ -86,12 +86,12 @@ def train(
     and each batch is divided between them.
 
     Args:
-        model: Trained in place, and left on `device`.
+        model: Trained in place, and left on `device` in the channels-last memory format.
         train_data: Augmented clips of the training videos.
         validation_data: Clips of the validation videos, scored after each epoch.
         hyperparameters: How to train.
         seed: Of order and dropout; the data has its own, the initial weights are the caller's.
-        device: ``cpu`` or a CUDA device; on the latter in the channels-last memory format.
+        device: ``cpu`` or a CUDA device.
         checkpoint: A file written after every epoch, on storage that all processes see. If it is
             there the training goes on from it.
         report: Called on every process after each epoch. On resuming it is called first with
@@ -175,9 +175,7 @@ class _Run:
     ) -> "_Run":
         device = torch.device(device)
         cuda = device.type == "cuda"
-        model.to(device).train()
-        if cuda:
-            model.to(memory_format=torch.channels_last)
+        model.to(device).to(memory_format=torch.channels_last).train()
         spread = None
         if _world() > 1:
             if cuda:
@@ -263,9 +261,10 @@ def _train_epoch(run: _Run, epoch: int) -> tuple[float, dict[str, float]]:
     steps = _epoch_steps(len(run.data), hyperparameters, run.seed, epoch)
     run.batches[:] = [own.indices for step in steps for own in step.micro_batches]
     run.data.set_epoch(epoch)
-    torch.manual_seed(_seed(DROPOUT_STREAM, run.seed, epoch, _rank()))
     losses = _EpochLosses(epoch, len(run.data))
     batches = iter(run.loader)
+    # After the loader, which draws a seed for its processes.
+    torch.manual_seed(_seed(DROPOUT_STREAM, run.seed, epoch, _rank()))
     lr = hyperparameters.learning_rate
     for number, step in enumerate(steps):
         lr = learning_rate(hyperparameters, epoch * len(steps) + number, len(steps))

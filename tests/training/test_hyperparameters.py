@@ -1,0 +1,78 @@
+import json
+from dataclasses import asdict, replace
+from typing import Any
+
+import pytest
+
+from study.training.hyperparameters import Hyperparameters
+
+
+def test_json_gives_the_same_hyperparameters_back() -> None:
+    one = Hyperparameters(
+        clip_norm=20,
+        loss_weights={"temporal": 2, "spatial": 0.5},
+        milestones=(0.5,),
+        scales=(1, 0.5),
+        test_crops="ten",
+    )
+    assert Hyperparameters.from_json(one.to_json()) == one
+    assert json.loads(one.to_json()) == json.loads(json.dumps(asdict(one)))
+
+
+def test_equal_settings_have_equal_json() -> None:
+    one = Hyperparameters(
+        learning_rate=1,
+        milestones=[0.5],
+        loss_weights={"b": 1, "a": 2},  # type: ignore[arg-type]
+    )
+    other = Hyperparameters(learning_rate=1.0, milestones=(0.5,), loss_weights={"a": 2.0, "b": 1.0})
+    assert one == other
+    assert one.to_json() == other.to_json()
+
+
+def test_fields_left_out_take_their_defaults() -> None:
+    assert Hyperparameters.from_json("{}") == Hyperparameters()
+
+
+def test_unknown_fields_are_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"unknown hyperparameters lr; .*learning_rate"):
+        Hyperparameters.from_json('{"lr": 0.1}')
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{"])
+def test_what_is_no_json_object_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="must be a JSON object"):
+        Hyperparameters.from_json(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"learning_rate": 0}, "learning_rate must be a finite number above 0, got 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a finite number above 0"),
+        ({"learning_rate": "fast"}, "learning_rate must be a finite number above 0, got 'fast'"),
+        ({"momentum": 1.0}, "momentum must be under 1, got 1.0"),
+        ({"momentum": -0.1}, "momentum must be a finite number of at least 0, got -0.1"),
+        ({"weight_decay": -1}, "weight_decay must be a finite number of at least 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
+        ({"batch_size": 2.0}, "batch_size must be a whole number of at least 1, got 2.0"),
+        ({"epochs": True}, "epochs must be a whole number of at least 1, got True"),
+        ({"batch_size": 2, "accumulation_steps": 3}, "accumulation_steps must be at most batch"),
+        ({"schedule": "linear"}, "schedule must be one of step, cosine, constant, got 'linear'"),
+        ({"precision": "float16"}, "precision must be one of float32, bfloat16, got 'float16'"),
+        ({"test_crops": "five"}, "test_crops must be one of centre, three, ten, got 'five'"),
+        ({"milestones": (0.5, 0.5)}, "milestones must be rising fractions"),
+        ({"milestones": (0.5, 1.0)}, "milestones must be rising fractions"),
+        ({"milestones": 0.5}, "milestones must be a list of numbers, got 0.5"),
+        ({"scales": ()}, "scales must be one or more numbers"),
+        ({"scales": (1.5,)}, "scales must be one or more numbers"),
+        ({"warmup_epochs": 31}, "warmup_epochs must be at most epochs"),
+        ({"clip_norm": 0}, "clip_norm must be a finite number above 0, got 0"),
+        ({"loss_weights": {"spatial": -1}}, r"loss_weights\['spatial'\] must be a finite number"),
+        ({"loss_weights": [1]}, "loss_weights must map names to numbers"),
+        ({"flip": 1}, "flip must be true or false, got 1"),
+    ],
+)
+def test_bad_values_are_refused_with_what_is_allowed(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(Hyperparameters(), **change)

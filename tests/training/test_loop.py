@@ -1,0 +1,525 @@
+import copy
+import math
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from memory_store import make_store
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models import ModelOutput, VideoModel, create_model
+from study.data.dataset import ClipDataset, ClipSettings
+from study.data.transforms import model_inputs
+from study.training.evaluation import score
+from study.training.hyperparameters import Hyperparameters
+from study.training.loop import (
+    EpochReport,
+    NonFiniteLossError,
+    clip_gradients,
+    learning_rate,
+    train,
+)
+
+BASE = Hyperparameters(
+    learning_rate=0.05,
+    batch_size=5,
+    epochs=3,
+    segments=2,
+    flow_length=2,
+    crop_size=20,
+    schedule="cosine",
+    loss_weights={"temporal": 0.5},
+)
+VIDEOS = 13  # batches of 5, 5 and 3
+
+
+class _Auxiliary(VideoModel):
+    """Linear classifiers on channel means, with an auxiliary classifier and a penalty."""
+
+    def __init__(self, *, fails_at: float = math.inf) -> None:
+        super().__init__(num_classes=4, flow_length=2)
+        self.heads = nn.ModuleDict({"spatial": nn.Linear(3, 4), "temporal": nn.Linear(4, 4)})
+        self.extra = nn.Linear(3, 4)
+        self.fails_at = fails_at
+        self.calls = 0
+
+    def forward(self, rgb: Tensor | None = None, flow: Tensor | None = None) -> ModelOutput:
+        assert rgb is not None
+        assert flow is not None
+        self.calls += self.training
+        features = {"spatial": rgb.mean((1, 3, 4)), "temporal": flow.mean((1, 3, 4))}
+        logits = {name: self.heads[name](x) for name, x in features.items()}
+        if self.calls >= self.fails_at:
+            logits["temporal"] = logits["temporal"] * math.nan
+        return ModelOutput(
+            logits=logits,
+            features=features,
+            auxiliary_logits={"extra": self.extra(features["spatial"])},
+            auxiliary_losses={"penalty": logits["spatial"].square().mean(1)},
+        )
+
+
+def _stilt(seed: int = 0, *, dropout: float = 0.0, **options: Any) -> VideoModel:
+    torch.manual_seed(seed)
+    settings = {
+        "backbone": "small",
+        "flow_length": 2,
+        "attention_dim": 8,
+        "head_dims": (12, 10),
+        "attention_dropout": dropout,
+        "dropout": dropout,
+        **options,
+    }
+    return create_model("stilt", num_classes=4, **settings)
+
+
+def _auxiliary(**options: Any) -> _Auxiliary:
+    torch.manual_seed(0)
+    return _Auxiliary(**options)
+
+
+def _data(model: VideoModel, videos: int = VIDEOS, *, augment: bool = True) -> ClipDataset:
+    store = make_store(videos=videos)
+    return ClipDataset(
+        store,
+        store.videos,
+        inputs=model.inputs,
+        clip=ClipSettings.of(BASE),
+        augment=augment,
+        seed=1,
+    )
+
+
+def _train(model: VideoModel, change: dict[str, Any] | None = None, **options: Any) -> Any:
+    settings = {"hyperparameters": replace(BASE, **(change or {})), "seed": 1, **options}
+    data = settings.pop("data", None) or _data(model)
+    return train(model, data, settings.pop("validation", None), **settings)
+
+
+def _same(history: list[EpochReport], other: list[EpochReport]) -> bool:
+    """Equal but for wall times."""
+    plain = [[replace(e, seconds=0, clips_per_second=0) for e in h] for h in (history, other)]
+    return plain[0] == plain[1]
+
+
+def _identical(model: nn.Module, other: nn.Module) -> bool:
+    states = model.state_dict(), other.state_dict()
+    return all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def _assert_close(model: nn.Module, other: nn.Module, **tolerance: float) -> None:
+    torch.testing.assert_close(model.state_dict(), other.state_dict(), **tolerance)
+
+
+def _rates(change: dict[str, Any], steps_per_epoch: int) -> list[float]:
+    hyperparameters = replace(BASE, epochs=10, **change)
+    return [
+        learning_rate(hyperparameters, step, steps_per_epoch)
+        for step in range(10 * steps_per_epoch)
+    ]
+
+
+def _torch_rates(steps: int, schedule: Any) -> list[float]:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=BASE.learning_rate)
+    scheduler = schedule(optimizer)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    return rates
+
+
+def test_the_step_schedule_is_torchs_multi_step() -> None:
+    ours = _rates({"schedule": "step", "milestones": (0.4, 0.7, 0.9), "gamma": 0.5}, 7)
+    theirs = _torch_rates(
+        70, lambda o: torch.optim.lr_scheduler.MultiStepLR(o, [28, 49, 63], gamma=0.5)
+    )
+    assert ours == pytest.approx(theirs)
+
+
+def test_the_cosine_schedule_after_warm_up_is_torchs() -> None:
+    def warmed(optimizer: torch.optim.Optimizer) -> Any:
+        schedulers = torch.optim.lr_scheduler
+        return schedulers.SequentialLR(
+            optimizer,
+            [
+                schedulers.LinearLR(optimizer, 1 / 14, total_iters=13),
+                schedulers.CosineAnnealingLR(optimizer, 70 - 14),
+            ],
+            [14],
+        )
+
+    ours = _rates({"schedule": "cosine", "warmup_epochs": 2}, 7)
+    assert ours == pytest.approx(_torch_rates(70, warmed))
+
+
+def test_a_warm_up_of_part_of_an_epoch_ends_at_the_top_rate() -> None:
+    rates = _rates({"schedule": "constant", "warmup_epochs": 0.5}, 5)
+    assert rates == pytest.approx([0.02, 0.04, *[0.05] * 48])
+    assert _rates({"schedule": "constant"}, 5) == [0.05] * 50
+
+
+def test_one_step_is_sgd_on_the_weighted_sum_of_all_losses() -> None:
+    weights = {"spatial": 0.5, "extra": 2.0, "penalty": 3.0}  # temporal: 1
+    model = _auxiliary()
+    expected = copy.deepcopy(model)
+    data = _data(model, 6)
+    data.set_epoch(0)
+    optimizer = torch.optim.SGD(expected.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
+    items = torch.utils.data.default_collate([data[i] for i in range(6)])
+    output = expected(**model_inputs(items, torch.device("cpu")))
+    labels = items["label"]
+    spatial, temporal, extra = (
+        F.cross_entropy(logits, labels)
+        for logits in (*output.logits.values(), output.auxiliary_logits["extra"])
+    )
+    penalty = output.auxiliary_losses["penalty"].mean()
+    total = 0.5 * spatial + temporal + 2 * extra + 3 * penalty
+    total.backward()
+    optimizer.step()
+
+    [epoch] = _train(
+        model,
+        {
+            "epochs": 1, "batch_size": 6, "learning_rate": 0.1, "weight_decay": 0.01,
+            "loss_weights": weights, "schedule": "constant",
+        },
+        data=data,
+    )  # fmt: skip
+    _assert_close(model, expected)
+    losses = {"spatial": spatial, "temporal": temporal, "extra": extra, "penalty": penalty}
+    assert epoch.losses == pytest.approx({name: one.item() for name, one in losses.items()})
+    assert epoch.train_loss == pytest.approx(total.item())
+    assert (epoch.epoch, epoch.lr) == (1, 0.1)
+
+
+def test_an_epoch_takes_every_video_once_in_an_order_of_its_own() -> None:
+    model = _auxiliary()
+    data = _data(model)
+    taken: list[list[int]] = []
+    read = data.store.record
+
+    class Watched:
+        annotations = data.store.annotations
+
+        def record(self, name: str) -> Any:
+            taken[-1].append(int(name.split("/")[1]))
+            return read(name)
+
+    data.store = Watched()  # type: ignore[assignment]
+    taken.append([])
+    _train(model, data=data, report=lambda epoch: taken.append([]))
+    assert [sorted(epoch) for epoch in taken[:3]] == [list(range(VIDEOS))] * 3
+    assert taken[0] != taken[1] != taken[2]
+
+
+def test_the_mean_loss_counts_each_video_of_a_partial_batch_once() -> None:
+    model = _auxiliary()
+    data = _data(model)
+    data.set_epoch(0)
+    items = torch.utils.data.default_collate([data[i] for i in range(VIDEOS)])
+    logits = model(**model_inputs(items, torch.device("cpu"))).logits["spatial"]
+    expected = F.cross_entropy(logits, items["label"]).item()
+    [epoch] = _train(model, {"epochs": 1, "learning_rate": 1e-12}, data=data)
+    assert epoch.losses["spatial"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("accumulation_steps", [2, 3, 5])
+def test_accumulation_gives_the_result_of_the_whole_batch(accumulation_steps: int) -> None:
+    whole, parts = _stilt(), _stilt()
+    expected = _train(whole)
+    history = _train(parts, {"accumulation_steps": accumulation_steps})
+    _assert_close(parts, whole, atol=1e-5, rtol=1e-4)
+    assert history[-1].train_loss == pytest.approx(expected[-1].train_loss, rel=1e-4)
+
+
+def test_the_same_seed_gives_the_same_result_dropout_included() -> None:
+    models = [_stilt(dropout=0.5) for _ in range(3)]
+    torch.manual_seed(77)  # what the caller drew before doesn't matter
+    histories = [_train(model, seed=seed) for model, seed in zip(models, (1, 1, 2), strict=True)]
+    assert _same(histories[0], histories[1])
+    assert _identical(models[0], models[1])
+    assert not _identical(models[0], models[2])
+
+
+def test_loader_processes_do_not_change_the_result() -> None:
+    models = [_stilt(dropout=0.5) for _ in range(2)]
+    for workers, model in enumerate(models):
+        _train(model, {"epochs": 2}, loader_workers=2 * workers)
+    assert _identical(*models)
+
+
+def test_a_resumed_training_is_bit_for_bit_the_uninterrupted_one(tmp_path: Path) -> None:
+    straight, stopped = _stilt(dropout=0.5), _stilt(dropout=0.5)
+    expected = _train(straight, validation=_data(straight, augment=False))
+    checkpoint = tmp_path / "one.pt"
+
+    def killed(epoch: EpochReport) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _train(
+            stopped,
+            validation=_data(stopped, augment=False),
+            checkpoint=checkpoint,
+            report=killed,
+        )
+    for _ in range(2):
+        other = _stilt(9, dropout=0.5)
+        history = _train(
+            other,
+            validation=_data(other, augment=False),
+            checkpoint=checkpoint,
+            epochs_to_run=1,
+        )
+    assert _same(history, expected)
+    assert _identical(other, straight)
+
+
+def test_a_finished_training_is_not_trained_again_but_reported(tmp_path: Path) -> None:
+    model, again = _auxiliary(), _auxiliary()
+    history = _train(model, checkpoint=tmp_path / "one.pt")
+    reports: list[EpochReport] = []
+    assert _train(again, checkpoint=tmp_path / "one.pt", report=reports.append) == history
+    assert reports == history[-1:]
+    assert _identical(model, again)
+
+
+def test_reports_are_plain_values_of_every_epoch() -> None:
+    reports: list[EpochReport] = []
+    model = _auxiliary()
+    history = _train(model, validation=_data(model, augment=False), report=reports.append)
+    assert reports == history
+    assert [epoch.epoch for epoch in history] == [1, 2, 3]
+    for epoch in history:
+        values = asdict(epoch)
+        losses = values.pop("losses")
+        assert {type(value) for value in (*values.values(), *losses.values())} == {int, float}
+        assert epoch.seconds >= VIDEOS / epoch.clips_per_second > 0
+
+
+@pytest.mark.parametrize(
+    ("difference", "named"),
+    [
+        ({"seed": 2}, "seed"),
+        ({"change": {"momentum": 0.5}}, "hyperparameters"),
+        ({"data": _data(_stilt(), 12)}, "training videos"),
+    ],
+)
+def test_a_checkpoint_of_another_training_is_refused(
+    tmp_path: Path, difference: dict[str, Any], named: str
+) -> None:
+    checkpoint = tmp_path / "one.pt"
+    _train(_stilt(), checkpoint=checkpoint, epochs_to_run=1)
+    with pytest.raises(ValueError, match=rf"one\.pt is of another training: its {named} differ"):
+        _train(_stilt(), checkpoint=checkpoint, **difference)
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "one.pt"
+    _train(_stilt(), checkpoint=checkpoint, epochs_to_run=1)
+    with pytest.raises(ValueError, match="its model differ"):
+        _train(_stilt(attention_dim=16), checkpoint=checkpoint)
+
+
+def test_a_loss_that_is_not_finite_names_epoch_step_and_rate() -> None:
+    model = _auxiliary(fails_at=5)  # the second step of the second epoch
+    with pytest.raises(
+        NonFiniteLossError,
+        match=r"temporal loss became nan in epoch 2, step 2, at a learning rate of 0\.0293",
+    ):
+        _train(model)
+
+
+def test_a_rate_that_is_far_too_high_is_noticed() -> None:
+    with pytest.raises(FloatingPointError, match="lower learning_rate"):
+        _train(_stilt(), {"learning_rate": 1e20})
+
+
+def test_a_loss_weight_without_a_loss_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"names extar, but .* spatial, temporal, extra, penalty"):
+        _train(_auxiliary(), {"loss_weights": {"extar": 2.0}})
+
+
+def test_a_stream_that_is_not_built_needs_no_loss_weight_removed() -> None:
+    model = _stilt(streams=("spatial",), interaction=False)
+    [epoch] = _train(model, {"epochs": 1, "loss_weights": {"temporal": 2.0}})
+    assert set(epoch.losses) == {"spatial"}
+
+
+@pytest.mark.parametrize("interaction", [False, True])
+def test_gradients_are_clipped_by_stream_where_streams_are_independent(interaction: bool) -> None:
+    model = _stilt(interaction=interaction)
+    output = model(**model.example_inputs(batch_size=4, frames=2, size=20))
+    sum(logits.logsumexp(1).sum() for logits in output.logits.values()).backward()
+    before = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    clip_gradients(model, 0.1)
+    groups = [("spatial",), ("temporal",)] if not interaction else [("",)]
+    for names in groups:
+        mine = [name for name in before if any(one in name for one in names)]
+        norm = torch.stack([before[name].square().sum() for name in mine]).sum().sqrt()
+        assert norm > 0.1
+        for name in mine:
+            torch.testing.assert_close(
+                model.get_parameter(name).grad, before[name] * (0.1 / norm), rtol=1e-4, atol=1e-7
+            )
+
+
+def test_independent_streams_train_together_as_each_would_alone() -> None:
+    change = {"clip_norm": 0.5, "loss_weights": {"spatial": 0.7, "temporal": 1.3}}
+    both = _stilt(interaction=False)
+    history = _train(both, change)
+    for stream in ("spatial", "temporal"):
+        alone = _stilt(interaction=False, streams=(stream,))
+        single = _train(alone, change)
+        assert single[-1].losses[stream] == pytest.approx(history[-1].losses[stream], rel=1e-5)
+        for name, value in alone.state_dict().items():
+            torch.testing.assert_close(both.state_dict()[name], value)
+
+
+def test_validation_is_top1_of_the_late_average_or_the_given_objective() -> None:
+    model = _stilt()
+    data = _data(model, augment=False)
+    history = _train(model, validation=data)
+    scores = score(model, data)
+    average = (scores.scores["spatial"] + scores.scores["temporal"]) / 2
+    assert history[-1].validation_top1 == np.mean(average.argmax(1) == scores.labels)
+    seen = []
+    [epoch] = _train(
+        _stilt(),
+        {"epochs": 1},
+        validation=data,
+        objective=lambda scores: seen.append(scores.videos) or 0.25,  # type: ignore[func-returns-value]
+    )
+    assert epoch.validation_top1 == 0.25
+    assert seen == [[video.name for video in data.videos]]
+    assert _train(_auxiliary(), {"epochs": 1})[0].validation_top1 is None
+
+
+def test_bfloat16_trains_to_about_the_same() -> None:
+    history, other = _train(_stilt()), _train(_stilt(), {"precision": "bfloat16"})
+    assert other[0].train_loss == pytest.approx(history[0].train_loss, rel=0.05)
+    assert other[0].train_loss != history[0].train_loss
+
+
+def test_it_learns_what_is_learnable() -> None:
+    model = _stilt(dropout=0.1)
+    history = _train(
+        model,
+        {"epochs": 20, "batch_size": 4, "warmup_epochs": 2, "clip_norm": 1.0},
+        validation=_data(model, augment=False),
+    )
+    assert history[-1].train_loss < 0.5 * history[0].train_loss
+    assert history[-1].validation_top1 is not None
+    assert history[-1].validation_top1 > 0.9
+
+
+@pytest.mark.slow
+def test_a_compiled_model_trains_to_the_same() -> None:
+    plain, compiled = _auxiliary(), _auxiliary()
+    _train(plain)
+    _train(compiled, compile=True)
+    _assert_close(compiled, plain)
+
+
+DISTRIBUTED = {"accumulation_steps": 2, "clip_norm": 1.0}
+
+
+def _train_in_one_of_two_processes(rank: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    model = _stilt(rank)  # the first process's weights count
+    reports: list[EpochReport] = []
+    history = _train(
+        model,
+        DISTRIBUTED,
+        validation=_data(model, augment=False),
+        checkpoint=folder / "distributed.pt",
+        report=reports.append,
+    )
+    assert reports == history
+    scores = score(model, _data(model, augment=False), batch_size=2)
+    failing = _auxiliary(fails_at=2 if rank else math.inf)
+    try:
+        _train(failing)
+        failure = "none"
+    except NonFiniteLossError as error:
+        failure = str(error)
+    other = folder / f"only-{rank}.pt"
+    if rank:
+        os.link(folder / "distributed.pt", other)
+    try:
+        _train(_stilt(), DISTRIBUTED, checkpoint=other)
+        refusal = "none"
+    except ValueError as error:
+        refusal = str(error)
+    torch.save(
+        {
+            "model": model.state_dict(),
+            "history": [asdict(epoch) for epoch in history],
+            "scores": torch.from_numpy(scores.scores["temporal"]),
+            "features": torch.from_numpy(scores.features["temporal"]),
+            "failure": failure,
+            "refusal": refusal,
+        },
+        folder / f"rank-{rank}.pt",
+    )
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    folder = tmp_path_factory.mktemp("two_processes")
+    torch.multiprocessing.spawn(_train_in_one_of_two_processes, (folder,), nprocs=2)
+    return folder, [torch.load(folder / f"rank-{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+def test_two_processes_train_to_the_result_of_one(
+    two_processes: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    _, ranks = two_processes
+    single = _stilt()
+    expected = _train(single, DISTRIBUTED, validation=_data(single, augment=False))
+    scores = score(single, _data(single, augment=False))
+    for rank in ranks:
+        torch.testing.assert_close(rank["model"], dict(single.state_dict()), atol=1e-5, rtol=1e-4)
+        for epoch, one in zip(rank["history"], expected, strict=True):
+            assert epoch["train_loss"] == pytest.approx(one.train_loss, rel=1e-4)
+            assert epoch["losses"] == pytest.approx(one.losses, rel=1e-4)
+            assert epoch["validation_top1"] == pytest.approx(one.validation_top1)
+        assert rank["history"] == ranks[0]["history"]
+        np.testing.assert_allclose(rank["scores"], scores.scores["temporal"], atol=1e-4)
+        np.testing.assert_allclose(rank["features"], scores.features["temporal"], atol=1e-3)
+    assert all(torch.equal(ranks[1]["model"][name], x) for name, x in ranks[0]["model"].items())
+
+
+def test_one_process_goes_on_from_the_checkpoint_of_two(
+    two_processes: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    folder, ranks = two_processes
+    model = _stilt()
+    history = _train(model, DISTRIBUTED, checkpoint=folder / "distributed.pt")
+    assert [asdict(epoch) for epoch in history] == ranks[0]["history"]
+
+
+def test_a_loss_that_is_not_finite_in_one_process_stops_all(
+    two_processes: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    _, ranks = two_processes
+    for rank in ranks:
+        assert "temporal loss became nan in epoch 1, step 2" in rank["failure"]
+
+
+def test_processes_that_see_different_checkpoints_stop(
+    two_processes: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    _, ranks = two_processes
+    for found, rank in zip((0, 3), ranks, strict=True):
+        assert f"this one finds {found} epochs" in rank["refusal"]
