@@ -30,7 +30,7 @@ import contextlib
 import dataclasses
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, TypeVar, get_origin, get_type_hints
+from typing import Any, Self, TypeVar, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -200,7 +200,7 @@ class VideoModel(nn.Module):
             groups.setdefault(owners[0] if len(owners) == 1 else "shared", []).append(parameter)
         return groups
 
-    def train(self, mode: bool = True) -> "VideoModel":
+    def train(self, mode: bool = True) -> Self:
         """Set the training mode; with ``partial_bn`` all but the first BatchNorm stay frozen."""
         super().train(mode)
         if self.partial_bn:
