@@ -46,6 +46,7 @@ class Configuration:
 SMALL = {"backbone": "small", "flow_length": 2}
 
 CONFIGURATIONS = {
+    "conv_fusion": Configuration(options={**SMALL, "head_dims": (32, 32), "pool_frames": 2}),
     "stilt": Configuration(options={**SMALL, "attention_dim": 16, "head_dims": (32, 32)}),
     "stin": Configuration(options={**SMALL, "attention_dim": 16}),
 }

@@ -1,0 +1,424 @@
+"""Convolutional two-stream network fusion.
+
+Feichtenhofer, Pinz and Zisserman, "Convolutional two-stream network fusion for video action
+recognition", CVPR 2016. Two towers are fused after the ReLU of a layer, into the spatial tower;
+the final net fuses at ``relu5_3`` of VGG-16 by a 3-D convolution, pools over time, and lets the
+temporal tower run on to a classifier of its own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.backbones import Backbone, create_backbone, list_backbones
+from models.checks import check_at_least, check_one_of, check_range, check_types
+from models.layers.gaussian_identity import gaussian_identity_
+from models.layers.head import mlp_head
+from models.output import ModelOutput
+from models.registry import STREAM_INPUTS, VideoModel, register_model
+
+__all__ = ["ConvFusion", "ConvFusionOptions", "TowerFusion", "bilinear"]
+
+Method = Literal["sum", "max", "cat", "conv", "bilinear"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ConvFusionOptions:
+    """Options of ``conv_fusion``; the defaults are the final net's.
+
+    Attributes:
+        backbone: The towers' network.
+        temporal_backbone: The temporal tower's network where it is another one.
+        flow_length: Flow fields L in a stack.
+        method: How the towers are fused: sum, maximum, concatenation, concatenation and
+            convolution, or bilinear.
+        layers: Where they are fused: stages of the backbone, the classifier's layers ``fc6``,
+            ``fc7``, …; the empty tuple stands for the last convolutional stage. Concatenation and
+            bilinear fusion only work there.
+        towers: 1, or 2 to let the temporal tower run on to a classifier of its own.
+        conv: Kernel of ``method="conv"``: ``2d`` is 1×1, ``3d`` is 3×3×3 over frames and cells.
+        pool: What is pooled before the classifier: cells (``2d``), or frames as well (``3d``).
+        pool_frames: Consecutive frames that 3-D pooling takes the maximum of.
+        head_dims: Hidden layers of each classifier; bilinear fusion has none.
+        head_grid: Side of the grid of cells that the classifier sees; maps are averaged to it.
+            None is the VGGs' own (7, for VGG-M 6), and 1 for other backbones.
+        dropout: Dropout after each hidden layer.
+        freeze_towers: Stop backpropagation at the fusion layer, as the paper does after it has
+            trained the towers by themselves; it needs fusion at the last convolutional stage.
+        partial_bn: Freeze every BatchNorm of a backbone but the first.
+    """
+
+    backbone: str = "vgg16"
+    temporal_backbone: str | None = None
+    flow_length: int = 10
+    method: Method = "conv"
+    layers: tuple[str, ...] = ()
+    towers: Literal[1, 2] = 2
+    conv: Literal["2d", "3d"] = "3d"
+    pool: Literal["2d", "3d"] = "3d"
+    pool_frames: int = 5
+    head_dims: tuple[int, ...] = (4096, 4096)
+    head_grid: int | None = None
+    dropout: float = 0.85
+    freeze_towers: bool = False
+    partial_bn: bool = False
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_one_of(self, "backbone", list_backbones())
+        check_one_of(self, "temporal_backbone", (None, *list_backbones()))
+        for name in ("flow_length", "pool_frames", "head_dims"):
+            check_at_least(self, name, 1)
+        if self.head_grid is not None:
+            check_at_least(self, "head_grid", 1)
+        check_range(self, "dropout", 0, 1)
+
+
+def bilinear(spatial: Tensor, temporal: Tensor) -> Tensor:
+    """Σ_ij a_ijᵀ b_ij over cells, its signed square root, divided by its L2 norm.
+
+    Args:
+        spatial: n cells, ``(B, D, n)``.
+        temporal: ``(B, E, n)``.
+
+    Returns:
+        ``(B, D·E)`` vectors of length one.
+    """
+    outer = (spatial @ temporal.transpose(1, 2)).flatten(1)
+    # A little inside the root keeps its slope finite at zero.
+    return F.normalize(outer / (outer.abs() + 1e-6).sqrt(), dim=1)
+
+
+class TowerFusion(nn.Module):
+    """Fuse two towers' maps (B, T, D, h, w), or vectors (B, T, D), into one.
+
+    Concatenation interleaves the channels: a_1, b_1, a_2, b_2, … (eq. 3). The convolution starts
+    as a quarter of the spatial and three quarters of the temporal map, smoothed by a Gaussian
+    where its kernel is larger than a cell.
+
+    Args:
+        method: How to fuse; bilinear fusion is ``bilinear``.
+        channels: D.
+        conv: Size of the convolution, ``2d`` for 1×1 and ``3d`` for 3×3×3.
+        vectors: Whether vectors are fused.
+        rectified: Whether a ReLU follows the convolution; not for the logits.
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        channels: int,
+        *,
+        conv: Literal["2d", "3d"],
+        vectors: bool,
+        rectified: bool = True,
+    ) -> None:
+        super().__init__()
+        self.method = method
+        self.rectified = rectified
+        self.conv: nn.Linear | nn.Conv3d | None = None
+        if method != "conv":
+            return
+        if vectors:
+            self.conv = nn.Linear(2 * channels, channels)
+        else:
+            size = 3 if conv == "3d" else 1
+            self.conv = nn.Conv3d(2 * channels, channels, size, padding=size // 2)
+        gaussian_identity_(self.conv.weight)
+        nn.init.zeros_(cast(Tensor, self.conv.bias))
+
+    def forward(self, spatial: Tensor, temporal: Tensor) -> Tensor:
+        if self.method == "sum":
+            return spatial + temporal
+        if self.method == "max":
+            return torch.maximum(spatial, temporal)
+        if self.conv is None:
+            return torch.stack([spatial, temporal], dim=3).flatten(2, 3)  # (B, T, 2D, h, w)
+        both = torch.cat([spatial, temporal], dim=2)
+        if isinstance(self.conv, nn.Linear):
+            fused: Tensor = self.conv(both)
+        else:
+            fused = self.conv(both.transpose(1, 2)).transpose(1, 2)
+        return fused.relu() if self.rectified else fused
+
+
+@register_model("conv_fusion", ConvFusionOptions)
+class ConvFusion(VideoModel):
+    """Two towers; the spatial one takes the temporal one in at ``layers``.
+
+    Stream ``spatial`` is the fused tower; ``temporal`` the temporal one's own classifier.
+    """
+
+    def __init__(self, options: ConvFusionOptions, *, num_classes: int) -> None:
+        super().__init__(
+            num_classes=num_classes,
+            streams=("spatial", "temporal")[: options.towers],
+            flow_length=options.flow_length,
+            partial_bn=options.partial_bn,
+        )
+        self.options = options
+        names = {
+            "spatial": options.backbone,
+            "temporal": options.temporal_backbone or options.backbone,
+        }
+        self.backbones = nn.ModuleDict()
+        for stream, name in names.items():
+            with self.own_seed(stream):
+                self.backbones[stream] = create_backbone(
+                    name, in_channels=self.input_channels(STREAM_INPUTS[stream])
+                )
+        self.stages = {stream: _conv_stages(self._backbone(stream)) for stream in names}
+        hidden = () if options.method == "bilinear" else options.head_dims
+        self.head_layers = tuple(f"fc{6 + i}" for i in range(len(hidden) + 1))
+        self.layers = options.layers or (self.stages["spatial"][-1],)
+        self._check_layers()
+
+        # The temporal tower is there as far as something needs it.
+        self.runs_to_the_end = options.towers == 2 or bool(set(self.layers) & set(self.head_layers))
+        self.heads = nn.ModuleDict()
+        for stream in ("spatial", "temporal")[: 1 + self.runs_to_the_end]:
+            with self.own_seed(f"{stream}/head"):
+                self.heads[stream] = mlp_head(
+                    self._head_inputs(stream), hidden, num_classes, dropout=options.dropout
+                )
+        self.fusions = nn.ModuleDict()
+        for layer in self.layers:
+            with self.own_seed(layer):
+                self.fusions[layer] = self._build_fusion(layer, hidden)
+        if options.freeze_towers:
+            self.backbones.requires_grad_(False)
+        elif not self.runs_to_the_end:
+            last = max(map(self.stages["spatial"].index, self.layers))
+            stage = self._temporal_stage(self.stages["spatial"][last])
+            _freeze_after(self._backbone("temporal"), stage)
+
+    def _backbone(self, stream: str) -> Backbone:
+        return cast(Backbone, self.backbones[stream])
+
+    def _check_layers(self) -> None:
+        options, stages = self.options, self.stages["spatial"]
+        allowed = (*stages, *self.head_layers)
+        unknown = [layer for layer in self.layers if layer not in allowed]
+        if unknown or len(set(self.layers)) < len(self.layers):
+            raise ValueError(
+                f"model 'conv_fusion': `layers` must be some of {', '.join(allowed)}, none twice, "
+                f"with backbone {options.backbone!r}, but got {self.layers!r}."
+            )
+        if options.method in ("cat", "bilinear") and self.layers != (stages[-1],):
+            raise ValueError(
+                f"model 'conv_fusion': method={options.method!r} needs layers=({stages[-1]!r},), "
+                f"but got {self.layers!r}."
+            )
+        if options.freeze_towers and any(layer in stages[:-1] for layer in self.layers):
+            raise ValueError(
+                f"model 'conv_fusion': freeze_towers=True needs fusion at {stages[-1]!r} or later, "
+                f"because what follows would stay untrained, but `layers` is {self.layers!r}."
+            )
+        for layer in self.layers:
+            if layer in stages and options.method != "bilinear":
+                self._check_channels(layer)
+
+    def _check_channels(self, layer: str) -> None:
+        spatial = self._backbone("spatial").stage_channels[layer]
+        stage = self._temporal_stage(layer)
+        temporal = self._backbone("temporal").stage_channels[stage]
+        if spatial != temporal:
+            raise ValueError(
+                f"model 'conv_fusion': method={self.options.method!r} needs as many channels in "
+                f"both towers, but {layer!r} of the spatial one has {spatial} and {stage!r} of the "
+                f"temporal one {temporal}; choose another layer or method='bilinear'."
+            )
+
+    def _temporal_stage(self, layer: str) -> str:
+        """The temporal tower's stage of that name, or of that number (relu5_3 and relu5)."""
+        stages = self.stages["temporal"]
+        for stage in stages:
+            if stage == layer or stage.split("_")[0] == layer.split("_")[0]:
+                return stage
+        raise ValueError(
+            f"model 'conv_fusion': the temporal tower {self.options.temporal_backbone!r} has no "
+            f"layer like {layer!r}; it has {', '.join(stages)}."
+        )
+
+    def _head_inputs(self, stream: str) -> int:
+        spatial, temporal = (
+            self._backbone(name).stage_channels[stages[-1]] for name, stages in self.stages.items()
+        )
+        if self.options.method == "bilinear" and stream == "spatial":
+            return spatial * temporal
+        channels = spatial if stream == "spatial" else temporal
+        if self.options.method == "cat" and stream == "spatial":
+            channels = spatial + temporal
+        return channels * self._grid(stream) ** 2
+
+    def _grid(self, stream: str) -> int:
+        if self.options.head_grid is not None:
+            return self.options.head_grid
+        name = self._backbone(stream).name
+        return 6 if name.startswith("vgg_m") else 7 if name.startswith("vgg") else 1
+
+    def _build_fusion(self, layer: str, hidden: tuple[int, ...]) -> TowerFusion:
+        vectors = layer in self.head_layers
+        if vectors:
+            channels = (*hidden, self.num_classes)[self.head_layers.index(layer)]
+        else:
+            channels = self._backbone("spatial").stage_channels[layer]
+        return TowerFusion(
+            self.options.method,
+            channels,
+            conv=self.options.conv,
+            vectors=vectors,
+            rectified=layer != self.head_layers[-1],
+        )
+
+    def forward(self, rgb: Tensor | None = None, flow: Tensor | None = None) -> ModelOutput:
+        inputs = self.check_inputs(rgb, flow)
+        frames = inputs["rgb"].shape[1]
+        self._require(
+            inputs["flow"].shape[1] == frames,
+            "takes as many frames of `rgb` as of `flow`",
+            f"{frames} and {inputs['flow'].shape[1]}",
+        )
+        spatial, temporal = inputs["rgb"].flatten(0, 1), inputs["flow"].flatten(0, 1)
+        waiting = list(self.stages["temporal"])
+        for stage in self.stages["spatial"]:
+            spatial = self._backbone("spatial").forward_stage(stage, spatial)
+            if stage in self.fusions:
+                while self._temporal_stage(stage) in waiting:
+                    temporal = self._backbone("temporal").forward_stage(waiting.pop(0), temporal)
+                if self.options.method == "bilinear":
+                    break
+                spatial = self._fuse_maps(stage, spatial, temporal, frames)
+        if self.runs_to_the_end:
+            for stage in waiting:
+                temporal = self._backbone("temporal").forward_stage(stage, temporal)
+        if self.options.method == "bilinear":
+            vectors = {"spatial": self._bilinear(spatial, temporal, frames)}
+        else:
+            vectors = {"spatial": self._pool("spatial", spatial, frames)}
+        if self.runs_to_the_end:
+            vectors["temporal"] = self._pool("temporal", temporal, frames)
+        return self._classify(vectors)
+
+    def _fuse_maps(self, stage: str, spatial: Tensor, temporal: Tensor, frames: int) -> Tensor:
+        """Maps (B·T, D, h, w) of both towers → (B·T, D', h, w)."""
+        temporal = _resize(temporal, like=spatial)
+        both = (x.unflatten(0, (-1, frames)) for x in (spatial, temporal))
+        fused: Tensor = self.fusions[stage](*both)
+        return fused.flatten(0, 1)
+
+    def _bilinear(self, spatial: Tensor, temporal: Tensor, frames: int) -> Tensor:
+        """Maps (B·T, D, h, w) → (B, n, D²) with n = T, or 1 where frames are pooled as well."""
+        temporal = _resize(temporal, like=spatial)
+        if self.options.pool == "2d":
+            return bilinear(spatial.flatten(2), temporal.flatten(2)).unflatten(0, (-1, frames))
+        cells = (
+            x.unflatten(0, (-1, frames)).transpose(1, 2).flatten(2) for x in (spatial, temporal)
+        )
+        return bilinear(*cells).unsqueeze(1)
+
+    def _pool(self, stream: str, maps: Tensor, frames: int) -> Tensor:
+        """Maps (B·T, D, h, w) → what the classifier sees, (B, n, D·g²); n windows of frames."""
+        if self.options.pool == "3d":
+            window = min(self.options.pool_frames, frames)
+            volume = maps.unflatten(0, (-1, frames)).transpose(1, 2)  # (B, D, T, h, w)
+            volume = F.max_pool3d(volume, (window, 1, 1), ceil_mode=True)
+            frames = volume.shape[2]
+            maps = volume.transpose(1, 2).flatten(0, 1)
+        backbone = self._backbone(stream)
+        if backbone.stages[-1] not in self.stages[stream]:
+            maps = backbone.forward_stage(backbone.stages[-1], maps)
+        maps = F.adaptive_avg_pool2d(maps, self._grid(stream))
+        return maps.flatten(1).unflatten(0, (-1, frames))
+
+    def _classify(self, vectors: dict[str, Tensor]) -> ModelOutput:
+        """Run the classifiers side by side on (B, n, F); windows are averaged before the last."""
+        last = len(self.head_layers) - 1
+        for i, layer in enumerate(self.head_layers[:-1]):
+            for stream, x in vectors.items():
+                vectors[stream] = self._head(stream)[3 * i : 3 * i + 2](x)
+            self._fuse_vectors(layer, vectors)
+            for stream, x in vectors.items():
+                vectors[stream] = self._head(stream)[3 * i + 2](x)
+        features = {stream: x.mean(dim=1) for stream, x in vectors.items()}
+        logits = {s: self._head(s)[3 * last :](x).unsqueeze(1) for s, x in features.items()}
+        self._fuse_vectors(self.head_layers[-1], logits)
+        return ModelOutput(
+            logits={stream: logits[stream].squeeze(1) for stream in self.streams},
+            features={stream: features[stream] for stream in self.streams},
+        )
+
+    def _fuse_vectors(self, layer: str, vectors: dict[str, Tensor]) -> None:
+        if layer in self.fusions:
+            vectors["spatial"] = self.fusions[layer](vectors["spatial"], vectors["temporal"])
+
+    def _head(self, stream: str) -> nn.Sequential:
+        return cast(nn.Sequential, self.heads[stream])
+
+    def load_backbone_weights(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Start the towers, and fc6 and fc7 where they have the checkpoint's shape.
+
+        Towers of two kinds take their weights one checkpoint after the other.
+        """
+        towers = [self._backbone(stream) for stream in ("spatial", "temporal")]
+        if self.options.temporal_backbone in (None, self.options.backbone):
+            super().load_backbone_weights(state_dict)
+        else:
+            fits = [t for t in towers if _fits(t, state_dict)] or towers[:1]
+            for tower in fits:
+                tower.load_weights(state_dict)
+        for head in self.heads.values():
+            for name in ("0", "3"):
+                weight = state_dict.get(f"classifier.{name}.weight")
+                layer = dict(head.named_children()).get(name)
+                if weight is None or not isinstance(layer, nn.Linear):
+                    continue
+                if layer.weight.shape == weight.shape:
+                    layer.load_state_dict(
+                        {"weight": weight, "bias": state_dict[f"classifier.{name}.bias"]}
+                    )
+
+    def train(self, mode: bool = True) -> "ConvFusion":
+        super().train(mode)
+        if self.options.freeze_towers:
+            self.backbones.eval()
+        return self
+
+
+def _conv_stages(backbone: Backbone) -> tuple[str, ...]:
+    """The stages without the VGGs' last pooling, which the fusion net does itself."""
+    return tuple(stage for stage in backbone.stages if stage != "pool5")
+
+
+def _freeze_after(backbone: Backbone, stage: str) -> None:
+    """Mark the parameters that the stages up to ``stage`` don't use as not trained."""
+    size = max(backbone.min_size, 32)
+    x = torch.zeros(1, backbone.in_channels, size, size)
+    backbone.eval()  # BatchNorm would count the zeros
+    for name in backbone.stages[: backbone.stages.index(stage) + 1]:
+        x = backbone.forward_stage(name, x)
+    parameters = list(backbone.parameters())
+    gradients = torch.autograd.grad(x.sum(), parameters, allow_unused=True)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.requires_grad_(gradient is not None)
+    backbone.train()
+
+
+def _fits(backbone: Backbone, state_dict: Mapping[str, Tensor]) -> bool:
+    own = backbone.state_dict()
+    return all(
+        key in own and (own[key].shape == value.shape or key.startswith(backbone.first_conv))
+        for key, value in state_dict.items()
+        if not key.startswith(backbone.classifier_prefixes)
+    )
+
+
+def _resize(x: Tensor, *, like: Tensor) -> Tensor:
+    """Bring towers of different networks to the same cells."""
+    if x.shape[-2:] == like.shape[-2:]:
+        return x
+    return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
