@@ -17,7 +17,7 @@ from study.data.catalog import resolve_video
 from study.data.clip_store import ClipStore, StoreSettings, annotated_videos
 from study.data.process import ChildDiedError, ChildProcess
 from study.data.recording import record_video
-from study.data.staging import SHARD_BYTES, Locks, Staging, StoreBuilder
+from study.data.staging import SHARD_BYTES, Locks, Staging, StoreBuilder, generation
 from study.data.video import BadVideoError, VideoReader
 
 __all__ = ["PreparationSummary", "Progress", "find_videos", "prepare"]
@@ -266,7 +266,7 @@ class _Pool:
             try:
                 outcome, detail = worker.child.receive()
             except ChildDiedError as death:
-                outcomes += self._replace(worker, str(death))
+                outcomes += self._replace(worker, death)
                 continue
             if outcome == "ready":
                 worker.ready = True
@@ -279,11 +279,11 @@ class _Pool:
             outcomes.append((name, outcome))
         return outcomes
 
-    def _replace(self, worker: _Worker, how: str) -> list[tuple[str, str]]:
+    def _replace(self, worker: _Worker, death: ChildDiedError) -> list[tuple[str, str]]:
         """Starts a worker in place of one that died, and has its videos done again; one that
         killed its worker before is skipped."""
-        if not worker.ready or not worker.jobs:
-            raise RuntimeError(f"a worker process {how} before it did anything")
+        if not worker.ready or not worker.jobs or not death.by_signal:
+            raise RuntimeError(f"a worker process {death}; what it printed says why")
         worker.child.kill()
         self._workers.remove(worker)
         self._workers.append(self._start())
@@ -292,7 +292,7 @@ class _Pool:
         self._attempts[at] = self._attempts.get(at, 0) + 1
         outcomes = []
         if self._attempts[at] >= _ATTEMPTS:
-            self._builder.skip(at, f"the process that prepared it {how}")
+            self._builder.skip(at, f"the process that prepared it {death}")
             outcomes.append((jobs.popleft(), "skipped"))
         outcomes += [(name, "busy") for name in jobs]
         return outcomes

@@ -26,7 +26,19 @@ _PR_SET_PDEATHSIG = 1
 
 
 class ChildDiedError(Exception):
-    """The child ended before it answered; the message says how."""
+    """The child ended before it answered; the message says how.
+
+    Attributes:
+        by_signal: Whether a signal killed it, as a crash or the lack of memory does.
+    """
+
+    def __init__(self, status: int) -> None:
+        self.by_signal = status < 0
+        super().__init__(
+            f"died of {signal.Signals(-status).name}"
+            if self.by_signal
+            else f"ended with status {status}"
+        )
 
 
 class ChildStuckError(Exception):
@@ -77,7 +89,7 @@ class ChildProcess:
                 raise ChildStuckError(f"no sign of life for {timeout:g} s")
             return self.connection.recv()
         except (EOFError, ConnectionResetError, BrokenPipeError):
-            raise ChildDiedError(self._how_it_ended()) from None
+            raise ChildDiedError(self._process.wait()) from None
 
     def receive_into(self, buffer: memoryview, timeout: float) -> None:
         """Fills `buffer` with the next message's bytes; raises as `receive` does."""
@@ -87,19 +99,13 @@ class ChildProcess:
                 raise ChildStuckError(f"no sign of life for {timeout:g} s")
             self.connection.recv_bytes_into(buffer)
         except (EOFError, ConnectionResetError, BrokenPipeError):
-            raise ChildDiedError(self._how_it_ended()) from None
+            raise ChildDiedError(self._process.wait()) from None
 
     def kill(self) -> None:
         """Ends the child, stuck or not, and closes the connection."""
         self._process.kill()
         self._process.wait()
         self.connection.close()
-
-    def _how_it_ended(self) -> str:
-        status = self._process.wait()
-        if status < 0:
-            return f"died of {signal.Signals(-status).name}"
-        return f"ended with status {status}"
 
 
 def _boot(function: str, descriptor: str, parent: str) -> None:
