@@ -5,6 +5,7 @@ recognition", Information Sciences, 2022: Tables 4 to 6, and the whole fusion ab
 under every fusion), which costs no training beyond the two of Table 4.
 """
 
+from search_spaces.embedded import EMBEDDED
 from search_spaces.space import Arm, Choice, Real, Settings, Space
 
 __all__ = ["stilt"]
@@ -69,7 +70,9 @@ def stilt() -> Space:
                 "flow_length": 10,
             },
         ),
-        embedded=Settings(options={"backbone": "small", "partial_bn": False}),
+        embedded=EMBEDDED.updated(
+            Settings(options={"partial_bn": False, "head_dims": (128,), "dropout": 0.0})
+        ),
     )
 
 

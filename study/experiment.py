@@ -5,6 +5,7 @@ does it. What is finished is never done again, so conducting a killed study anew
 """
 
 import hashlib
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
@@ -280,6 +281,7 @@ def _base_settings(request: Request, store: ClipStore) -> Settings:
     wanted = base.hyperparameters.get("flow_length", 10)
     if store.settings.stacks is not None:
         fitted["flow_length"] = min(wanted, store.settings.flow_length)
+        fitted["test_segments"] = min(25, store.settings.stacks)
     return base.updated(Settings(hyperparameters=fitted)).updated(Settings.of(request.changes))
 
 
@@ -343,11 +345,8 @@ def conduct(study: Study, *, address: str | None, terminal: Terminal) -> list[st
     request = study.request
     with running_ray(address) as cluster:
         at_once = at_once_on(cluster, request.resources, may_grow=address is not None)
-        options = {
-            "resources": request.resources,
-            "at_once": at_once,
-            "scratch": str((study.folder / "ray").resolve()),
-        }
+        scratch = (study.folder / "ray" / request.name).resolve()
+        options = {"resources": request.resources, "at_once": at_once, "scratch": str(scratch)}
         found: dict[tuple[str, Target], Found] = {}
         for arm, target, asked in study.searches():
             terminal.heading(f"Search: {arm.label}, {target.dataset} split {target.split}")
@@ -366,6 +365,7 @@ def conduct(study: Study, *, address: str | None, terminal: Terminal) -> list[st
         ]
         with terminal.trainings(study.epochs()) as watcher:
             failed = run_trainings(jobs, watcher=watcher, **options)
+    shutil.rmtree(scratch, ignore_errors=True)  # what Ray wrote of its own is never read again
     write_rows(study, plan)
     return failed
 

@@ -11,7 +11,7 @@ Everything here is pure: the same arms, settings and targets give the same plan.
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
 from typing import Any
 
@@ -137,12 +137,18 @@ def make_training(
     Raises:
         ValueError: If the model doesn't exist or an option or hyperparameter is not valid.
     """
-    hyperparameters = Hyperparameters.from_json(json.dumps(dict(settings.hyperparameters)))
     options = dict(settings.options)
+    hyperparameters = Hyperparameters.from_json(json.dumps(dict(settings.hyperparameters)))
     if "flow_length" in {field.name for field in fields(model_options(model))}:
         options["flow_length"] = hyperparameters.flow_length
     if streams is not None:
         options["streams"] = tuple(stream for stream in STREAMS if stream in set(streams))
+        weights = {
+            name: weight
+            for name, weight in hyperparameters.loss_weights.items()
+            if name not in STREAMS or name in options["streams"]
+        }
+        hyperparameters = replace(hyperparameters, loss_weights=weights)
     return Training(
         model=model,
         options=asdict(make_options(model, options)),

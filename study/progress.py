@@ -1,13 +1,23 @@
 """What a running study shows in the terminal."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from study.data.preparation import Progress as Preparation
 
 __all__ = ["Terminal", "Trainings"]
 
@@ -27,6 +37,30 @@ class Terminal:
     def trainings(self, epochs: int) -> "Trainings":
         """A display of trainings, for a ``with`` statement."""
         return Trainings(self._console, epochs=epochs)
+
+    @contextmanager
+    def preparing(self, what: str) -> Iterator[Callable[[Preparation], None]]:
+        """A bar of videos prepared; it appears when there is something to prepare."""
+        bar = Progress(
+            TextColumn(f"  preparing {what}"),
+            BarColumn(bar_width=20),
+            TextColumn("video {task.completed}/{task.total}"),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+        )
+        with bar:
+            task = bar.add_task("", total=None)
+            began = time.monotonic()
+            last: list[Preparation] = []
+
+            def show(state: Preparation) -> None:
+                last[:] = [state]
+                bar.update(task, completed=state.done, total=state.total)
+
+            yield show
+        if last and last[0].before < last[0].total:
+            self.say(f"prepared {what}: {last[0].total} videos, {time.monotonic() - began:.0f} s")
 
     def say(self, text: str) -> None:
         """A plain line."""

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.table import Table
 
 import search_spaces
 from study.data.catalog import list_datasets
-from study.embedded import embedded_store
+from study.embedded import prepare_embedded
 from study.experiment import (
     TUNINGS,
     Request,
@@ -130,6 +131,8 @@ def _study(arguments: argparse.Namespace, console: Console) -> Study:
             raise ValueError(f"--{flag.replace('_', '-')} must be at least {least}, got {value}")
     embedded = arguments.dataset == "synthetic"
     name = arguments.name or f"{space.name}-{arguments.dataset}"
+    if not re.fullmatch(r"[\w.+-]+", name):
+        raise ValueError(f"--name takes letters, digits and . _ + - only, but got {name!r}")
     if arguments.resume and name not in (known := known_studies(arguments.results)):
         raise ValueError(
             f"--resume: there is no study {name!r} in {arguments.results}; there "
@@ -184,7 +187,10 @@ def _store(arguments: argparse.Namespace, console: Console) -> Path:
             f"`python -m study.prepare {arguments.dataset} --store DIR …` makes"
         )
     local = arguments.results if "://" not in arguments.results else "results"
-    return embedded_store(Path(local) / "data" / "synthetic", console)
+    path = Path(local) / "data" / "synthetic"
+    with Terminal(console).preparing("the embedded dataset") as progress:
+        prepare_embedded(path, progress=progress)
+    return path
 
 
 def _print_plan(study: Study, console: Console) -> None:

@@ -74,6 +74,12 @@ def test_streams_that_interact_are_never_trained_alone():
     assert training.options["streams"] == ("spatial", "temporal")
 
 
+def test_a_stream_trained_alone_has_no_weight_for_the_other_ones_loss():
+    found = {"loss_weights.spatial": 2.0, "loss_weights.temporal": 0.5}
+    (training,) = plan_of(("spatial",), found=found).trainings.values()
+    assert training.hyperparameters.loss_weights == {"spatial": 2.0}
+
+
 def test_arms_that_differ_in_a_hyperparameter_are_trained_apart():
     arms = [
         Arm(

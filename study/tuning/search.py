@@ -27,6 +27,8 @@ from study.tuning.resources import Resources
 
 __all__ = ["Found", "Search", "Watcher", "run_trainings", "search"]
 
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+
 METRIC = "validation_top1"
 INTERRUPTED = "interrupted"  # marks trials that a killed run left; they are proposed again
 TRIAL_RESTARTS = 2  # a lost process's training goes on from its checkpoint this many times
@@ -341,6 +343,10 @@ class _Narrator(Callback):
         self._labels = labels or {}
         self.failed: list[str] = []
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune saves its callbacks, but what it saves is never read again."""
+        return {}
+
     def label(self, trial: Trial) -> str:
         return self._labels[trial.config["training_id"]]
 
@@ -390,7 +396,7 @@ class _SearchNarrator(_Narrator):
         self._results = ResultStore(results)
 
     def label(self, trial: Trial) -> str:
-        values = "  ".join(f"{name} {_short(value)}" for name, value in trial.config.items())
+        values = ", ".join(f"{_short(name)} {_shown(v)}" for name, v in trial.config.items())
         return f"trial {self._searcher.number_of(trial.trial_id) + 1}: {values}"
 
     def state_of(self, trial: Trial) -> str:
@@ -422,5 +428,12 @@ class _SearchNarrator(_Narrator):
         )
 
 
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+def _short(name: str) -> str:
+    """A parameter's name as a line of the terminal has room for it."""
+    short = {"learning_rate": "lr", "fusion_lambda": "λ"}
+    head, _, rest = name.partition(".")
+    return f"{rest} loss" if head == "loss_weights" else rest or short.get(name, name)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.2g}" if isinstance(value, float) else str(value)

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from study.data.preparation import prepare
 
 from study.data import synthetic
 from study.data.catalog import annotate
 from study.data.clip_store import StoreSettings
+from study.data.preparation import prepare
 
 CLASSES = ("what_yellow", "what_cyan", "how_left", "how_right")
 CLIPS = 8  # of each class

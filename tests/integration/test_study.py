@@ -49,7 +49,7 @@ def test_a_study_searches_trains_twice_and_fills_every_row(study_run: Run, tmp_p
 
     assert "Two-stream + STIL" in done.stdout
     assert "1 search of 3 trials" in done.stdout
-    assert not (results / "ray").exists(), "what Ray wrote of its own is gone"
+    assert not list((results / "ray").iterdir()), "what Ray wrote of its own is gone"
 
     again = study_run("--trials", "3", "--resume")
     assert again.returncode == 0, again.stderr
@@ -145,6 +145,7 @@ def test_two_workers_train_through_ray_train(study_run: Run, tmp_path: Path):
         (("--train-on", "all"), "--train-on all leaves no validation part"),
         (("--resume", "--name", "never"), "no study 'never'"),
         (("--workers", "0"), "--workers must be at least 1"),
+        (("--name", "a/b"), "--name takes letters, digits"),
     ],
 )
 def test_bad_input_is_refused_in_one_line_that_names_what_exists(
