@@ -72,7 +72,7 @@ def test_a_name_is_taken_once(toy: str) -> None:
 
 def test_an_unknown_model_is_answered_with_those_there_are(toy: str) -> None:
     for ask in (lambda: create_model("stilts", num_classes=2), lambda: model_options("stilts")):
-        with pytest.raises(ValueError, match=r"there is no model 'stilts'; there are .*stilt, .*toy"):
+        with pytest.raises(ValueError, match=r"no model 'stilts'; there are .*stilt, .*toy"):
             ask()
 
 
