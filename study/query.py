@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         return _stopped("interrupted", FAILED)
-    except (OSError, duckdb.OperationalError) as error:
+    except (OSError, duckdb.OperationalError, duckdb.InvalidInputException) as error:
         missing = isinstance(error, FileNotFoundError)
         return _stopped(_one_line(error), REFUSED if missing else FAILED)
     except (ValueError, duckdb.Error) as error:

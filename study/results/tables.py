@@ -313,10 +313,11 @@ def _list(values: Iterable[Any]) -> str:
 
 def _by_arm(rows: Sequence[Row], arms: Mapping[str, str], of: Callable[[Row], str]) -> str:
     """The value of all rows, or which arms have which where they differ."""
-    whose: dict[str, dict[str, None]] = {}
-    for row in rows:
-        whose.setdefault(of(row), {})[arms[row["arm"]]] = None
-    common = max(whose, key=lambda value: len(whose[value]))
+    whose: dict[str, list[str]] = {}
+    for arm, label in arms.items():
+        for value in dict.fromkeys(of(row) for row in rows if row["arm"] == arm):
+            whose.setdefault(value, []).append(label)
+    common = max(reversed(whose), key=lambda value: len(whose[value]))
     if len(whose) == 1:
         return common
     rare = (f"{value} ({', '.join(who)})" for value, who in whose.items() if value != common)

@@ -302,11 +302,13 @@ def test_a_listing_torn_by_a_compaction_is_made_again(
     store = ResultStore(tmp_path)
     for n in range(3):
         store.write("trainings", f"t{n}", [numbered(n)])
-    first, *_ = store._paths("trainings").items()
-    store._merge("trainings", *[(li := store._listing("trainings")), li.newest(), list(li.small)])
+    before = store._paths("trainings")
+    store.compact(above=0)
+    torn = dict([*before.items()][:1])
+    listings = iter([before, torn])
     whole = store._paths
-    torn = iter([dict([first])])
-    monkeypatch.setattr(store, "_paths", lambda view: next(torn, None) or whole(view))
+    monkeypatch.setattr(store, "_paths", lambda view: next(listings, None) or whole(view))
+    assert store._listing("trainings").sizes == whole("trainings")
     assert sorted(store.read("trainings")["seed"].to_pylist()) == [0, 1, 2]
 
 

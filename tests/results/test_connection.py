@@ -1,0 +1,127 @@
+"""SQL can read the results and do nothing else."""
+
+from pathlib import Path
+
+import duckdb
+import pytest
+from sample_results import row, write_rows
+
+from study.results.connection import Connection, RefusedStatementError
+from study.results.store import ResultStore
+
+SECRET = [1, 2, 3]  # a Python variable that SQL must not see
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ResultStore:
+    store = ResultStore(tmp_path / "results")
+    write_rows(store, row("stil", 0.5), row("spatial", 0.25))
+    return store
+
+
+@pytest.fixture
+def connection(store: ResultStore) -> Connection:
+    return store.connect()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT count(*) FROM rows",
+        "FROM rows",
+        "WITH best AS (SELECT max(top1) AS top1 FROM rows) SELECT * FROM best",
+        "DESCRIBE rows",
+        "SUMMARIZE rows",
+        "SHOW TABLES",
+        "PIVOT rows ON arm USING avg(top1) GROUP BY dataset",
+        "SELECT * FROM rows SEMI JOIN published USING (arm)",
+        "SELECT 1;",
+    ],
+)
+def test_queries_run(connection: Connection, sql: str) -> None:
+    assert connection.execute(sql).fetchall()
+
+
+def test_parameters_are_values(connection: Connection) -> None:
+    result = connection.execute("SELECT top1 FROM rows WHERE arm = ?", ["stil"])
+    assert result.fetchall() == [(0.5,)]
+    assert connection.execute("SELECT 1 FROM rows WHERE arm = ?", ["' OR ''='"]).fetchall() == []
+
+
+@pytest.mark.parametrize(
+    ("sql", "kind"),
+    [
+        ("INSERT INTO rows SELECT * FROM rows", "INSERT"),
+        ("DELETE FROM rows", "DELETE"),
+        ("UPDATE rows SET top1 = 1", "UPDATE"),
+        ("CREATE TABLE x (a INT)", "CREATE"),
+        ("CREATE OR REPLACE TEMP VIEW rows AS SELECT 1", "CREATE"),
+        ("DROP VIEW rows", "DROP"),
+        ("ALTER VIEW rows RENAME TO x", "ALTER"),
+        ("COPY rows TO 'x.csv'", "COPY"),
+        ("ATTACH 'x.db'", "ATTACH"),
+        ("INSTALL httpfs", "LOAD"),
+        ("LOAD httpfs", "LOAD"),
+        ("SET threads = 1", "SET"),
+        ("PRAGMA version", "PRAGMA"),
+        ("CALL pragma_version()", "CALL"),
+        ("BEGIN", "TRANSACTION"),
+        ("PREPARE p AS SELECT 1", "PREPARE"),
+        ("EXPLAIN ANALYZE CREATE TABLE x (a INT)", "EXPLAIN"),
+        ("EXPORT DATABASE 'x'", "EXPORT"),
+    ],
+)
+def test_everything_else_is_refused(connection: Connection, sql: str, kind: str) -> None:
+    with pytest.raises(RefusedStatementError, match=f"read-only: only SELECT is run, not {kind}"):
+        connection.execute(sql)
+    assert connection.execute("SELECT count(*) FROM rows").fetchall() == [(2,)]
+
+
+@pytest.mark.parametrize(
+    ("sql", "message"),
+    [("SELECT 1; SELECT 2", "got 2 statements"), ("", "nothing"), ("-- only a comment", "nothing")],
+)
+def test_one_query_at_a_time(connection: Connection, sql: str, message: str) -> None:
+    with pytest.raises(RefusedStatementError, match=message):
+        connection.execute(sql)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT * FROM '{file}'",
+        "SELECT * FROM read_parquet('{file}')",
+        "SELECT * FROM read_csv('/etc/passwd')",
+        "SELECT * FROM read_text('/etc/passwd')",
+        "SELECT * FROM read_blob('{file}')",
+        "SELECT * FROM glob('/*')",
+        "SELECT * FROM parquet_metadata('{file}')",
+        "SELECT * FROM sniff_csv('/etc/passwd')",
+        "SELECT * FROM read_csv('http://127.0.0.1:1/x.csv')",
+        "SELECT * FROM duckdb_secrets()",
+        "SELECT getenv('HOME')",
+        "SELECT * FROM SECRET",
+        "WITH x AS (INSERT INTO rows SELECT * FROM rows RETURNING *) SELECT * FROM x",
+    ],
+)
+def test_no_file_network_environment_or_python_variable_is_reached(
+    connection: Connection, store: ResultStore, sql: str
+) -> None:
+    assert SECRET
+    file = next(Path(store.root).rglob("*.parquet"))
+    with pytest.raises(duckdb.Error):
+        connection.execute(sql.format(file=file)).fetchall()
+
+
+def test_the_configuration_is_locked(connection: Connection) -> None:
+    with pytest.raises(duckdb.Error, match="locked"):
+        connection._database.execute("SET enable_external_access = true")
+
+
+def test_nothing_is_written_where_the_command_runs(
+    connection: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    connection.execute("SELECT * FROM range(1000000) r(x) ORDER BY hash(x)").fetchmany(1)
+    assert list(Path().iterdir()) == []

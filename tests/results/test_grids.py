@@ -1,0 +1,86 @@
+"""Grids of cells in each format, and what they escape."""
+
+import csv
+import io
+
+import pytest
+
+from study.results.grids import Grid, latex_text, markdown_text, printable
+
+GRID = Grid(
+    groups=["", "UCF101", "UCF101", "x"],
+    header=["arm", "ours", "published", "n"],
+    rows=[["Spatial", "81.0 ± 0.3", "81.2", "1"], ["a|b_c & d", "–", "7", "22"]],
+    right=[False, True, True, True],
+)
+
+
+def test_text_is_aligned_under_its_headers() -> None:
+    assert GRID.text() == (
+        "                   UCF101          x\n"
+        "arm              ours  published   n\n"
+        "─────────  ──────────  ─────────  ──\n"
+        "Spatial    81.0 ± 0.3       81.2   1\n"
+        "a|b_c & d           –          7  22"
+    )
+
+
+def test_a_group_wider_than_its_columns_widens_them() -> None:
+    grid = Grid(
+        groups=["", "a long group", "a long group"],
+        header=["", "a", "b"],
+        rows=[["x", "1", "2"]],
+        right=[False, True, True],
+    )
+    lines = grid.text().splitlines()
+    assert grid.width() == len(lines[2]) == 1 + 2 + len("a long group")
+    assert lines[0] == "   a long group"
+
+
+def test_wide_letters_are_aligned_by_their_width_in_a_terminal() -> None:
+    lines = Grid(header=["a", "b"], rows=[["動作", "1"], ["x", "2"]], right=[False, False]).text()
+    assert lines.splitlines()[2:] == ["動作  1", "x     2"]
+
+
+def test_markdown_is_one_table_with_its_marks_escaped() -> None:
+    assert GRID.markdown().splitlines() == [
+        "| arm | UCF101, ours | UCF101, published | x, n |",
+        "| :--- | ---: | ---: | ---: |",
+        "| Spatial | 81.0 ± 0.3 | 81.2 | 1 |",
+        r"| a\|b\_c &amp; d | – | 7 | 22 |",
+    ]
+    assert markdown_text("<img src=x> [a](b) `c` *d*") == (
+        r"&lt;img src=x&gt; \[a\](b) \`c\` \*d\*"
+    )
+
+
+def test_latex_is_a_tabular_with_its_marks_escaped() -> None:
+    assert GRID.latex().splitlines() == [
+        r"\begin{tabular}{lrrr}",
+        r"\hline",
+        r"\multicolumn{1}{l}{} & \multicolumn{2}{c}{UCF101} & \multicolumn{1}{c}{x} \\",
+        r"arm & ours & published & n \\",
+        r"\hline",
+        r"Spatial & 81.0 $\pm$ 0.3 & 81.2 & 1 \\",
+        r"a\textbar{}b\_c \& d & -- & 7 & 22 \\",
+        r"\hline",
+        r"\end{tabular}",
+    ]
+    assert latex_text("\\input{x} 50% $1 #2 a^b ~") == (
+        r"\textbackslash{}input\{x\} 50\% \$1 \#2 a\textasciicircum{}b \textasciitilde{}"
+    )
+
+
+def test_csv_reads_back_as_the_cells() -> None:
+    lines = list(csv.reader(io.StringIO(GRID.csv())))
+    assert lines == [["arm", "UCF101, ours", "UCF101, published", "x, n"], *GRID.rows]
+
+
+def test_a_name_cannot_steer_the_terminal_or_break_the_line() -> None:
+    assert printable("a\x1b[2Jb\nc\u202ed") == "a\\x1b[2Jb\\nc\\u202ed"
+    assert "\x1b" not in Grid(header=["\x1b[31m"], rows=[["\x07"]], right=[False]).text()
+
+
+def test_an_unknown_format_names_those_there_are() -> None:
+    with pytest.raises(ValueError, match="no format 'pdf'; there are text, markdown, latex, csv"):
+        GRID.render("pdf")

@@ -1,0 +1,91 @@
+"""The printed numbers, against the sources where they are here and against each other."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from study.results.published import DATASETS, TABLES, published
+from study.results.schema import to_table
+
+SEEDS = Path(__file__).parents[3] / "shared" / "seeds"
+STILT_DATASETS = ("ucf101", "hmdb51", "kinetics400")
+
+
+def rows(table: str, metric: str = "top1") -> list[dict]:
+    return [
+        row
+        for row in published().to_pylist()
+        if row["table_name"] == table and row["metric"] == metric
+    ]
+
+
+def source(start: str) -> str:
+    for path in SEEDS.glob(f"{start}*.txt"):
+        return path.read_text()
+    pytest.skip(f"no source {start} in {SEEDS}")
+
+
+def test_every_line_fits_the_view_and_is_named() -> None:
+    lines = published().to_pylist()
+    to_table("published", lines)
+    assert {line["table_name"] for line in lines} == set(TABLES)
+    assert {line["dataset"] for line in lines} - {""} <= set(DATASETS)
+    assert all(line["source"] or line["value"] is None for line in lines)
+    cells = [tuple(line[c] for c in ("table_name", "arm", "dataset", "metric")) for line in lines]
+    assert len(cells) == len(set(cells))
+
+
+@pytest.mark.parametrize("table", ["4", "5", "6"])
+def test_stilt_tables_are_the_papers(table: str) -> None:
+    text = source("001").partition(f"\nTable {table}\n")[2]
+    printed = {}
+    for line in text.partition("(%)\n")[2].splitlines():
+        cells = line.split("\t")
+        if len(cells) > 3:
+            printed[cells[0]] = tuple(None if c == "–" else float(c) for c in cells[-3:])
+        elif printed and line:
+            break
+    ours: dict[str, dict[str, float]] = {}
+    for row in rows(f"stilt-{table}"):
+        ours.setdefault(row["label"], {})[row["dataset"]] = row["value"]
+    assert list(ours) == list(printed)
+    for label, values in ours.items():
+        expected = [None if v is None else v / 100 for v in printed[label]]
+        assert [values[d] for d in STILT_DATASETS] == pytest.approx(expected, nan_ok=True), label
+
+
+def test_the_inconsistency_that_stilt_prints_is_kept() -> None:
+    values = {
+        table: row["value"]
+        for table in ("stilt-4", "stilt-5")
+        for row in rows(table)
+        if (row["arm"], row["dataset"]) == ("stil", "kinetics400")
+    }
+    assert values == {"stilt-4": 0.688, "stilt-5": 0.680}
+
+
+def test_every_number_of_cstm_is_in_its_source_and_none_of_its_rows_is_left_out() -> None:
+    text = source("004")
+    printed = re.findall(r"(?<![\d.])\d\d\.\d\d(?!\d)", text)
+    ours = [
+        f"{100 * line['value']:.2f}"
+        for line in published().to_pylist()
+        if line["system"] == "cstm" and line["value"] is not None
+    ]
+    assert sorted(ours) == sorted(printed)
+
+
+def test_a_number_that_is_not_public_is_empty() -> None:
+    for table in ("stin", "stilt-fusion"):
+        assert rows(table)
+        assert all(row["value"] is None for row in rows(table))
+
+
+def test_stilt_fusion_has_both_nets_under_every_fusion() -> None:
+    fusions = ["", "-weighted", "-early"]
+    fusions += [f"-awf-{form}" for form in ("simplex", "floor", "l2", "entropy")]
+    expected = ["spatial", "temporal"]
+    expected += [net + fusion for net in ("two-stream", "stil") for fusion in fusions]
+    assert [row["arm"] for row in rows("stilt-fusion")] == expected
+    assert len(expected) == 16
