@@ -3,7 +3,7 @@
 Importing the package registers every network; a new one needs a line below.
 """
 
-from models import conv_fusion, stilt, stin  # noqa: F401
+from models import attention_consistency, conv_fusion, stilt, stin  # noqa: F401
 from models.output import ModelOutput
 from models.registry import (
     VideoModel,

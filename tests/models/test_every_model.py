@@ -46,6 +46,9 @@ class Configuration:
 SMALL = {"backbone": "small", "flow_length": 2}
 
 CONFIGURATIONS = {
+    "attention_consistency": Configuration(
+        options={**SMALL, "speed_ratio": 2, "channel_ratio": 4}, frames=3
+    ),
     "conv_fusion": Configuration(options={**SMALL, "head_dims": (32, 32), "pool_frames": 2}),
     "stilt": Configuration(options={**SMALL, "attention_dim": 16, "head_dims": (32, 32)}),
     "stin": Configuration(options={**SMALL, "attention_dim": 16}),
