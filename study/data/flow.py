@@ -5,6 +5,7 @@ TV-L1 flow (Zach, Pock and Bischof, "A duality based approach for realtime TV-L1
 clipped to ±bound pixels and mapped linearly to 0..255.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,38 +14,45 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BACKENDS", "FlowSettings", "compute_flow", "dequantise", "quantise"]
+__all__ = ["BACKENDS", "PRESETS", "FlowSettings", "compute_flow", "dequantise", "quantise"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FlowSettings:
-    """How flow is computed. The defaults are OpenCV's, which the field's flow was made with.
+    """How flow is computed.
+
+    The defaults solve the functional of OpenCV's defaults; their effort (warps, iterations,
+    epsilon) is set so that on real clips the energy is nowhere notably above OpenCV's.
 
     Attributes:
         backend: One of `BACKENDS`.
         lambda_: Weight of the data term, for intensities in 0..255.
-        tau: Time step of the dual update.
         theta: Tightness of the coupling between the flow and its auxiliary copy.
         scales: Levels of the pyramid at most; levels under 16 pixels are left out.
         scale_step: Size of a level relative to the finer one, in (0, 1).
         warps: Linearisations of the data term at each level.
-        iterations: Inner iterations.
-        outer_iterations: Rounds of median filter and inner iterations at each warp.
-        epsilon: Root mean square change of the flow, in pixels, under which a warp ends early.
-        median_filtering: Side of the median filter in pixels: 1 (none), 3 or 5.
+        iterations: Iterations at each warp (for `opencv` its inner ones).
+        epsilon: Root mean square change of the flow, in pixels, that counts as none: in a warp,
+            which then is its level's last (for `opencv` in an iteration, its warp's last).
+        tau: Time step of the dual update; `opencv` alone.
+        outer_iterations: Rounds of median filter and iterations at each warp; `opencv` alone.
+        median_filtering: Side of the median filter in pixels: 1 (none), 3 or 5; `opencv` alone.
         bound: Displacement in pixels at which the stored flow is clipped.
+
+    Raises:
+        ValueError: If the backend is unknown or a value is out of range.
     """
 
-    backend: str = "opencv"
+    backend: str = "tvl1"
     lambda_: float = 0.15
-    tau: float = 0.25
     theta: float = 0.3
     scales: int = 5
     scale_step: float = 0.8
-    warps: int = 5
-    iterations: int = 30
+    warps: int = 7
+    iterations: int = 20
+    epsilon: float = 0.02
+    tau: float = 0.25
     outer_iterations: int = 10
-    epsilon: float = 0.01
     median_filtering: int = 5
     bound: float = 20.0
 
@@ -53,7 +61,7 @@ class FlowSettings:
             raise ValueError(
                 f"flow backend must be one of {sorted(BACKENDS)}, got {self.backend!r}"
             )
-        for name in ("lambda_", "tau", "theta", "epsilon", "bound"):
+        for name in ("lambda_", "theta", "epsilon", "tau", "bound"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"flow's {name} must be above 0, got {getattr(self, name)!r}")
         for name in ("scales", "warps", "iterations", "outer_iterations"):
@@ -83,6 +91,7 @@ def compute_flow(
     Raises:
         ValueError: If `gray` is not (F, H, W) uint8 with at least two frames and a pixel.
     """
+    gray = np.ascontiguousarray(gray)
     if gray.ndim != 3 or gray.dtype != np.uint8:
         raise ValueError(
             f"flow needs gray frames (F, H, W) of uint8, got shape {gray.shape} of {gray.dtype}"
@@ -92,7 +101,7 @@ def compute_flow(
             f"flow needs at least two frames of at least one pixel, got {gray.shape} frames"
         )
     settings = settings or FlowSettings()
-    return BACKENDS[settings.backend](np.ascontiguousarray(gray), settings)
+    return BACKENDS[settings.backend](gray, settings)
 
 
 def quantise(flow: NDArray[np.floating[Any]], bound: float = 20.0) -> NDArray[np.uint8]:
@@ -133,6 +142,47 @@ def _flow_by_opencv(gray: NDArray[np.uint8], settings: FlowSettings) -> NDArray[
     return flow
 
 
+def _flow_by_tvl1(gray: NDArray[np.uint8], settings: FlowSettings) -> NDArray[np.float32]:
+    """Our solver on the CPU; the same scheme in torch where numba is missing."""
+    try:
+        from study.data import tvl1
+    except ImportError as error:
+        warnings.warn(
+            f"flow backend 'tvl1' runs many times slower without numba ({error}): install numba",
+            stacklevel=3,
+        )
+        from study.data import tvl1_torch
+
+        return tvl1_torch.solve(gray, device="cpu", **_scheme(settings))
+    return tvl1.solve(gray, **_scheme(settings))
+
+
+def _flow_by_tvl1_gpu(gray: NDArray[np.uint8], settings: FlowSettings) -> NDArray[np.float32]:
+    """Our solver on a GPU."""
+    import torch
+
+    from study.data import tvl1_torch
+
+    if not torch.cuda.is_available():
+        raise ValueError("flow backend 'tvl1-gpu' needs a CUDA device and finds none: use 'tvl1'")
+    return tvl1_torch.solve(gray, device="cuda", **_scheme(settings))
+
+
+def _scheme(settings: FlowSettings) -> dict[str, Any]:
+    names = ("lambda_", "theta", "scales", "scale_step", "warps", "iterations", "epsilon")
+    return {name: getattr(settings, name) for name in names}
+
+
 BACKENDS: dict[str, Callable[[NDArray[np.uint8], FlowSettings], NDArray[np.float32]]] = {
+    "tvl1": _flow_by_tvl1,
+    "tvl1-gpu": _flow_by_tvl1_gpu,
     "opencv": _flow_by_opencv,
+}
+
+PRESETS = {
+    "default": FlowSettings(),
+    "small": FlowSettings(scales=3, warps=3, iterations=15),  # for frames of 64 pixels or so
+    "opencv": FlowSettings(  # OpenCV's own defaults
+        backend="opencv", warps=5, iterations=30, epsilon=0.01
+    ),
 }
