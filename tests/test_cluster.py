@@ -1,0 +1,183 @@
+"""The cluster descriptions, by Ray's own checks and by ours where Ray's let errors pass."""
+
+import copy
+import re
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+FILES = ("cluster.yaml", "cluster-local.yaml")
+FOLDER = "~/two-stream-study"
+# Of EC2's RunInstances, what a node may set; Ray hands it on unread.
+NODE_CONFIG = {
+    *("BlockDeviceMappings", "IamInstanceProfile", "ImageId", "InstanceMarketOptions"),
+    *("InstanceType", "KeyName", "SecurityGroupIds", "SubnetIds"),
+}
+EBS = {"VolumeSize", "VolumeType", "Iops", "Throughput", "Encrypted", "DeleteOnTermination"}
+
+
+def described(name: str) -> dict[str, Any]:
+    text = (ROOT / name).read_text()
+    loaded: dict[str, Any] = yaml.safe_load(text)
+    return loaded
+
+
+def commands(cluster: dict[str, Any]) -> list[str]:
+    return [line for key, lines in cluster.items() if key.endswith("commands") for line in lines]
+
+
+@pytest.fixture(params=FILES)
+def cluster(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return described(request.param)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_ray_accepts_the_description(name: str) -> None:
+    util = pytest.importorskip("ray.autoscaler._private.util")
+    util.validate_config(util.prepare_config(copy.deepcopy(described(name))))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"max_wrokers": 2},
+        {"head_node_type": "nope"},
+        {"available_node_types": {"head": {"resources": {"CPU": "two"}, "node_config": {}}}},
+    ],
+)
+def test_rays_check_is_one_that_can_fail(change: dict[str, Any]) -> None:
+    util = pytest.importorskip("ray.autoscaler._private.util")
+    with pytest.raises(Exception, match=r".+"):
+        util.validate_config(util.prepare_config({**described("cluster.yaml"), **change}))
+
+
+def test_no_key_is_written_twice_in_a_file() -> None:
+    class Strict(yaml.SafeLoader):
+        pass
+
+    def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+        keys = [loader.construct_object(key) for key, _ in node.value]
+        assert len(keys) == len(set(keys)), keys
+        return dict(loader.construct_pairs(node, deep=True))
+
+    Strict.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
+    for name in FILES:
+        yaml.load((ROOT / name).read_text(), Loader=Strict)
+
+
+def test_what_ray_hands_to_aws_unread_is_spelled_right() -> None:
+    cluster = described("cluster.yaml")
+    assert re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d", cluster["provider"]["region"])
+    for kind in cluster["available_node_types"].values():
+        node = kind["node_config"]
+        assert node.keys() <= NODE_CONFIG
+        assert {"InstanceType", "ImageId"} <= node.keys()
+        assert re.fullmatch(r"[a-z]+[\w-]*\.\w+", node["InstanceType"])
+        assert re.fullmatch(r"ami-[0-9a-f]{17}|resolve:ssm:/[\w/.-]+", node["ImageId"])
+        assert node.get("InstanceMarketOptions", {"MarketType": "spot"}) == {"MarketType": "spot"}
+        for disk in node["BlockDeviceMappings"]:
+            assert disk.keys() == {"DeviceName", "Ebs"}
+            assert disk["Ebs"].keys() <= EBS
+            assert disk["Ebs"]["VolumeSize"] >= 100
+
+
+def test_workers_come_and_go_and_only_they_have_gpus() -> None:
+    cluster = described("cluster.yaml")
+    kinds = cluster["available_node_types"]
+    assert cluster["head_node_type"] == "head"
+    assert kinds["gpu"]["min_workers"] == 0
+    assert 0 < kinds["gpu"]["max_workers"] <= cluster["max_workers"]
+    assert cluster["idle_timeout_minutes"] > 0
+    assert all(kind["resources"] == {} for kind in kinds.values())
+    assert kinds["gpu"]["node_config"]["InstanceType"][0] in "gp"
+
+
+def test_every_file_that_is_sent_is_in_the_repository(cluster: dict[str, Any]) -> None:
+    tracked = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    for remote, local in cluster["file_mounts"].items():
+        if local.startswith("~"):
+            assert remote == local == "~/.ray/auth_token"
+            continue
+        assert remote == f"{FOLDER}/{local}"
+        assert any(path == local or path.startswith(f"{local}/") for path in tracked), local
+
+
+def test_what_is_sent_is_what_the_set_up_needs(cluster: dict[str, Any]) -> None:
+    sent = set(cluster["file_mounts"].values())
+    project = (ROOT / "pyproject.toml").read_text()
+    listed = re.search(r"^packages = \[(.*?)\]", project, re.MULTILINE | re.DOTALL)
+    assert listed
+    packages = {name.split(".")[0] for name in re.findall(r'"([\w.]+)"', listed[1])}
+    assert packages <= sent
+    assert {"Makefile", "pyproject.toml", "constraints.txt", "README.md"} <= sent
+    rule = (ROOT / "Makefile").read_text()
+    assert re.search(r"^setup:", rule, re.MULTILINE), "make setup, which the nodes run, is gone"
+    assert f"cd {FOLDER} && make setup" in cluster["setup_commands"]
+
+
+def test_every_command_is_a_command_that_a_shell_reads(cluster: dict[str, Any]) -> None:
+    for line in commands(cluster):
+        checked = subprocess.run(["bash", "-n", "-c", line], capture_output=True, text=True)
+        assert checked.returncode == 0, checked.stderr
+        assert shlex.split(line, comments=True)
+
+
+def test_the_path_line_puts_ray_first_for_every_shell(
+    cluster: dict[str, Any], tmp_path: Path
+) -> None:
+    """Also for the shells of ssh, for which a distribution's .bashrc ends in its first lines."""
+    (line,) = [line for line in cluster["setup_commands"] if ".bashrc" in line]
+    (tmp_path / ".bashrc").write_text("case $- in *i*) ;; *) return;; esac\n")
+    environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    for _ in range(2):
+        subprocess.run(["bash", "-c", line], env=environment, check=True)
+    said = subprocess.run(
+        ["bash", "-c", '. ~/.bashrc; echo "$PATH $RAY_AUTH_MODE"'],
+        env=environment,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert said == f"{tmp_path}/two-stream-study/.venv/bin:/usr/bin:/bin token\n"
+    assert len((tmp_path / ".bashrc").read_text().splitlines()) == 2
+
+
+def test_the_cluster_is_closed_to_strangers(cluster: dict[str, Any]) -> None:
+    starts = [line for line in commands(cluster) if "ray start" in line]
+    assert len(starts) == 2
+    assert all("RAY_AUTH_MODE=token" in line for line in starts)
+    assert "--dashboard-host=127.0.0.1" in starts[0]
+    assert "--autoscaling-config=~/ray_bootstrap_config.yaml" in starts[0]
+    assert "--address=$RAY_HEAD_IP:6379" in starts[1]
+    assert "~/.ray/auth_token" in cluster["file_mounts"]
+    assert "chmod 600 ~/.ray/auth_token" in cluster["setup_commands"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_no_package_index_wheel_or_open_address_is_named(name: str) -> None:
+    text = (ROOT / name).read_text()
+    assert not re.search(r"https?://|index-url|\.whl|0\.0\.0\.0", text)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_nodes_share_the_folder_that_the_example_writes_to(name: str) -> None:
+    cluster = described(name)
+    assert any("mountpoint -q /mnt/study" in line for line in cluster["setup_commands"])
+    example = (ROOT / "cluster.yaml").read_text()
+    assert "--data /mnt/study/" in example
+    assert "--results /mnt/study/" in example
+
+
+def test_the_example_command_is_one_that_the_study_takes() -> None:
+    run = pytest.importorskip("study.run")
+    text = re.sub(r"\n# +", " ", (ROOT / "cluster.yaml").read_text())
+    flags = re.search(r"python -m study\.run (--.*?)'", text)
+    assert flags
+    run._parser().parse_args(shlex.split(flags[1]))
