@@ -3,9 +3,11 @@
 import argparse
 import shlex
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import fields
+from contextlib import ExitStack
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from study.data.catalog import annotate, list_datasets
 from study.data.clip_store import ClipStore, StoreSettings
 from study.data.flow import BACKENDS, FlowSettings
 from study.data.preparation import PreparationSummary, Progress, prepare
+from study.embedded import EMBEDDED_STORE
 
 __all__ = ["main"]
 
@@ -68,11 +71,11 @@ def _parser() -> argparse.ArgumentParser:
         help="for `folder`: what the pattern's first group finds in a video's name is the group "
         "that leave-one-group-out leaves out",
     )
-    add("--short-side", type=int, default=256, metavar="PX", help="of the pictures (256)")
-    add("--frame-step", type=int, default=1, metavar="N", help="take every N-th frame (1)")
+    add("--short-side", type=int, metavar="PX", help="of the pictures (256)")
+    add("--frame-step", type=int, metavar="N", help="take every N-th frame (1)")
     add("--stacks", type=int, metavar="K", help="only K stacks of each video, evenly spaced")
     add("--flow-length", type=int, metavar="L", help="flow fields in each of the K stacks (10)")
-    add("--quality", type=int, default=95, metavar="Q", help="of the JPEGs, 1 to 100 (95)")
+    add("--quality", type=int, metavar="Q", help="of the JPEGs, 1 to 100 (95)")
     add("--flow-backend", metavar="NAME", help=f"one of: {', '.join(sorted(BACKENDS))}")
     add(
         "--flow-option",
@@ -98,11 +101,10 @@ def _flow_options() -> dict[str, type]:
 
 
 def _settings(given: argparse.Namespace) -> StoreSettings:
-    if given.flow_length is not None and given.stacks is None:
-        raise ValueError(
-            "--flow-length is the length of stored stacks and needs --stacks; without it all flow "
-            "is stored, for stacks of any length"
-        )
+    """The defaults, or the embedded dataset's, with what was given in their place."""
+    embedded = given.dataset == "synthetic"
+    settings = EMBEDDED_STORE if embedded else StoreSettings(dataset=given.dataset)
+    assert settings.flow is not None
     flow: dict[str, Any] = {"backend": given.flow_backend} if given.flow_backend else {}
     options = _flow_options()
     for option in given.flow_option:
@@ -113,17 +115,25 @@ def _settings(given: argparse.Namespace) -> StoreSettings:
             flow[name] = options[name](value)
         except ValueError:
             raise ValueError(
-                f"flow option {name} takes {_KINDS.get(options[name], 'text')}, got {value!r}"
+                f"flow option {name} takes {_KINDS[options[name]]}, got {value!r}"
             ) from None
-    return StoreSettings(
-        dataset=given.dataset,
-        short_side=given.short_side,
-        frame_step=given.frame_step,
-        stacks=given.stacks,
-        flow_length=10 if given.flow_length is None else given.flow_length,
-        flow=FlowSettings(**flow),
-        jpeg_quality=given.quality,
+    changed = {
+        "short_side": given.short_side,
+        "frame_step": given.frame_step,
+        "stacks": given.stacks,
+        "flow_length": given.flow_length,
+        "jpeg_quality": given.quality,
+        "flow": replace(settings.flow, **flow),
+    }
+    settings = replace(
+        settings, **{name: value for name, value in changed.items() if value is not None}
     )
+    if given.flow_length is not None and settings.stacks is None:
+        raise ValueError(
+            "--flow-length is the length of stored stacks and needs --stacks; without it all flow "
+            "is stored, for stacks of any length"
+        )
+    return settings
 
 
 _KINDS = {int: "a whole number", float: "a number"}
@@ -146,12 +156,14 @@ def _prepare(
     settings: StoreSettings,
     console: Console,
 ) -> int:
-    videos = given.videos
-    if videos is None:  # the embedded dataset's
-        videos = given.store / "videos"
-        console.print(f"Rendering the embedded dataset into {escape(str(videos))}")
-        synthetic.render_dataset(videos)
-    with _ProgressDisplay(console) as display:
+    with ExitStack() as stack:
+        videos = given.videos
+        if videos is None:  # the embedded dataset's
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="synthetic-"))
+            videos = Path(folder)
+            console.print("Rendering the embedded dataset's videos")
+            synthetic.render_dataset(videos)
+        display = stack.enter_context(_ProgressDisplay(console))
         summary = prepare(
             annotations,
             videos,

@@ -331,7 +331,7 @@ def _claim_folder(store: Path) -> None:
         raise ValueError(f"{store} is a file; a clip store is a folder") from None
     if (store / "settings.json").exists() or (store / "lock").exists():
         return
-    others = sorted(entry.name for entry in store.iterdir() if entry.name != "videos")
+    others = sorted(entry.name for entry in store.iterdir())
     if others:
         raise ValueError(
             f"{store} holds other things ({others[0]}, …): name an empty or a new folder"
