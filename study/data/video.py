@@ -319,7 +319,7 @@ def _deliver(
 
 def _check_size(width: int, height: int) -> None:
     if width < 1 or height < 1:
-        raise BadVideoError(f"no picture size ({width}×{height})")
+        raise BadVideoError(f"no valid picture size ({width}×{height})")
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
         raise BadVideoError(f"picture of {width}×{height} is larger than {MAX_PIXELS:,} pixels")
     if max(width, height) > MAX_ASPECT * min(width, height):

@@ -1,0 +1,35 @@
+"""Small video files for tests."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import av
+import numpy as np
+
+
+def moving_square(frames: int, *, height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:
+    """(F, H, W, 3) uint8: a bright textured square that moves 2 px a frame over noise."""
+    rng = np.random.default_rng(seed)
+    clip = np.repeat(rng.integers(0, 90, (1, height, width, 3), np.uint8), frames, axis=0)
+    side = height // 2
+    square = rng.integers(100, 255, (side, side, 3), np.uint8)
+    for t in range(frames):
+        x = (2 * t) % (width - side)
+        clip[t, side // 2 : side // 2 + side, x : x + side] = square
+    return clip
+
+
+def write_video(path: Path, frames: Iterable[np.ndarray], *, codec: str = "mpeg4") -> Path:
+    """Writes RGB frames; "ffv1" keeps every bit."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pictures = list(frames)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt = "bgr0" if codec == "ffv1" else "yuv420p"
+        if codec != "ffv1":
+            stream.bit_rate = 2_000_000
+        for picture in pictures:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path
