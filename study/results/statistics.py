@@ -1,0 +1,288 @@
+"""Whether one arm is better than another: tests and intervals for arms judged on the same videos.
+
+Clips that were cut from one source video are alike, so videos are resampled and exchanged by
+source video (*group*), never one by one. Where nothing says which clips belong together, each video
+is a group of its own.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import stats
+
+__all__ = [
+    "Interval",
+    "Judgements",
+    "McNemar",
+    "Paired",
+    "bootstrap_interval",
+    "holm",
+    "mcnemar",
+    "paired",
+    "sign_flip_test",
+]
+
+EXACT_GROUPS = 16  # up to 2^16 sign patterns are enumerated; beyond, they are drawn
+CHUNK = 256  # resamples computed at once
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgements:
+    """Which test videos an arm got right.
+
+    Attributes:
+        videos: (split, video) of each of V judgements, each once.
+        groups: The source video of each, V.
+        seeds: The K seeds.
+        correct: (K, V) booleans.
+
+    Raises:
+        ValueError: If the shapes don't agree, a video is judged twice, or there is none.
+    """
+
+    videos: Sequence[tuple[str, str]]
+    groups: Sequence[str]
+    seeds: Sequence[int]
+    correct: np.ndarray
+
+    def __post_init__(self) -> None:
+        expected = (len(self.seeds), len(self.videos))
+        if self.correct.shape != expected or self.correct.dtype != bool:
+            raise ValueError(
+                f"correct must be booleans of shape {expected} (seeds, videos), but got "
+                f"{self.correct.dtype} of shape {self.correct.shape}"
+            )
+        if len(self.groups) != len(self.videos):
+            raise ValueError(f"{len(self.videos)} videos, but {len(self.groups)} groups")
+        if len(set(self.videos)) != len(self.videos) or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("a video or a seed is named twice")
+        if not self.correct.size:
+            raise ValueError("there is no judgement; at least one seed and one video are needed")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paired:
+    """Two arms' judgements of the same videos under the same seeds; made by ``paired``.
+
+    Attributes:
+        first: (K, V) booleans of the one arm.
+        second: (K, V) booleans of the other, in the same order.
+        split: (V,) the number of each video's split, 0..S−1.
+        group: (V,) the number of each video's source video, 0..G−1.
+    """
+
+    first: np.ndarray
+    second: np.ndarray
+    split: np.ndarray
+    group: np.ndarray
+
+    @property
+    def difference(self) -> float:
+        """Accuracy of the second less that of the first: mean over splits and seeds."""
+        gain = self.second.astype(float) - self.first
+        return float(np.mean([gain[:, self.split == s].mean() for s in np.unique(self.split)]))
+
+
+def paired(first: Judgements, second: Judgements) -> Paired:
+    """Lines two arms up, video by video and seed by seed.
+
+    Seeds that only one of them has are left out.
+
+    Raises:
+        ValueError: If they judged different videos, or share no seed.
+    """
+    if set(first.videos) != set(second.videos):
+        odd = sorted(set(first.videos) ^ set(second.videos))
+        raise ValueError(
+            f"the arms judged different videos: {len(odd)} were judged by one only, such as "
+            f"{odd[0][1]!r} of split {odd[0][0]!r}"
+        )
+    seeds = [seed for seed in first.seeds if seed in set(second.seeds)]
+    if not seeds:
+        raise ValueError(
+            f"the arms share no seed: {list(first.seeds)} against {list(second.seeds)}"
+        )
+    place = {video: i for i, video in enumerate(second.videos)}
+    order = [place[video] for video in first.videos]
+    rows = [[list(arm.seeds).index(seed) for seed in seeds] for arm in (first, second)]
+    return Paired(
+        first=first.correct[rows[0]],
+        second=second.correct[rows[1]][:, order],
+        split=np.unique([split for split, _ in first.videos], return_inverse=True)[1],
+        group=np.unique(list(first.groups), return_inverse=True)[1],
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class McNemar:
+    """McNemar's test of one seed on one split.
+
+    Attributes:
+        only_first: Videos that only the first arm got right.
+        only_second: Videos that only the second got right.
+        p_value: Two-sided.
+    """
+
+    only_first: int
+    only_second: int
+    p_value: float
+
+
+def mcnemar(pair: Paired, *, form: Literal["exact", "mid-p"] = "mid-p") -> McNemar:
+    """Tests two trained nets on one test set.
+
+    Hypothesis: of the videos that exactly one of the two gets right, each is as likely to get one
+    right as the other (their accuracies are equal). Videos are taken to be independent, and the
+    answer is about these two trainings, not about arms: with several seeds or splits, or several
+    clips of a source video, use ``sign_flip_test``.
+
+    Args:
+        pair: One seed, one split.
+        form: ``exact``, the binomial test, which errs towards large p; ``mid-p``, which counts
+            half of the observed outcome's probability and holds its level in practice (Fagerland
+            et al., BMC Medical Research Methodology 2013).
+
+    Raises:
+        ValueError: If there is more than one seed or split.
+    """
+    if len(pair.first) > 1 or len(np.unique(pair.split)) > 1:
+        raise ValueError(
+            f"McNemar's test takes one seed and one split, but got {len(pair.first)} and "
+            f"{len(np.unique(pair.split))}; use sign_flip_test"
+        )
+    only_first = int((pair.first & ~pair.second).sum())
+    only_second = int((pair.second & ~pair.first).sum())
+    least, total = min(only_first, only_second), only_first + only_second
+    p_value = min(1.0, 2 * float(stats.binom.cdf(least, total, 0.5)))
+    if form == "mid-p":
+        as_likely = 1 if only_first == only_second else 2  # outcomes: this one and its mirror
+        p_value -= as_likely * float(stats.binom.pmf(least, total, 0.5)) / 2
+    return McNemar(only_first=only_first, only_second=only_second, p_value=p_value)
+
+
+def sign_flip_test(pair: Paired, *, resamples: int = 20_000, seed: int = 0) -> float:
+    """Tests two arms over all splits and seeds; returns the two-sided p-value.
+
+    Hypothesis: for each source video, the two arms' judgements could as well be exchanged (the
+    arms are alike on it, whatever the seed). A group's gain is summed over its videos, splits and
+    seeds, with each split weighing the same, and gains change their signs together. All sign
+    patterns are enumerated for few groups (the test is then exact), otherwise drawn.
+
+    With one seed and one split and each video its own group, this is McNemar's exact test.
+
+    Args:
+        pair: The two arms.
+        resamples: Sign patterns drawn where they are too many to enumerate.
+        seed: Of the drawing.
+    """
+    weight = 1 / np.bincount(pair.split)[pair.split]
+    gain = (pair.second.astype(float) - pair.first).sum(0) * weight
+    gains = np.bincount(pair.group, gain)
+    gains = gains[np.abs(gains) > 1e-12]
+    observed = abs(gains.sum()) - 1e-12
+    if len(gains) <= EXACT_GROUPS:
+        patterns = np.arange(2 ** len(gains))[:, None] >> np.arange(len(gains)) & 1
+        return float(np.mean(np.abs((2 * patterns - 1) @ gains) >= observed))
+    rng = np.random.default_rng(seed)
+    extreme = 0
+    for start in range(0, resamples, CHUNK):
+        signs = rng.integers(0, 2, (min(CHUNK, resamples - start), len(gains))) * 2 - 1
+        extreme += int((np.abs(signs @ gains) >= observed).sum())
+    return (extreme + 1) / (resamples + 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A confidence interval of a difference of accuracies, as fractions.
+
+    Attributes:
+        difference: Accuracy of the second arm less that of the first.
+        low: Lower end.
+        high: Upper end.
+        confidence: How often such an interval holds the truth, 0..1.
+    """
+
+    difference: float
+    low: float
+    high: float
+    confidence: float
+
+
+def bootstrap_interval(
+    pair: Paired, *, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
+) -> Interval:
+    """A percentile bootstrap interval of the difference of two arms' accuracies.
+
+    What is estimated: the mean over splits and seeds of the second arm's accuracy less the first's.
+    Source videos are drawn with replacement, a video of several splits in all of them at once, and
+    so are seeds, independently (Owen, Annals of Applied Statistics 2007: the interval errs towards
+    wide). With one seed it says nothing of how another would differ.
+
+    Args:
+        pair: The two arms.
+        confidence: Within 0..1, exclusive.
+        resamples: Number of resamples.
+        seed: Of the drawing.
+
+    Raises:
+        ValueError: If ``confidence`` isn't within 0..1.
+    """
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must lie within 0..1, but got {confidence}")
+    splits, groups, seeds = pair.split.max() + 1, pair.group.max() + 1, len(pair.first)
+    cell = pair.split * groups + pair.group
+    count = np.bincount(cell, minlength=splits * groups).reshape(splits, groups)
+    gain = np.array(
+        [
+            np.bincount(cell, of_seed, splits * groups).reshape(splits, groups)
+            for of_seed in pair.second.astype(float) - pair.first
+        ]
+    )
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for start in range(0, resamples, CHUNK):
+        many = min(CHUNK, resamples - start)
+        of_group = _draws(rng, many, groups)
+        of_seed = _draws(rng, many, seeds) / seeds
+        total = np.einsum("rk,ksg,rg->rs", of_seed, gain, of_group, optimize=True)
+        videos = np.einsum("sg,rg->rs", count, of_group)
+        drawn.append(_mean_over_splits(total, videos))
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(np.concatenate(drawn), [tail, 1 - tail])
+    return Interval(
+        difference=pair.difference, low=float(low), high=float(high), confidence=confidence
+    )
+
+
+def _draws(rng: np.random.Generator, resamples: int, items: int) -> np.ndarray:
+    """How often each of the items is drawn when as many are drawn with replacement, (R, items)."""
+    drawn = rng.integers(0, items, (resamples, items)) + items * np.arange(resamples)[:, None]
+    return np.bincount(drawn.ravel(), minlength=resamples * items).reshape(resamples, items)
+
+
+def _mean_over_splits(total: np.ndarray, videos: np.ndarray) -> np.ndarray:
+    """Mean over the splits of which a resample holds any video, (R, S) → (R,)."""
+    drawn = videos > 0
+    means = np.divide(total, videos, out=np.zeros_like(total), where=drawn)
+    return means.sum(1) / np.maximum(drawn.sum(1), 1)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusts the p-values of several comparisons (Holm, Scandinavian Journal of Statistics 1979).
+
+    Rejecting where the adjusted value is at most α makes any false rejection among all the
+    comparisons happen with probability α at most, however they depend on each other.
+
+    Raises:
+        ValueError: If a value isn't within 0..1.
+    """
+    values = np.asarray(p_values, float)
+    if not ((values >= 0) & (values <= 1)).all():
+        raise ValueError(f"p-values must lie within 0..1, but got {list(p_values)}")
+    order = np.argsort(values)
+    scaled = values[order] * np.arange(len(values), 0, -1)
+    adjusted = np.empty(len(values))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(scaled))
+    return [float(value) for value in adjusted]
