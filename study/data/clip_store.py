@@ -614,18 +614,16 @@ def _write_table(path: Path, kind: str, table: pa.RecordBatch) -> str:
 def _read_annotations(
     manifest: Mapping[str, Any], table: pa.RecordBatch, path: Path
 ) -> Annotations:
-    labels = table["label"].to_pylist()
-    videos = [
-        Video(name=name, path=place, label=label, group=group)
-        if label is not None
-        else None  # stored, but no longer annotated
+    videos: list[Video] = []
+    groups: dict[str, str] = {}  # one string for each group, not for each video
+    for first in range(0, len(table), 10_000):
+        rows = table.slice(first, 10_000)
         for name, place, label, group in zip(
-            *(table[column].to_pylist() for column in ("name", "path")),
-            labels,
-            table["group"].to_pylist(),
+            *(rows[column].to_pylist() for column in ("name", "path", "label", "group")),
             strict=True,
-        )
-    ]
+        ):
+            group = groups.setdefault(group, group)
+            videos.append(Video(name=name, path=place, label=label, group=group))
     lists = read_table(path / manifest["splits_table"])
     number, part, video = (lists[column].to_numpy() for column in ("split", "part", "video"))
     splits = {}

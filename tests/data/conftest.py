@@ -1,0 +1,37 @@
+"""A small dataset of class folders, and the settings that its clip stores are made with."""
+
+from pathlib import Path
+
+import pytest
+
+from study.data.catalog import annotate
+from study.data.clip_store import StoreSettings
+from study.data.flow import FlowSettings
+from tests.data.video_files import moving_square, write_video
+
+FLOW = FlowSettings(scales=1, warps=1, iterations=5)
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory) -> Path:
+    """Two classes of five videos, 8 to 17 frames of 64×48 each; don't write here."""
+    folder = tmp_path_factory.mktemp("videos")
+    for number in range(10):
+        frames = moving_square(8 + number, seed=number)
+        write_video(folder / ("jump", "run")[number % 2] / f"p{number}.avi", frames, codec="ffv1")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def annotations(videos):
+    return annotate("folder", videos=videos, group="(p[0-9])")
+
+
+@pytest.fixture(scope="session")
+def settings() -> StoreSettings:
+    return StoreSettings(dataset="folder", short_side=24, stacks=2, flow_length=3, flow=FLOW)
+
+
+@pytest.fixture(scope="session")
+def full_settings() -> StoreSettings:
+    return StoreSettings(dataset="folder", short_side=24, flow=FLOW)
