@@ -44,7 +44,7 @@ RELAXATION = 1.7  # in [1, 2)
 SMALLEST_SIDE = 16  # pixels; pyramids end at it, as OpenCV's do
 CACHE_BYTES = 512 * 1024  # of the rows in flight: a second-level cache that every machine has
 
-BORDER = (2, 6)  # pixels before and behind an image: reach of its interpolation
+BORDER = (1, 2)  # pixels before and behind an image: reach of its interpolation
 LANES = 16  # of 32 bits: one register of AVX-512, two of AVX2, four of NEON
 # Channels of a row.
 U1, U2 = 0, 1  # flow
@@ -75,30 +75,28 @@ class VectorModel(models.PrimitiveModel):
         super().__init__(dmm, fe_type, ir.VectorType(ir.FloatType(), fe_type.lanes))
 
 
-def _address(context: Any, builder: Any, array: Any, value: Any, index: Any, lanes: int) -> Any:
+F32X16, F32X4 = Vector(LANES), Vector(4)
+
+
+def _address(context: Any, builder: Any, array: Any, value: Any, index: Any) -> Any:
     data = context.make_array(array)(context, builder, value).data
-    vector = ir.PointerType(ir.VectorType(ir.FloatType(), lanes))
+    vector = ir.PointerType(ir.VectorType(ir.FloatType(), LANES))
     return builder.bitcast(builder.gep(data, [index]), vector)
 
 
-def _make_load(vector: Vector) -> Callable[..., Any]:
-    @intrinsic
-    def load(typing: Any, array: Any, index: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            value, at = args
-            address = _address(context, builder, signature.args[0], value, at, vector.lanes)
-            return builder.load(address, align=4)
+@intrinsic
+def load(typing: Any, array: Any, index: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        address = _address(context, builder, signature.args[0], args[0], args[1])
+        return builder.load(address, align=4)
 
-        return vector(array, types.intp), generate
-
-    return load
+    return F32X16(array, types.intp), generate
 
 
 @intrinsic
 def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        lanes = signature.args[2].lanes
-        address = _address(context, builder, signature.args[0], args[0], args[1], lanes)
+        address = _address(context, builder, signature.args[0], args[0], args[1])
         builder.store(args[2], address, align=4)
         return context.get_dummy_value()
 
@@ -111,28 +109,49 @@ def _permute(builder: Any, value: Any, lanes: list[int]) -> Any:
     return builder.shuffle_vector(value, undefined, mask)
 
 
-def _make_splat(vector: Vector) -> Callable[..., Any]:
-    @intrinsic
-    def splat(typing: Any, scalar: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            empty = ir.Constant(ir.VectorType(ir.FloatType(), vector.lanes), ir.Undefined)
-            first = builder.insert_element(empty, args[0], ir.Constant(ir.IntType(32), 0))
-            return _permute(builder, first, [0] * vector.lanes)
+@intrinsic
+def splat(typing: Any, scalar: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        empty = ir.Constant(ir.VectorType(ir.FloatType(), LANES), ir.Undefined)
+        first = builder.insert_element(empty, args[0], ir.Constant(ir.IntType(32), 0))
+        return _permute(builder, first, [0] * LANES)
 
-        return vector(types.float32), generate
-
-    return splat
+    return F32X16(types.float32), generate
 
 
-def _make_lane(lane: int) -> Callable[..., Any]:
+def _make_spread(lane: int) -> Callable[..., Any]:
     @intrinsic
     def spread(typing: Any, value: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            return _permute(builder, args[0], [lane] * signature.args[0].lanes)
+            return _permute(builder, args[0], [lane] * LANES)
 
-        return value(value), generate
+        return F32X16(value), generate
 
     return spread
+
+
+def _make_pick(lane: int) -> Callable[..., Any]:
+    @intrinsic
+    def pick(typing: Any, value: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            return builder.extract_element(args[0], ir.Constant(ir.IntType(32), lane))
+
+        return types.float32(value), generate
+
+    return pick
+
+
+@intrinsic
+def sum_of_quarters(typing: Any, value: Any) -> Any:
+    """Sum of lanes 0..3, 4..7, 8..11 and 12..15, in 4 lanes."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        low, high = (_permute(builder, args[0], list(range(k, k + 8))) for k in (0, 8))
+        half = builder.fadd(low, high, flags=FAST)
+        low, high = (_permute(builder, half, list(range(k, k + 4))) for k in (0, 4))
+        return builder.fadd(low, high, flags=FAST)
+
+    return F32X4(value), generate
 
 
 def _make_binary(emit: Callable[[Any, Any, Any], Any], *symbols: Any) -> Callable[..., Any]:
@@ -170,23 +189,6 @@ def reciprocal_root(typing: Any, value: Any) -> Any:
 
 
 @intrinsic
-def total(typing: Any, value: Any) -> Any:
-    """Sum of the lanes."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        vector, scalar = args[0].type, ir.FloatType()
-        reduce = cgutils.get_or_insert_function(
-            builder.module,
-            ir.FunctionType(scalar, [scalar, vector]),
-            f"llvm.vector.reduce.fadd.v{vector.count}f32",
-        )
-        start = ir.Constant(scalar, -0.0)
-        return builder.call(reduce, [start, args[0]], fastmath=(*FAST, "reassoc"))
-
-    return types.float32(value), generate
-
-
-@intrinsic
 def floor(typing: Any, value: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         vector = args[0].type
@@ -211,9 +213,8 @@ def within(typing: Any, value: Any, low: Any, high: Any) -> Any:
     return value(value, value, value), generate
 
 
-load, load8 = _make_load(Vector(LANES)), _make_load(Vector(8))
-splat, splat8 = _make_splat(Vector(LANES)), _make_splat(Vector(8))
-lane0, lane1, lane2, lane3, lane4, lane5 = (_make_lane(lane) for lane in range(6))
+spread0, spread4, spread8, spread12 = (_make_spread(lane) for lane in (0, 4, 8, 12))
+pick0, pick1, pick2, pick3 = (_make_pick(lane) for lane in range(4))
 _make_binary(lambda b, x, y: b.fadd(x, y, flags=FAST), operator.add)
 _make_binary(lambda b, x, y: b.fsub(x, y, flags=FAST), operator.sub)
 _make_binary(lambda b, x, y: b.fmul(x, y, flags=FAST), operator.mul)
@@ -228,22 +229,12 @@ f32 = np.float32
 
 
 def _cubic_taps(a: float = -0.75) -> NDArray[np.float32]:
-    """Weights of six neighbouring pixels as cubic polynomials of the offset from the third.
+    """Weights of four neighbouring pixels as cubic polynomials of the offset from the second.
 
-    First those of the image by cubic convolution (Keys, 1981; OpenCV's a), which need the middle
-    four, then those of its centred difference; powers 0 to 3, each in 8 lanes. Flat, (64,).
+    Cubic convolution (Keys, 1981) with OpenCV's a: powers 0 to 3, each tap in 4 lanes. Flat, (64,).
     """
-    powers: list[list[float]] = [
-        [0, 1, 0, 0],
-        [a, 0, -a, 0],
-        [-2 * a, -a - 3, 2 * a + 3, a],
-        [a, a + 2, -a - 2, -a],
-    ]
-    value, slope = np.zeros((4, 8), f32), np.zeros((4, 8), f32)
-    value[:, 1:5] = powers
-    slope[:, 2:6] += value[:, 1:5] / 2
-    slope[:, 0:4] -= value[:, 1:5] / 2
-    return np.concatenate([value.ravel(), slope.ravel()])
+    powers = [[0, 1, 0, 0], [a, 0, -a, 0], [-2 * a, -a - 3, 2 * a + 3, a], [a, a + 2, -a - 2, -a]]
+    return np.repeat(np.array(powers, f32), 4, axis=1).ravel()
 
 
 _TAPS = _cubic_taps()
@@ -311,13 +302,12 @@ def _iterate(s, height, width, pitch, iterations, sigma, tau, clip, pull, relaxa
 
 @numba.njit(nogil=True, forceinline=True)
 def _linearise(s, height, width, pitch, first, second):  # type: ignore[no-untyped-def]
-    """Set the data term at the present flow. The images are flat, with their borders."""
+    """Set the data term at the present flow. The images are flat, as `_fill_pyramid` makes them."""
     stride = CHANNELS * pitch
-    image_pitch = width + BORDER[0] + BORDER[1]
+    image_pitch = 4 * (width + BORDER[0] + BORDER[1])
     zero, ramp = splat(f32(0)), load(_RAMP, 0)
     right, bottom = splat(f32(width - 1)), splat(f32(height - 1))
-    wx0, wx1, wx2, wx3 = load8(_TAPS, 0), load8(_TAPS, 8), load8(_TAPS, 16), load8(_TAPS, 24)
-    dx0, dx1, dx2, dx3 = load8(_TAPS, 32), load8(_TAPS, 40), load8(_TAPS, 48), load8(_TAPS, 56)
+    c0, c1, c2, c3 = load(_TAPS, 0), load(_TAPS, 16), load(_TAPS, 32), load(_TAPS, 48)
     for r in range(height):
         row = (r + 1) * stride + LANES
         for x in range(0, width, LANES):  # where each pixel goes: whole and fractional parts
@@ -331,33 +321,30 @@ def _linearise(s, height, width, pitch, first, second):  # type: ignore[no-untyp
             store(s, at + IY * pitch, to_y - top)
             store(s, at + RHO * pitch, left)
             store(s, at + INVERSE * pitch, top)
+        here = (r + BORDER[0]) * image_pitch + 4 * BORDER[0]
         for x in range(width):
             at = row + x
-            tap = np.int32(s[at + INVERSE * pitch]) * image_pitch + np.int32(s[at + RHO * pitch])
-            t = splat8(s[at + IX * pitch])
-            wx, dx = ((wx3 * t + wx2) * t + wx1) * t + wx0, ((dx3 * t + dx2) * t + dx1) * t + dx0
-            t = splat8(s[at + IY * pitch])
-            wy, dy = ((wx3 * t + wx2) * t + wx1) * t + wx0, ((dx3 * t + dx2) * t + dx1) * t + dx0
-            i0, i1 = load8(second, tap), load8(second, tap + image_pitch)
-            i2, i3 = load8(second, tap + 2 * image_pitch), load8(second, tap + 3 * image_pitch)
-            i4, i5 = load8(second, tap + 4 * image_pitch), load8(second, tap + 5 * image_pitch)
-            column = lane1(wy) * i1 + lane2(wy) * i2 + lane3(wy) * i3 + lane4(wy) * i4
-            slope = lane0(dy) * i0 + lane1(dy) * i1 + lane2(dy) * i2
-            slope = slope + lane3(dy) * i3 + lane4(dy) * i4 + lane5(dy) * i5
-            s[at + IX * pitch] = total(dx * column)
-            s[at + IY * pitch] = total(wx * slope)
-            s[at + RHO * pitch] = total(wx * column)
-        base = (r + BORDER[0]) * image_pitch + BORDER[0]
+            tap = int(s[at + INVERSE * pitch]) * image_pitch + 4 * int(s[at + RHO * pitch])
+            t = splat(s[at + IX * pitch])
+            wx = ((c3 * t + c2) * t + c1) * t + c0
+            t = splat(s[at + IY * pitch])
+            wy = ((c3 * t + c2) * t + c1) * t + c0
+            column = spread0(wy) * load(second, tap) + spread4(wy) * load(second, tap + image_pitch)
+            column = column + spread8(wy) * load(second, tap + 2 * image_pitch)
+            column = column + spread12(wy) * load(second, tap + 3 * image_pitch)
+            sample = sum_of_quarters(wx * column)
+            s[at + IX * pitch] = pick1(sample)
+            s[at + IY * pitch] = pick2(sample)
+            s[at + RHO * pitch] = pick0(sample) - first[here + 4 * x]
         for x in range(0, width, LANES):
             at = row + x
             u1, u2 = load(s, at + U1 * pitch), load(s, at + U2 * pitch)
             to_x, to_y = u1 + ramp + splat(f32(x)), u2 + splat(f32(r))
             inside = within(to_x, zero, right) * within(to_y, zero, bottom)
             ix, iy = load(s, at + IX * pitch) * inside, load(s, at + IY * pitch) * inside
-            difference = load(s, at + RHO * pitch) - load(first, base + x)
             store(s, at + IX * pitch, ix)
             store(s, at + IY * pitch, iy)
-            store(s, at + RHO * pitch, difference - ix * u1 - iy * u2)
+            store(s, at + RHO * pitch, load(s, at + RHO * pitch) - ix * u1 - iy * u2)
             store(s, at + INVERSE * pitch, splat(f32(1)) / (ix * ix + iy * iy + splat(f32(1e-6))))
             store(s, at + BAR1 * pitch, u1)
             store(s, at + BAR2 * pitch, u2)
@@ -368,15 +355,19 @@ def _linearise(s, height, width, pitch, first, second):  # type: ignore[no-untyp
 @numba.njit(nogil=True, forceinline=True)
 def _moved(s, height, width, pitch):  # type: ignore[no-untyped-def]
     """Mean squared change of the flow since the last linearisation, in square pixels."""
+    ramp, zero, last = load(_RAMP, 0), splat(f32(0)), splat(f32(width - 1))
     moved = np.float64(0)
     for r in range(1, height + 1):
         row = r * CHANNELS * pitch + LANES
-        line = np.float64(0)
-        for x in range(width):
-            change1 = s[row + U1 * pitch + x] - s[row + START1 * pitch + x]
-            change2 = s[row + U2 * pitch + x] - s[row + START2 * pitch + x]
-            line += change1 * change1 + change2 * change2
-        moved += line
+        squares = zero
+        for x in range(0, width, LANES):
+            at = row + x
+            change1 = load(s, at + U1 * pitch) - load(s, at + START1 * pitch)
+            change2 = load(s, at + U2 * pitch) - load(s, at + START2 * pitch)
+            inside = within(ramp + splat(f32(x)), zero, last)
+            squares = squares + (change1 * change1 + change2 * change2) * inside
+        quarter = sum_of_quarters(squares)
+        moved += pick0(quarter) + pick1(quarter) + pick2(quarter) + pick3(quarter)
     return moved / (height * width)
 
 
@@ -435,16 +426,27 @@ def solve(
     Returns:
         (F-1, 2, H, W) float32, x then y, in pixels.
     """
-    second = _pyramid(gray[0], scales, scale_step)
-    sizes = [(image.shape[0] - sum(BORDER), image.shape[1] - sum(BORDER)) for image in second]
+    sizes = [gray.shape[1:]]
+    while len(sizes) < scales:
+        height, width = (round(side * scale_step) for side in sizes[-1])
+        if min(height, width) < SMALLEST_SIDE:
+            break
+        sizes.append((height, width))
+    # Buffers are made once a video: fresh pages would cost as much as a fifth of the solving.
+    first, second = (
+        [np.empty((height + sum(BORDER), width + sum(BORDER), 4), f32) for height, width in sizes]
+        for _ in range(2)
+    )
     pitches = [LANES + -(-width // LANES) * LANES for _, width in sizes]
     states = [
-        np.zeros((height + 2) * CHANNELS * pitch + LANES, f32)
+        _aligned_zeros((height + 2) * CHANNELS * pitch + LANES)
         for (height, _), pitch in zip(sizes, pitches, strict=True)
     ]
     flow = np.empty((len(gray) - 1, 2, *gray.shape[1:]), f32)
+    _fill_pyramid(second, gray[0], scale_step)
     for t in range(len(flow)):
-        first, second = second, _pyramid(gray[t + 1], scales, scale_step)
+        first, second = second, first
+        _fill_pyramid(second, gray[t + 1], scale_step)
         coarser = np.zeros((2, 1, 1), f32)
         for level in reversed(range(len(sizes))):
             (height, width), pitch, s = sizes[level], pitches[level], states[level]
@@ -462,13 +464,26 @@ def solve(
     return flow
 
 
-def _pyramid(frame: NDArray[np.uint8], scales: int, scale_step: float) -> list[NDArray[np.float32]]:
-    """Levels, finest first, with their borders replicated."""
+def _aligned_zeros(size: int) -> NDArray[np.float32]:
+    """Zeros that start at a cache line, so that no aligned vector lies across two."""
+    padded = np.zeros(size + LANES, f32)
+    start = -padded.ctypes.data // padded.itemsize % LANES
+    return padded[start : start + size]
+
+
+def _fill_pyramid(
+    levels: list[NDArray[np.float32]], frame: NDArray[np.uint8], scale_step: float
+) -> None:
+    """Fill levels (h+3, w+3, 4), finest first, with borders: image, differences, image again."""
     image = frame.astype(f32)
-    levels: list[NDArray[np.float32]] = []
-    while not levels or (len(levels) < scales and min(image.shape) >= SMALLEST_SIDE):
-        levels.append(cv2.copyMakeBorder(image, *BORDER, *BORDER, cv2.BORDER_REPLICATE))
-        image = cv2.resize(
-            image, None, fx=scale_step, fy=scale_step, interpolation=cv2.INTER_LINEAR
+    for level in levels:
+        if level is not levels[0]:
+            image = cv2.resize(
+                image, None, fx=scale_step, fy=scale_step, interpolation=cv2.INTER_LINEAR
+            )
+        padded = cv2.copyMakeBorder(image, *BORDER, *BORDER, cv2.BORDER_REPLICATE)
+        across, down = (
+            cv2.Sobel(padded, -1, *axis, ksize=1, scale=0.5, borderType=cv2.BORDER_REPLICATE)
+            for axis in ((1, 0), (0, 1))
         )
-    return levels
+        cv2.merge([padded, across, down, padded], level)

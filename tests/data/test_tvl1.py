@@ -216,7 +216,6 @@ def real_pairs(real_data: Path) -> list[np.ndarray]:
     return pairs
 
 
-@pytest.mark.slow
 def test_real_clips_agree_with_opencv_at_no_higher_energy(real_pairs: list[np.ndarray]) -> None:
     distances, energies, grey_levels = [], [], []
     for frames in real_pairs:
