@@ -1,5 +1,6 @@
 """Clips of a store as a torch dataset: sampled, decoded, cropped; bytes until on the device."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from study.data.annotations import Annotations, Video
 from study.data.sampling import segment_positions, view_positions
@@ -84,13 +85,23 @@ class ClipSettings:
         )
 
 
-class ClipDataset(Dataset[dict[str, Any]]):
+@dataclass(frozen=True, slots=True)
+class _Clips:
+    """The clips of one video that an item has: positions (K, T), and the crops of each clip."""
+
+    record: Record
+    positions: NDArray[np.int64]
+    crops: Sequence[Crop]
+    label: int
+
+
+class ClipDataset(Dataset[dict[str, Tensor]]):
     """The clips of some videos.
 
     An item is a dict of ``rgb`` (T, 3, S, S) uint8, ``flow`` (T, 2L, S, S) uint8 in the order x1,
     y1, x2, …, ``label`` and ``index``; inputs that aren't asked for are left out. Where the
     settings give a test video V > 1 views, ``rgb`` and ``flow`` have them in front: (V, T, …), all
-    crops of the first clip, then of the next.
+    crops of the first clip, then of the next. `make_loader` gives items stacked.
 
     Augmented items depend on the seed, the epoch and the index alone, whatever process makes
     them. An augmented item that is mirrored has the mirrored video's label.
@@ -150,51 +161,53 @@ class ClipDataset(Dataset[dict[str, Any]]):
         crops = test_crops(1, 1, size=1, crops=self.clip.crops)
         return tuple(crop.mirrored for crop in crops) * self.clip.clips
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        video = self.videos[index]
-        record = self.store.record(video.name)
-        label = video.label
-        if self.augment:
-            rng = np.random.default_rng((CLIP_STREAM, self.seed, int(self._epoch), index))
-            positions = segment_positions(record.positions, self.clip.segments, rng=rng)[None]
-            crops = [self._training_crop(record, rng)]
-            if crops[0].mirrored:
-                label = self.flip_classes[label]
-        else:
-            positions = view_positions(record.positions, self.clip.segments, clips=self.clip.clips)
-            crops = test_crops(
-                record.height, record.width, size=self.clip.crop_size, crops=self.clip.crops
-            )
-        item: dict[str, Any] = {"label": label, "index": index}
-        for kind in self.inputs:
-            views = self._views(record, kind, positions, crops)
-            item[kind] = views if len(views) > 1 else views[0]
-        return item
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {name: values[0] for name, values in self.__getitems__([index]).items()}
 
-    def _training_crop(self, record: Record, rng: np.random.Generator) -> Crop:
-        return training_crop(
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
+        """Items stacked to a batch; every crop is written straight to its place in it."""
+        clips = [self._choose(index) for index in indices]
+        batch = {
+            "label": torch.tensor([clip.label for clip in clips]),
+            "index": torch.tensor(list(indices)),
+        }
+        return batch | {kind: self._images(kind, clips) for kind in self.inputs}
+
+    def _choose(self, index: int) -> "_Clips":
+        """Where and how the clips of one video are taken."""
+        video, clip = self.videos[index], self.clip
+        record = self.store.record(video.name)
+        if not self.augment:
+            positions = view_positions(record.positions, clip.segments, clips=clip.clips)
+            crops = test_crops(record.height, record.width, size=clip.crop_size, crops=clip.crops)
+            return _Clips(record, positions, crops, video.label)
+        rng = np.random.default_rng((CLIP_STREAM, self.seed, int(self._epoch), index))
+        positions = segment_positions(record.positions, clip.segments, rng=rng)[None]
+        crop = training_crop(
             record.height,
             record.width,
-            size=self.clip.crop_size,
-            scales=self.clip.scales,
-            flip=self.clip.flip,
+            size=clip.crop_size,
+            scales=clip.scales,
+            flip=clip.flip,
             rng=rng,
         )
+        label = self.flip_classes[video.label] if crop.mirrored else video.label
+        return _Clips(record, positions, [crop], label)
 
-    def _views(
-        self, record: Record, kind: str, positions: NDArray[np.int64], crops: Sequence[Crop]
-    ) -> Tensor:
-        """(V, T, C, S, S): every crop of every clip, each image decoded once."""
-        clips, segments = positions.shape
+    def _images(self, kind: str, clips: Sequence["_Clips"]) -> Tensor:
+        """(B, T, C, S, S), or (B, V, T, C, S, S) with several views; each image decoded once."""
         size = self.clip.crop_size
-        shape = (size, size, 3) if kind == "rgb" else (2 * self.clip.flow_length, size, size)
-        views = np.empty((clips, len(crops), segments, *shape), np.uint8)
+        image = (size, size, 3) if kind == "rgb" else (2 * self.clip.flow_length, size, size)
+        count, segments = clips[0].positions.shape
+        batch = _empty((len(clips), count, len(clips[0].crops), segments, *image))
         read = self._rgb if kind == "rgb" else self._flow
-        for k, clip in enumerate(positions):
-            for t, position in enumerate(clip):
-                read(record, int(position), crops, views[k, :, t])
-        flat = torch.from_numpy(views).flatten(0, 1)
-        return flat.permute(0, 1, 4, 2, 3) if kind == "rgb" else flat
+        for one, images in zip(clips, batch.numpy(), strict=True):
+            for k, t in np.ndindex(count, segments):
+                read(one.record, int(one.positions[k, t]), one.crops, images[k, :, t])
+        batch = batch.flatten(1, 2)
+        if batch.shape[1] == 1:
+            batch = batch[:, 0]
+        return batch.movedim(-1, -3) if kind == "rgb" else batch
 
     def _rgb(
         self, record: Record, position: int, crops: Sequence[Crop], out: NDArray[np.uint8]
@@ -215,6 +228,14 @@ class ClipDataset(Dataset[dict[str, Any]]):
                     np.subtract(255, stack[k], out=stack[k])
 
 
+def _empty(shape: tuple[int, ...]) -> Tensor:
+    """Bytes to be filled; in a loader process shared with the one that takes the batches."""
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=torch.uint8)
+    storage = torch.UntypedStorage._new_shared(math.prod(shape))
+    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
+
+
 def _decode(data: Any, flags: int, record: Record, position: int) -> NDArray[np.uint8]:
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if len(data) else None
     if image is None or image.shape[:2] != (record.height, record.width):
@@ -228,7 +249,7 @@ def _decode(data: Any, flags: int, record: Record, position: int) -> NDArray[np.
 
 def make_loader(
     data: ClipDataset, batches: Iterable[list[int]], *, device: torch.device, workers: int
-) -> "DataLoader[dict[str, Any]]":
+) -> "DataLoader[dict[str, Tensor]]":
     """Loads the batches in their order; each new iteration reads `batches` anew.
 
     Args:
@@ -244,7 +265,12 @@ def make_loader(
         persistent_workers=workers > 0,
         pin_memory=device.type == "cuda",
         worker_init_fn=_one_thread,
+        collate_fn=_as_it_is,
     )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def _one_thread(worker: int) -> None:

@@ -156,7 +156,7 @@ class _Run:
     optimizer: torch.optim.Optimizer
     data: ClipDataset
     batches: list[list[int]]
-    loader: "DataLoader[dict[str, Any]]"
+    loader: "DataLoader[dict[str, Tensor]]"
     hyperparameters: Hyperparameters
     seed: int
     device: torch.device
@@ -350,7 +350,7 @@ def learning_rate(hyperparameters: Hyperparameters, step: int, steps_per_epoch: 
 
 
 def _accumulate_gradients(
-    run: _Run, step: _Step, batches: Iterator[dict[str, Any]]
+    run: _Run, step: _Step, batches: Iterator[dict[str, Tensor]]
 ) -> dict[str, Tensor]:
     """Leaves the gradient of the step's mean loss in the parameters, summed over processes.
 

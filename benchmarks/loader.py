@@ -1,0 +1,300 @@
+"""Training samples a second a core: the clip store against JPEG folders and against videos.
+
+    python -m benchmarks.loader [--data DIR] [--videos N] [--samples N] [--quality Q]
+
+A sample is 3 segments, each an RGB frame and a stack of 10 flow fields (20 images), cropped at
+several scales, flipped and resized to 224×224, all alike. The loaders read the same frames and the
+same flow of real clips, 256 pixels high:
+
+- ours: `study.data.dataset.ClipDataset` on a clip store. It gives bytes; normalising them is the
+  training device's work, so a row of its own has it, on the same core.
+- jpeg folder: the field's classic layout, ``img_*.jpg``, ``flow_x_*.jpg`` and ``flow_y_*.jpg``, the
+  store's own JPEG bytes, through PIL, resized by PIL, to normalised float tensors.
+- decord: RGB from the original video and flow from a video of it (x and y side by side),
+  seeking and decoding each time; cropped as ours.
+
+Rates are of one core's processor time, stacked in batches, the best of several rounds in which the
+loaders take turns. Scaling is wall time through loader processes, so it needs an idle machine. The
+last line is ours against the JPEG folder.
+"""
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import av
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+
+from study.data.catalog import annotate
+from study.data.clip_store import ClipRecord, ClipStore, StoreSettings, stack_starts
+from study.data.dataset import ClipDataset, ClipSettings, make_loader
+from study.data.flow import FlowSettings
+from study.data.preparation import prepare
+from study.data.sampling import segment_positions
+from study.data.transforms import RGB_MEAN, RGB_STD, Crop, cut, model_inputs, training_crop
+
+LENGTH = 10
+CLIP = ClipSettings(
+    segments=3, flow_length=LENGTH, crop_size=224, scales=(1.0, 0.875, 0.75, 0.66), flip=True
+)
+STACKS = 6
+BATCH = 4
+ROUNDS = 5
+CPU = torch.device("cpu")
+
+
+class Alternative(Dataset[dict[str, Any]]):
+    """What the alternatives share with ours: the videos, the positions and the crops."""
+
+    def __init__(self, ours: ClipDataset, folder: Path) -> None:
+        self.folder = folder
+        self.names = [video.name for video in ours.videos]
+        records = [ours.store.record(name) for name in self.names]
+        self.shapes = [(record.positions, record.height, record.width) for record in records]
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def draw(self, index: int) -> tuple[list[int], Crop]:
+        positions, height, width = self.shapes[index]
+        rng = np.random.default_rng((1, 0, self.epoch, index))
+        chosen = segment_positions(positions, CLIP.segments, rng=rng).tolist()
+        crop = training_crop(
+            height, width, size=CLIP.crop_size, scales=CLIP.scales, flip=CLIP.flip, rng=rng
+        )
+        return chosen, crop
+
+
+class JpegFolders(Alternative):
+    """One file an image, PIL from the file to the resized crop, float tensors."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        positions, crop = self.draw(index)
+        folder = self.folder / "jpeg" / self.names[index]
+        rgb = [self._image(folder / f"img_{p:05d}.jpg", "RGB", crop) for p in positions]
+        flow = [
+            self._image(folder / f"flow_{axis}_{p * LENGTH + k:05d}.jpg", "L", crop, axis)
+            for p in positions
+            for k in range(LENGTH)
+            for axis in "xy"
+        ]
+        frames = self._tensor(np.stack([np.asarray(image) for image in rgb]).transpose(0, 3, 1, 2))
+        stacks = self._tensor(np.stack([np.asarray(image) for image in flow]))
+        mean, std = torch.tensor(RGB_MEAN), torch.tensor(RGB_STD)
+        return {
+            "rgb": frames.sub_(mean[:, None, None]).div_(std[:, None, None]),
+            "flow": stacks.unflatten(0, (CLIP.segments, 2 * LENGTH)).sub_(0.5).div_(0.226),
+        }
+
+    @staticmethod
+    def _image(path: Path, mode: str, crop: Crop, axis: str = "") -> Image.Image:
+        box = (crop.left, crop.top, crop.left + crop.width, crop.top + crop.height)
+        with Image.open(path) as file:
+            image = file.convert(mode).crop(box)
+        image = image.resize((CLIP.crop_size, CLIP.crop_size), Image.Resampling.BILINEAR)
+        if crop.mirrored:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            image = ImageOps.invert(image) if axis == "x" else image
+        return image
+
+    @staticmethod
+    def _tensor(images: NDArray[np.uint8]) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(images)).float().div_(255)
+
+
+class Videos(Alternative):
+    """RGB and flow as video files, opened, sought and decoded for every sample."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        import decord
+
+        positions, crop = self.draw(index)
+        _, height, width = self.shapes[index]
+        path = self.folder / "videos" / f"{self.names[index]}"
+        starts = np.load(path.with_suffix(".npy"))
+        video = decord.VideoReader(
+            str(path.with_suffix(".avi")), width=width, height=height, num_threads=1
+        )
+        frames = video.get_batch(starts[positions].tolist()).asnumpy()
+        motion = decord.VideoReader(str(path.with_suffix(".flow.mp4")), num_threads=1)
+        wanted = [p * LENGTH + k for p in positions for k in range(LENGTH)]
+        fields = motion.get_batch(wanted).asnumpy()[..., 0]  # (T·L, H, 2W)
+        size = CLIP.crop_size
+        rgb = np.empty((CLIP.segments, size, size, 3), np.uint8)
+        flow = np.empty((CLIP.segments * LENGTH, 2, size, size), np.uint8)
+        for frame, out in zip(frames, rgb, strict=True):
+            cut(frame, crop, out)
+        for field, out in zip(fields, flow, strict=True):
+            cut(field[:height, :width], crop, out[0])
+            cut(field[:height, -width:], crop, out[1])
+        if crop.mirrored:
+            np.subtract(255, flow[:, 0], out=flow[:, 0])
+        return {
+            "rgb": torch.from_numpy(rgb).permute(0, 3, 1, 2),
+            "flow": torch.from_numpy(flow).reshape(CLIP.segments, 2 * LENGTH, size, size),
+        }
+
+
+def lay_out(data: Path, folder: Path, *, videos: int, quality: int) -> ClipDataset:
+    """Prepares a clip store of real clips, and writes what it holds in the other two layouts."""
+    chosen = sorted((data / "videos" / "ucf101").glob("*/*.avi"))
+    for path in chosen[:: max(1, len(chosen) // videos)][:videos]:
+        link = folder / "videos" / path.parent.name / path.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path.resolve())
+    annotations = annotate("folder", videos=folder / "videos", splits=None, group=r"_(g\d+)_")
+    settings = StoreSettings(
+        dataset="folder",
+        stacks=STACKS,
+        flow_length=LENGTH,
+        flow=FlowSettings(scales=3, warps=2),
+        jpeg_quality=quality,
+    )
+    prepare(annotations, folder / "videos", folder / "store", settings)
+    store = ClipStore.open(folder / "store")
+    split = next(iter(annotations.splits.values()))
+    stored = [video for video in (*split.train, *split.test) if video.name in store]
+    ours = ClipDataset(store, stored, clip=CLIP, augment=True)
+    for video in track(ours.videos, "writing folders", transient=True):
+        record = store.record(video.name)
+        _write_jpegs(record, folder / "jpeg" / video.name)
+        path = folder / "videos" / video.name
+        np.save(path.with_suffix(".npy"), stack_starts(record.frames, settings))
+        _write_flow_video(record, path.with_suffix(".flow.mp4"))
+    return ours
+
+
+def _write_jpegs(record: ClipRecord, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for position in range(record.positions):
+        (folder / f"img_{position:05d}.jpg").write_bytes(record.rgb(position))
+        for k, pair in enumerate(record.flow(position, LENGTH)):
+            for axis, data in zip("xy", pair, strict=True):
+                name = f"flow_{axis}_{position * LENGTH + k:05d}.jpg"
+                (folder / name).write_bytes(data)
+
+
+def _write_flow_video(record: ClipRecord, path: Path) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25, options={"qmin": "2", "qmax": "4"})
+        stream.width, stream.height = 2 * record.width, record.height
+        stream.pix_fmt = "yuv420p"
+        for position in range(record.positions):
+            for pair in record.flow(position, LENGTH):
+                planes = [_gray(data) for data in pair]
+                frame = av.VideoFrame.from_ndarray(np.hstack(planes), format="gray")
+                container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def _gray(data: Any) -> NDArray[np.uint8]:
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    assert image is not None
+    return image
+
+
+def decode_alone(ours: ClipDataset, indices: Sequence[int]) -> None:
+    """The least that ours can take: OpenCV's decoding of the samples' images, nothing else."""
+    for index in indices:
+        record = ours.store.record(ours.videos[index].name)
+        for position in segment_positions(record.positions, CLIP.segments).tolist():
+            cv2.imdecode(np.frombuffer(record.rgb(position), np.uint8), cv2.IMREAD_COLOR_RGB)
+            for pair in record.flow(position, LENGTH):
+                for data in pair:
+                    cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+
+
+def samples_a_second(
+    loaders: dict[str, Callable[[list[int]], object]], datasets: Sequence[Any]
+) -> dict[str, float]:
+    """Of one core's time, best of the rounds."""
+    count = len(datasets[0])
+    best = dict.fromkeys(loaders, 0.0)
+    for epoch in track(range(ROUNDS), "measuring", transient=True):
+        for data in datasets:
+            data.set_epoch(epoch)
+        for name, load in loaders.items():
+            started = time.process_time()
+            for first in range(0, count, BATCH):
+                load(list(range(first, min(first + BATCH, count))))
+            best[name] = max(best[name], count / (time.process_time() - started))
+    return best
+
+
+def through_processes(data: ClipDataset, workers: int, samples: int) -> float:
+    """Samples a second by wall time through loader processes, the first batches left out."""
+    batches = [
+        [(first + k) % len(data) for k in range(BATCH)] for first in range(0, samples, BATCH)
+    ]
+    arrivals = []
+    for _ in make_loader(data, batches, device=CPU, workers=workers):
+        arrivals.append(time.perf_counter())
+    first = 2 * workers  # what was prefetched while the processes started
+    return BATCH * (len(arrivals) - 1 - first) / (arrivals[-1] - arrivals[first])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    shared = Path(__file__).parents[2] / "shared" / "data"
+    default = Path(os.environ.get("TWO_STREAM_DATA", shared))
+    parser.add_argument("--data", type=Path, default=default, help="folder of the real clips")
+    parser.add_argument("--videos", type=int, default=12, help="clips to take (12)")
+    parser.add_argument("--samples", type=int, default=400, help="for the scaling (400)")
+    parser.add_argument("--quality", type=int, default=95, help="of the JPEGs (95)")
+    given = parser.parse_args()
+    cv2.setNumThreads(1)
+    torch.set_num_threads(1)
+    console = Console(highlight=False)
+    with tempfile.TemporaryDirectory() as folder:
+        ours = lay_out(given.data, Path(folder), videos=given.videos, quality=given.quality)
+        folders, videos = JpegFolders(ours, Path(folder)), Videos(ours, Path(folder))
+        rates = samples_a_second(
+            {
+                "ours": ours.__getitems__,
+                "ours + normalising": lambda i: model_inputs(ours.__getitems__(i), CPU),
+                "JPEG folder, PIL": lambda i: default_collate([folders[k] for k in i]),
+                "videos, decord": lambda i: default_collate([videos[k] for k in i]),
+                "decoding alone": lambda i: decode_alone(ours, i),
+            },
+            [ours, folders, videos],
+        )
+        cores = len(os.sched_getaffinity(0))
+        rounds = [
+            [through_processes(ours, workers, given.samples) for workers in (1, cores)]
+            for _ in range(ROUNDS)
+        ]
+        one, every = (max(rates) for rates in zip(*rounds, strict=True))
+    table = Table(title="T=3, L=10, 224×224, from 256 px frames")
+    for column in ("loader", "samples/s a core", "ms a sample", "against the JPEG folder"):
+        table.add_column(column, justify="left" if column == "loader" else "right")
+    for name, rate in rates.items():
+        ratio = rate / rates["JPEG folder, PIL"]
+        table.add_row(name, f"{rate:.1f}", f"{1e3 / rate:.2f}", f"{ratio:.2f}×")
+    console.print(table)
+    console.print(
+        f"decoding is {rates['ours'] / rates['decoding alone']:.0%} of ours\n"
+        f"loader processes: 1 gives {one:.1f} samples/s, {cores} give {every:.1f}: "
+        f"{every / cores / one:.0%} linear"
+    )
+    console.print(f"{rates['ours'] / rates['JPEG folder, PIL']:.1f}×")
+
+
+if __name__ == "__main__":
+    main()
