@@ -6,19 +6,14 @@ from pathlib import Path
 
 from study.data import synthetic
 from study.data.clip_store import ClipStore, StoreSettings
-from study.data.flow import FlowSettings
 from study.data.preparation import Progress, prepare
 
 __all__ = ["EMBEDDED_STORE", "prepare_embedded"]
 
 EMBEDDED_STORE = StoreSettings(
-    dataset="synthetic",
-    short_side=synthetic.SIZE,
-    stacks=3,
-    flow_length=4,
-    flow=FlowSettings(backend="opencv", scales=3, warps=2, iterations=10, outer_iterations=3),
+    dataset="synthetic", short_side=synthetic.SIZE, stacks=3, flow_length=4
 )
-"""Three stacks: one of each of a clip's thirds. Flow at settings for its 64 pixels."""
+"""Three stacks: one of each of a clip's thirds."""
 
 
 def prepare_embedded(
