@@ -159,7 +159,7 @@ class StoreBuilder:
         self._places: dict[str, Place] = {}
         self._kept: set[str] = set()  # videos that stay skipped
         self._shards = 0
-        self.generation = generation(store)
+        self.generation: tuple[int, int, int] | None = None
         _claim_folder(store)
         self._locks = Locks(store)
         self._check_settings()
