@@ -9,10 +9,10 @@ difference of intensities:
 Where that paper alternates between u and v, the minimum over v is taken in closed form here and
 the rest is solved by the primal-dual iteration of Chambolle and Pock ("A first-order primal-dual
 algorithm for convex problems", 2011) in Condat's over-relaxed form (2013). It reaches a lower
-energy than the alternation in a fraction of the iterations. Decisions of ours: images are
-interpolated by Catmull-Rom splines whose exact derivatives are the gradients of the data term;
-pixels that move out of the frame have no data term; dual variables live on from warp to warp;
-there is no median filter, which changed nothing measurable.
+energy than the alternation in a fraction of the iterations. As in OpenCV, images and their centred
+differences are interpolated by cubic convolution, and a pixel that moves out of the frame has no
+data term. Decisions of ours: dual variables live on from warp to warp, and there is no median
+filter, which changed nothing measurable.
 
 The state of a level is one array (rows, channels, pitch): a row's channels lie together, so that
 the rows of many iterations fit in the second-level cache, and iteration k+1 follows one row
@@ -30,13 +30,13 @@ from typing import Any
 import cv2
 import numba
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite import ir  # type: ignore[import-untyped, unused-ignore]
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 from numpy.typing import NDArray
 
-__all__ = ["DUAL_STEP", "PRIMAL_STEP", "RELAXATION", "solve"]
+__all__ = ["solve"]
 
 PRIMAL_STEP = 0.25  # times DUAL_STEP times |∇|² = 8 must not exceed 1
 DUAL_STEP = 0.5
@@ -439,7 +439,7 @@ def solve(
     )
     pitches = [LANES + -(-width // LANES) * LANES for _, width in sizes]
     states = [
-        _aligned_zeros((height + 2) * CHANNELS * pitch + LANES)
+        _aligned_zeros((height + 2) * CHANNELS * pitch)
         for (height, _), pitch in zip(sizes, pitches, strict=True)
     ]
     flow = np.empty((len(gray) - 1, 2, *gray.shape[1:]), f32)
@@ -450,7 +450,7 @@ def solve(
         coarser = np.zeros((2, 1, 1), f32)
         for level in reversed(range(len(sizes))):
             (height, width), pitch, s = sizes[level], pitches[level], states[level]
-            rows = s[: (height + 2) * CHANNELS * pitch].reshape(height + 2, CHANNELS, pitch)
+            rows = s.reshape(height + 2, CHANNELS, pitch)
             here = rows[1:-1, :2, LANES : LANES + width].swapaxes(0, 1)  # (2, height, width)
             for c in range(2):
                 enlarged = cv2.resize(coarser[c], (width, height), interpolation=cv2.INTER_LINEAR)

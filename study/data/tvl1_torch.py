@@ -4,6 +4,8 @@ On CUDA with Triton an iteration is one fused kernel; elsewhere it is plain torc
 which also serve where numba is missing.
 """
 
+from importlib.util import find_spec
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -12,7 +14,7 @@ from torch import Tensor
 
 __all__ = ["solve"]
 
-PRIMAL_STEP = 0.25  # these four as in study.data.tvl1, which can't be imported without numba
+PRIMAL_STEP = 0.25  # these four as in study.data.tvl1, which needs numba
 DUAL_STEP = 0.5
 RELAXATION = 1.7
 SMALLEST_SIDE = 16
@@ -85,12 +87,27 @@ def _solve_level(
     epsilon: float,
 ) -> Tensor:
     """The flow of each pair at one level, from that of the coarser one."""
+    iterate = _iterate
+    if u.is_cuda and find_spec("triton"):
+        from study.data.tvl1_triton import iterate
     first, second = images[:-1], _with_differences(images[1:])
     p = u.new_zeros(len(u), 4, *u.shape[-2:])
     going = torch.ones(len(u), 1, 1, 1, dtype=torch.bool, device=u.device)
     for _ in range(warps):
         gradient, rho, inverse = _linearise(first, second, u)
-        new, new_p = _iterate(u, p, gradient, rho, inverse, iterations, lambda_, theta)
+        new, new_p = iterate(
+            u,
+            p,
+            gradient,
+            rho,
+            inverse,
+            iterations,
+            sigma=DUAL_STEP,
+            tau=PRIMAL_STEP,
+            clip=(PRIMAL_STEP + theta) * lambda_,
+            pull=PRIMAL_STEP / (PRIMAL_STEP + theta),
+            relaxation=RELAXATION,
+        )
         moved = (new - u).square().sum(1).mean((1, 2))[:, None, None, None]
         u, p = torch.where(going, new, u), torch.where(going, new_p, p)
         going = going & (moved >= epsilon**2)
@@ -130,23 +147,26 @@ def _iterate(
     rho: Tensor,
     inverse: Tensor,
     iterations: int,
-    lambda_: float,
-    theta: float,
+    *,
+    sigma: float,
+    tau: float,
+    clip: float,
+    pull: float,
+    relaxation: float,
 ) -> tuple[Tensor, Tensor]:
     """Primal-dual iterations from `u` and `p` (B, 4, h, w: x and y of each component)."""
-    clip, pull = (PRIMAL_STEP + theta) * lambda_, PRIMAL_STEP / (PRIMAL_STEP + theta)
     bar = u
     for _ in range(iterations):
         across = F.pad(bar[..., 1:] - bar[..., :-1], (0, 1))
         down = F.pad(bar[..., 1:, :] - bar[..., :-1, :], (0, 0, 0, 1))
-        q = p.unflatten(1, (2, 2)) + DUAL_STEP * torch.stack([across, down], 2)
+        q = p.unflatten(1, (2, 2)) + sigma * torch.stack([across, down], 2)
         q = q * q.square().sum(2, keepdim=True).clamp(min=1).rsqrt()
-        p = torch.lerp(p, q.flatten(1, 2), RELAXATION)
+        p = torch.lerp(p, q.flatten(1, 2), relaxation)
         px, py = p[:, 0::2], p[:, 1::2]
         divergence = px - F.pad(px[..., :-1], (1, 0)) + py - F.pad(py[..., :-1, :], (0, 0, 1, 0))
-        new = u + PRIMAL_STEP * divergence
+        new = u + tau * divergence
         residual = (rho + (gradient * new).sum(1, keepdim=True)) * inverse
         new = new - pull * residual.clamp(-clip, clip) * gradient
         bar = 2 * new - u
-        u = torch.lerp(u, new, RELAXATION)
+        u = torch.lerp(u, new, relaxation)
     return u, p

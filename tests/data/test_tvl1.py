@@ -200,6 +200,33 @@ def test_batches_of_torch_do_not_change_the_result(monkeypatch: pytest.MonkeyPat
     np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
+def test_the_triton_kernel_equals_plain_torch_under_its_interpreter() -> None:
+    pytest.importorskip("triton")
+    code = """
+import torch
+from study.data import tvl1_torch, tvl1_triton
+torch.manual_seed(0)
+u, p, gradient = (torch.randn(2, channels, 9, 70) for channels in (2, 4, 2))
+p[:, 0::2, :, -1] = p[:, 1::2, -1] = 0  # no dual across the borders
+rho, inverse = torch.randn(2, 1, 9, 70), torch.rand(2, 1, 9, 70)
+steps = dict(sigma=0.5, tau=0.25, clip=0.08, pull=0.45, relaxation=1.7)
+arguments = (u, p, gradient, rho, inverse)
+before = [argument.clone() for argument in arguments]
+fused = tvl1_triton.iterate(*arguments, 3, **steps)
+torch.testing.assert_close(arguments, tuple(before), rtol=0, atol=0)
+torch.testing.assert_close(fused, tvl1_torch._iterate(*arguments, 3, **steps))
+"""
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, env=environment)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_gpu_agrees_with_the_cpu() -> None:
+    frames, _ = moving([[1, 0], [0, 1]], (0.6, -0.3))
+    flow = compute_flow(frames, FlowSettings(backend="tvl1-gpu"))
+    assert np.abs(flow - compute_flow(frames)).mean() < 2e-3
+
+
 @pytest.fixture(scope="module")
 def real_pairs(real_data: Path) -> list[np.ndarray]:
     """A pair of 240-pixel frames from clips of several datasets, as (2, H, W) gray."""
