@@ -444,7 +444,7 @@ def _write_row(
                 "videos": len(scores[part].videos),
                 "tuning": request.tuning if request.trials else "fixed",
                 "modality": " + ".join(MODALITY[stream] for stream in streams),
-                "classes": matrix.shape[1],
+                "classes": len(set(scores[part].labels.tolist())),
                 "missing_videos": study.parts[training.target.split].missing,
             }
             for part, matrix in fused.parts.items()

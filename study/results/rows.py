@@ -94,7 +94,13 @@ def _fuse_early(parts: Mapping[str, Scores], judged: Mapping[str, Scores]) -> Fu
             f"validation part, but the scores have only {', '.join(parts)}"
         )
     train, validation = parts["train"], parts["validation"]
-    svm = EarlyFusion().fit(train.features, train.labels, validation.features, validation.labels)
+    svm = EarlyFusion().fit(
+        train.features,
+        train.labels,
+        validation.features,
+        validation.labels,
+        num_classes=next(iter(validation.scores.values())).shape[1],
+    )
     return FusedScores(
         parts={part: svm.decide(s.features) for part, s in judged.items()},
         details={"c": svm.c},

@@ -158,7 +158,7 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
                 one_of=("own", "shared", "fixed"),
             ),
             _text("modality", "the inputs, such as RGB + flow", required=False),
-            _integer("classes", "classes of the dataset", required=False),
+            _integer("classes", "classes that the judged videos are of", required=False),
             _integer("missing_videos", "videos of the split that the store lacks", required=False),
             _json("details", "what the fusion fitted or chose", required=False),
         ),
