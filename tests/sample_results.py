@@ -1,8 +1,11 @@
 """Rows that fit the results' views, for tests that need some."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
+
+from study.results.predictions import prediction_lines
 from study.results.store import ResultStore
 
 
@@ -51,3 +54,124 @@ def write_rows(store: ResultStore, *rows: dict[str, Any]) -> None:
     for one in rows:
         key = "-".join(str(one[name]) for name in ("study", "arm", "dataset", "split", "seed"))
         store.write("rows", key, [one])
+
+
+NETS = {"plain": {"interaction": False}, "stil": {"interaction": True}}
+ARMS = {
+    "spatial": ("plain", "spatial", 0.52),
+    "temporal": ("plain", "temporal", 0.55),
+    "two-stream": ("plain", "average", 0.66),
+    "two-stream-awf-entropy": ("plain", "awf-entropy", 0.67),
+    "stil": ("stil", "average", 0.71),
+    "stil-early": ("stil", "early", 0.69),
+    "stil-awf-simplex": ("stil", "awf-simplex", 0.76),
+}
+
+
+def write_study(
+    store: ResultStore,
+    *,
+    study: str = "stilt-ucf101",
+    dataset: str = "ucf101",
+    classes: int = 24,
+    seeds: int = 3,
+    missing: int = 0,
+) -> None:
+    """A whole study of invented numbers: searches, trainings, rows and predictions."""
+    rng = np.random.default_rng(0)
+    names = [f"Class{n:02}" for n in range(classes)]
+    groups = {
+        f"{name}/g{group}_c{clip}": f"{name}/g{group}"
+        for name in names
+        for group in range(4)
+        for clip in range(3)
+    }
+    labels = np.array([names.index(video.partition("/")[0]) for video in groups])
+    start = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    for seed in range(seeds):
+        for net, options in NETS.items():
+            identity = f"{study}-{dataset}-{net}-{seed}"
+            line = training(
+                identity,
+                study=study,
+                dataset=dataset,
+                options={**options, "backbone": "resnet18"},
+                seed=seed,
+                epochs=12,
+                seconds=840.0,
+                device="NVIDIA L4",
+                git_commit="0123456789abcdef",
+                dirty=False,
+                missing_videos=missing,
+                started_at=start + timedelta(minutes=seed),
+            )
+            store.write("trainings", identity, [line])
+            store.write("epochs", identity, [_epoch(identity, e, net, rng) for e in range(12)])
+        difficulty = rng.random(len(set(groups.values())))
+        hard = dict(zip(dict.fromkeys(groups.values()), difficulty, strict=True))
+        for arm, (net, fusion, ability) in ARMS.items():
+            chance = np.clip(
+                ability + 0.5 * (0.5 - np.array([hard[g] for g in groups.values()])), 0, 1
+            )
+            right = rng.random(len(groups)) < chance
+            scores = rng.random((len(groups), classes)) * 0.5
+            scores[np.arange(len(groups)), np.where(right, labels, (labels + 1) % classes)] = 1
+            one = row(
+                arm,
+                float(right.mean()),
+                study=study,
+                dataset=dataset,
+                seed=seed,
+                fusion=fusion,
+                classes=classes,
+                videos=len(groups),
+                training_id=f"{study}-{dataset}-{net}-{seed}",
+            )
+            write_rows(store, one)
+            lines = prediction_lines(
+                one, videos=list(groups), labels=labels, scores=scores, groups=groups
+            )
+            store.write("predictions", f"{study}-{dataset}-{arm}-{seed}", lines)
+    store.write(
+        "trials",
+        f"{study}-{dataset}",
+        [_trial(study, dataset, number, rng) for number in range(20)],
+    )
+
+
+def _epoch(identity: str, epoch: int, net: str, rng: np.random.Generator) -> dict[str, Any]:
+    loss = 3 * 0.8**epoch + 0.1 * rng.random()
+    return {
+        "training_id": identity,
+        "epoch": epoch,
+        "lr": 0.01,
+        "train_loss": loss,
+        "losses": {"spatial": loss / 2, "temporal": loss / 2},
+        "validation_top1": 0.75 - 0.6 * 0.8**epoch + 0.02 * rng.random() + 0.03 * (net == "stil"),
+        "seconds": 70.0,
+        "clips_per_second": 90.0,
+    }
+
+
+def _trial(study: str, dataset: str, number: int, rng: np.random.Generator) -> dict[str, Any]:
+    rate = 10 ** rng.uniform(-4, -1)
+    dim = int(rng.choice([128, 256, 512]))
+    state = "failed" if number == 7 else "pruned" if number % 3 == 2 else "complete"
+    accuracy = 0.7 - 0.1 * (np.log10(rate) + 2) ** 2 + 0.02 * rng.standard_normal()
+    return {
+        "study": study,
+        "arm": "stil-awf-simplex",
+        "dataset": dataset,
+        "split": "1",
+        "trial": number,
+        "parameters": {
+            "learning_rate": rate,
+            "fusion_lambda": float(10 ** rng.uniform(-2, 1)),
+            "options.attention_dim": dim,
+            "schedule": str(rng.choice(["step", "cosine"])),
+        },
+        "validation_top1": None if state == "failed" else float(np.clip(accuracy, 0, 1)),
+        "state": state,
+        "epochs": 3 if state == "pruned" else 12,
+        "seconds": 400.0,
+    }

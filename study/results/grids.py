@@ -58,7 +58,7 @@ class Grid:
         """Each column's width in characters, wide enough for its group's name too."""
         lines = [self.header, *self.rows]
         widths = [max(cell_len(printable(line[i])) for line in lines) for i in range(len(self))]
-        for first, last, name in self._spans():
+        for first, last, name in self.spans():
             free = sum(widths[first:last]) + len(GAP) * (last - first - 1)
             for extra in range(cell_len(printable(name)) - free):
                 widths[last - 1 - extra % (last - first)] += 1
@@ -77,7 +77,7 @@ class Grid:
         lines = []
         if self.groups:
             cells = []
-            for first, last, name in self._spans():
+            for first, last, name in self.spans():
                 width = sum(widths[first:last]) + len(GAP) * (last - first - 1)
                 name = name if last - first == 1 else name.center(width)
                 cells.append(_padded(name, width, right=self.right[last - 1]))
@@ -99,7 +99,7 @@ class Grid:
         if self.groups:
             spans = (
                 rf"\multicolumn{{{last - first}}}{{{'c' if name else 'l'}}}{{{latex_text(name)}}}"
-                for first, last, name in self._spans()
+                for first, last, name in self.spans()
             )
             lines.append(" & ".join(spans) + r" \\")
         body = [" & ".join(map(latex_text, line)) + r" \\" for line in (self.header, *self.rows)]
@@ -127,7 +127,7 @@ class Grid:
         groups = self.groups or [""] * len(self)
         return [", ".join(filter(None, pair)) for pair in zip(groups, self.header, strict=True)]
 
-    def _spans(self) -> list[tuple[int, int, str]]:
+    def spans(self) -> list[tuple[int, int, str]]:
         """First column, column after the last, and name of each group."""
         spans: list[tuple[int, int, str]] = []
         for i, name in enumerate(self.groups):

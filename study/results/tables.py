@@ -19,7 +19,7 @@ from study.results.grids import FORMATS, Grid, latex_text, markdown_text
 from study.results.published import TABLES, dataset_title, published
 from study.results.store import ResultStore
 
-__all__ = ["FORMATS", "Cell", "Table", "list_tables", "load", "render"]
+__all__ = ["FORMATS", "Cell", "Table", "list_tables", "load", "render", "whole_grid"]
 
 MISSING = "–"
 WIDTH = 100
@@ -335,6 +335,11 @@ def _grids(table: Table) -> Iterator[Grid]:
     yield _grid(table, shown)
 
 
+def whole_grid(table: Table) -> Grid:
+    """The whole table as one grid, however wide."""
+    return _grid(table, table.datasets)
+
+
 def _grid(table: Table, datasets: Sequence[str]) -> Grid:
     """A grid of some datasets: ours, where something was run, then what is published."""
     groups, header = [""], ["arm"]
@@ -391,7 +396,7 @@ def _text(table: Table) -> str:
 def _markdown(table: Table) -> str:
     notes = [f"- **{markdown_text(warning)}**" for warning in table.warnings]
     notes += [f"- {markdown_text(footer)}" for footer in table.footers]
-    blocks = [f"**{markdown_text(table.title)}**", _grid(table, table.datasets).markdown()]
+    blocks = [f"**{markdown_text(table.title)}**", whole_grid(table).markdown()]
     return "\n\n".join([*blocks, "\n".join(notes)]).rstrip()
 
 
@@ -402,7 +407,7 @@ def _latex(table: Table) -> str:
         [
             r"\begin{table}",
             rf"\caption{{{latex_text(table.title)}. Accuracies in \%.}}",
-            _grid(table, table.datasets).latex(),
+            whole_grid(table).latex(),
             r"",
             r"\footnotesize",
             *(rf"{note}\par" for note in notes),

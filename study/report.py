@@ -1,0 +1,73 @@
+"""``python -m study.report``: a study's results as one HTML page."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from study.results.page import page, studies
+from study.results.store import open_results
+
+__all__ = ["main"]
+
+DONE, FAILED, REFUSED = 0, 1, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns 0 done, 1 failed, 2 refused input."""
+    options = _parser().parse_args(arguments)
+    try:
+        output = _report(options)
+    except (ValueError, FileNotFoundError, IsADirectoryError) as error:
+        return _stopped(str(error), REFUSED)
+    except OSError as error:
+        return _stopped(str(error), FAILED)
+    except KeyboardInterrupt:
+        return _stopped("interrupted", FAILED)
+    print(f"wrote {output}")
+    return DONE
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m study.report",
+        description="A study's tables, comparisons, confusions, search and curves as one HTML "
+        "page that needs no network.",
+    )
+    parser.add_argument(
+        "--results", default="results", metavar="DIR", help="folder or URI (default: results)"
+    )
+    parser.add_argument("--study", help="the study (default: the last that started a training)")
+    parser.add_argument(
+        "--against", metavar="ARM", help="the arm that the others are compared with"
+    )
+    parser.add_argument(
+        "--output", type=Path, default=Path("report.html"), help="default: report.html"
+    )
+    return parser
+
+
+def _report(options: argparse.Namespace) -> Path:
+    output: Path = options.output
+    if output.is_dir():
+        raise IsADirectoryError(f"--output {output} is a folder; name a file, such as report.html")
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"--output {output}: there is no folder {output.parent}")
+    store = open_results(options.results)
+    study = options.study or next(iter(studies(store)), None)
+    if study is None:
+        raise ValueError(f"{store.root!r} holds no training; run python -m study.run first")
+    text = page(store, study, against=options.against)
+    temporary = output.with_name(f".{output.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(output)
+    return output
+
+
+def _stopped(message: str, code: int) -> int:
+    print(f"study.report: {message}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,239 @@
+"""A study's results as one HTML page that needs nothing from outside."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from study.results import plots, tables
+from study.results.comparison import compare
+from study.results.predictions import judgements
+from study.results.published import dataset_title, published
+from study.results.store import ResultStore
+
+__all__ = ["page", "studies"]
+
+CURVES_SHOWN = 12  # trainings of one net; more lines tell no more
+REFERENCES = ("two-stream",)  # what an arm is compared with, where the study has it
+
+Row = Mapping[str, Any]
+
+
+def studies(store: ResultStore) -> list[str]:
+    """The names of the studies with any training, the last that started one first."""
+    with store.connect() as connection:
+        found = connection.execute(
+            "SELECT study FROM trainings GROUP BY study ORDER BY max(started_at) DESC, study"
+        ).fetchall()
+    return [name for (name,) in found]
+
+
+def page(store: ResultStore, study: str, *, against: str | None = None) -> str:
+    """The page of a study.
+
+    Args:
+        store: The results.
+        study: The study's name.
+        against: The arm that the others are compared with; by default plain two-stream where the
+            study has it, else its first.
+
+    Raises:
+        ValueError: If there is no such study, or no such arm in it.
+    """
+    known = studies(store)
+    if study not in known:
+        raise ValueError(f"there is no study {study!r}; there are {', '.join(known) or 'none'}")
+    trainings = _lines(store, "trainings", study=study)
+    rows = _lines(store, "rows", study=study, part="test")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html").render(
+        study=study,
+        title_of=dataset_title,
+        summary=_summary(trainings),
+        warnings=_missing(trainings),
+        failed=[line for line in trainings if line["status"] == "failed"],
+        tables=_tables(store, study),
+        datasets=[_dataset(store, study, name, rows, against) for name in _order(rows, "dataset")],
+        searches=_searches(store, study),
+        curves=_curves(store, trainings, rows),
+    )
+
+
+def _lines(store: ResultStore, view: str, **equal: Any) -> list[dict[str, Any]]:
+    lines: list[dict[str, Any]] = store.read(view, **equal).to_pylist()
+    return lines
+
+
+def _summary(trainings: Sequence[Row]) -> dict[str, str]:
+    finished = [line for line in trainings if line["status"] == "finished"]
+    seconds = sum(line["seconds"] or 0 for line in trainings)
+    commits = {
+        (line["git_commit"] or "")[:10] + ("+" if line["dirty"] else "") for line in finished
+    }
+    return {
+        "system": ", ".join(_order(trainings, "space")),
+        "datasets": ", ".join(dataset_title(name) for name in _order(trainings, "dataset")),
+        "trainings": f"{len(finished)} finished, {len(trainings) - len(finished)} failed",
+        "splits × seeds": f"{len(_order(trainings, 'split'))} × {len(_order(trainings, 'seed'))}",
+        "time in training": f"{seconds / 3600:.1f} h" if seconds > 3600 else f"{seconds:.0f} s",
+        "device": ", ".join(_order(finished, "device")) or "–",
+        "started": f"{min(line['started_at'] for line in trainings):%Y-%m-%d %H:%M} UTC",
+        "code": ", ".join(sorted(commits)) or "–",
+    }
+
+
+def _missing(trainings: Sequence[Row]) -> list[str]:
+    worst: dict[str, int] = {}
+    for line in trainings:
+        missing = line["missing_videos"] or 0
+        worst[line["dataset"]] = max(missing, worst.get(line["dataset"], 0))
+    return [
+        f"{count} videos of {dataset_title(dataset)} are missing from the clip store. These are "
+        "numbers of the videos that were there, not of the dataset."
+        for dataset, count in worst.items()
+        if count
+    ]
+
+
+def _order(lines: Sequence[Row], column: str) -> list[str]:
+    """The different values of a column, sorted."""
+    return [str(value) for value in sorted({line[column] for line in lines} - {None})]
+
+
+def _tables(store: ResultStore, study: str) -> list[dict[str, Any]]:
+    """The papers' tables of which the study has any row, as cells."""
+    shown = []
+    systems = {row["table_name"]: row["system"] for row in published().to_pylist()}
+    spaces = {row["space"].replace("-", "_") for row in _lines(store, "rows", study=study)}
+    for name in tables.list_tables():
+        if systems[name] not in spaces:
+            continue
+        try:
+            table = tables.load(name, store, study)
+        except ValueError:
+            continue  # the study has no test row of the system
+        if table.facts:
+            grid = tables.whole_grid(table)
+            shown.append({"table": table, "grid": grid, "spans": grid.spans()})
+    return shown
+
+
+def _dataset(
+    store: ResultStore, study: str, dataset: str, rows: Sequence[Row], against: str | None
+) -> dict[str, Any]:
+    """What is shown of one dataset: arms compared, and the best one's confusions."""
+    rows = [row for row in rows if row["dataset"] == dataset]
+    labels = _labels(rows)
+    judged = judgements(store, study=study, dataset=dataset)
+    arms = {arm: judged[arm] for arm in labels if arm in judged}
+    if against is not None and against not in labels:
+        raise ValueError(f"study {study!r} has no arm {against!r}; it has {', '.join(labels)}")
+    reference = against or next((arm for arm in REFERENCES if arm in arms), next(iter(arms), None))
+    comparisons = compare(arms, reference) if reference in arms else []
+    best = max(labels, key=lambda arm: _mean([row["top1"] for row in rows if row["arm"] == arm]))
+    found = _lines(store, "predictions", study=study, dataset=dataset, part="test", arm=best)
+    return {
+        "name": dataset,
+        "reference": labels.get(reference or "", reference),
+        "comparisons": [(labels[one.arm], one) for one in comparisons],
+        "plot": Markup(plots.comparison_plot(comparisons, labels, reference=reference or ""))
+        if comparisons
+        else None,
+        "best": labels[best],
+        "confusion": _confusion(found, f"{dataset} {best}") if found else None,
+        "predicted": bool(arms),
+    }
+
+
+def _labels(rows: Sequence[Row]) -> dict[str, str]:
+    """Label by arm: the papers' arms in their order, then the others by name."""
+    spaces = {row["space"].replace("-", "_") for row in rows}
+    printed = {
+        row["arm"]: row["label"]
+        for row in reversed(published().to_pylist())
+        if row["system"] in spaces
+    }
+    ran = {row["arm"] for row in rows}
+    ordered = [arm for arm in reversed(printed) if arm in ran]
+    return {arm: printed.get(arm, arm) for arm in [*ordered, *sorted(ran - set(ordered))]}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _confusion(lines: Sequence[Row], title: str) -> Markup:
+    names = {line["label"]: line["video"].partition("/")[0] for line in lines}
+    counts, shown = plots.confusion(
+        [line["label"] for line in lines], [line["predicted"] for line in lines], names
+    )
+    return Markup(plots.confusion_plot(counts, shown, title=title))
+
+
+def _searches(store: ResultStore, study: str) -> list[dict[str, Any]]:
+    """Each search of the study with its plot and the best trial."""
+    grouped: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for line in _lines(store, "trials", study=study):
+        key = tuple(line[name] for name in ("arm", "dataset", "split"))
+        parameters = json.loads(line["parameters"])
+        grouped.setdefault(key, []).append({**line, "parameters": parameters})
+    searches = []
+    for (arm, dataset, split), trials in sorted(grouped.items()):
+        complete = [t for t in trials if t["state"] == "complete" and t["validation_top1"]]
+        searches.append(
+            {
+                "title": f"{arm} on {dataset_title(dataset)}, split {split}",
+                "plot": Markup(plots.search_plot(trials, title=f"{arm} {dataset} {split}")),
+                "states": {
+                    state: sum(trial["state"] == state for trial in trials)
+                    for state in ("complete", "pruned", "failed")
+                },
+                "best": max(complete, key=lambda t: t["validation_top1"], default=None),
+            }
+        )
+    return searches
+
+
+def _curves(
+    store: ResultStore, trainings: Sequence[Row], rows: Sequence[Row]
+) -> list[dict[str, Any]]:
+    """Each dataset's nets by epoch: only the trainings that the rows come from."""
+    reported = {row["training_id"] for row in rows}
+    chosen = [line for line in trainings if line["training_id"] in reported]
+    epochs: dict[str, list[dict[str, Any]]] = {}
+    ids = [line["training_id"] for line in chosen]
+    for line in _lines(store, "epochs", training_id=ids):
+        epochs.setdefault(line["training_id"], []).append(line)
+    shown = []
+    for dataset in _order(chosen, "dataset"):
+        here = [training for training in chosen if training["dataset"] == dataset]
+        curves: dict[str, list[list[dict[str, Any]]]] = {}
+        for training in here:
+            curve = epochs.get(training["training_id"], [])
+            of_net = curves.setdefault(_net(training, here), []) if curve else []
+            if len(of_net) < CURVES_SHOWN:
+                of_net.append(sorted(curve, key=lambda epoch: epoch["epoch"]))
+        if curves:
+            plot = plots.epochs_plot(curves, title=f"epochs {dataset}")
+            shown.append({"dataset": dataset, "plot": Markup(plot)})
+    return shown
+
+
+def _net(training: Row, others: Sequence[Row]) -> str:
+    """The model with the options that tell it from the other trainings' models."""
+    every = [json.loads(line["options"]) for line in others if line["model"] == training["model"]]
+    options = json.loads(training["options"])
+    telling = {
+        name: value for name, value in options.items() if any(o.get(name) != value for o in every)
+    }
+    said = ", ".join(f"{name} = {json.dumps(value)}" for name, value in sorted(telling.items()))
+    return f"{training['model']}: {said}" if said else str(training["model"])
