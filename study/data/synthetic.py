@@ -1,13 +1,13 @@
 """The embedded dataset: small rendered clips whose classes need both streams.
 
-A textured disc moves over a still, dim, textured background on a torus (what leaves the picture at
+Textured discs move over a still, dim, textured background on a torus (what leaves the picture at
 one side comes back at the other). Twelve classes in three groups:
 
-- **what**: the disc is yellow, cyan, green or magenta and moves along a random diagonal. The class
-  is its colour. The four colours have exactly the same grey value, so flow sees no difference.
+- **what**: a disc is yellow, cyan, green or magenta and moves along a random diagonal. The class is
+  its colour. The four colours have exactly the same grey value, so flow sees no difference.
 - **how**: a grey disc moves left, right, up or down. The class is the direction.
-- **which**: a large and a small disc, one red and one blue, are seen in turn and move in opposite
-  directions. The class is which *colour* moves which way: "red right, blue left" against "red left,
+- **which**: a large and a small disc, one red and one blue, move in opposite directions on lanes of
+  their own. The class is which *colour* moves which way: "red right, blue left" against "red left,
   blue right", and the same up and down. The frames tell which size has which colour, the flow tells
   which size moves which way, and only the two together tell the class.
 
@@ -17,13 +17,14 @@ opposite one. Videos are stored without loss (FFV1), so that no trace of compres
 design hides.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import av
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from study.data.annotations import Annotations, Split, Video
 
@@ -73,8 +74,8 @@ CEILINGS = {
 
 - spatial, from a clip's frames without their order. "what" shows its colour. A "how" clip and the
   same clip played backwards are equally likely and hold the same frames, so at best the axis is
-  known: 1/2 (and 1/4 where frames are judged one by one, since a single frame shows no motion). So
-  it is with "which".
+  known: 1/2 (and 1/4 where frames are judged one by one, since a single frame shows no motion). Of
+  "which" the lanes show the axis, and no more is to be known: 1/2.
 - temporal, from the grey frames. "what" clips of the four colours are the same in grey: 1/4. "how"
   is seen. A "which" clip with its colours exchanged is the same in grey: the axis alone, 1/2.
 - independent, both streams' scores added, each trained by itself. "which" stays at 1/2: given
@@ -82,10 +83,10 @@ CEILINGS = {
 - joint, streams that see each other's content. All is seen.
 """
 
-_CLIPS_PER_CLASS = 30
-_FOLDS = 3
+_CLIPS_PER_CLASS = 60
 _SEED = 20
-_SMALL, _LARGE = 18, 30
+_SMALL, _LARGE = 16, 38  # diameters; on lanes half a picture apart the discs never meet
+_LANE_JITTER = 4
 _SPEEDS = (2, 3)
 
 _COLOURS = {
@@ -110,30 +111,18 @@ def ceiling(knowledge: str) -> float:
 
 def annotate() -> Annotations:
     """The dataset's classes and its three splits, each testing on another third of every class."""
-    clips = {
-        class_name: [
-            Video(
-                name=f"{class_name}/{index:03d}",
-                path=f"{class_name}/{index:03d}.avi",
-                label=label,
-                group=f"{class_name}/{index:03d}",
-            )
-            for index in range(_CLIPS_PER_CLASS)
-        ]
+    clips = [
+        [_video(label, class_name, index) for index in range(_CLIPS_PER_CLASS)]
         for label, class_name in enumerate(CLASSES)
-    }
-    splits = {}
-    for fold in range(_FOLDS):
-        is_test = [index % _FOLDS == fold for index in range(_CLIPS_PER_CLASS)]
-        splits[str(fold + 1)] = Split(
+    ]
+    splits = {
+        str(fold + 1): Split(
             name=str(fold + 1),
-            train=tuple(
-                v for c in clips.values() for v, test in zip(c, is_test, strict=True) if not test
-            ),
-            test=tuple(
-                v for c in clips.values() for v, test in zip(c, is_test, strict=True) if test
-            ),
+            train=tuple(v for c in clips for i, v in enumerate(c) if i % 3 != fold),
+            test=tuple(v for c in clips for i, v in enumerate(c) if i % 3 == fold),
         )
+        for fold in range(3)
+    }
     mirror = {"left": "right", "right": "left"}
     mirrored = ["_".join(mirror.get(word, word) for word in c.split("_")) for c in CLASSES]
     return Annotations(
@@ -143,6 +132,11 @@ def annotate() -> Annotations:
         flip_classes=tuple(CLASSES.index(name) for name in mirrored),
         class_groups=dict(CLASS_GROUPS),
     )
+
+
+def _video(label: int, class_name: str, index: int) -> Video:
+    name = f"{class_name}/{index:03d}"
+    return Video(name=name, path=f"{name}.avi", label=label, group=name)
 
 
 def render_dataset(folder: Path, videos: Iterable[Video] | None = None) -> None:
@@ -162,7 +156,8 @@ def render_dataset(folder: Path, videos: Iterable[Video] | None = None) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         index = int(path.stem)
         unfinished = path.with_name(f".{path.name}.part")
-        _write_video(unfinished, render_clip(CLASSES[video.label], (_SEED, video.label, index)))
+        clip = render_clip(CLASSES[video.label], (_SEED, video.label, index))
+        _write_video(unfinished, clip)
         unfinished.rename(path)
 
 
@@ -174,65 +169,74 @@ class _Disc:
     velocity: tuple[int, int]  # pixels a frame
 
 
-def render_clip(class_name: str, seed: int | tuple[int, ...]) -> np.ndarray:
+def render_clip(class_name: str, seed: int | Sequence[int]) -> NDArray[np.uint8]:
     """One clip of a class.
 
     All that chance decides is drawn from `seed` in the same way for each class, so clips of one
-    seed differ only in what the class says.
+    seed differ only in what the class says: those of "what" in the colour, those of "how" in the
+    direction, those of a pair of "which" in the two colours being exchanged.
+
+    Args:
+        class_name: One of `CLASSES`.
+        seed: What `numpy.random.default_rng` takes.
 
     Returns:
-        RGB frames, uint8 (FRAMES, SIZE, SIZE, 3).
+        RGB frames, (FRAMES, SIZE, SIZE, 3).
     """
     rng = np.random.default_rng(seed)
     background = _texture(rng, mean=75, deviation=12)
-    discs = _draw_discs(class_name, rng)
     textures = [_texture(rng, mean=130, deviation=30) for _ in range(2)]
+    discs = _draw_discs(class_name, rng)
     frames = np.empty((FRAMES, SIZE, SIZE, 3), np.uint8)
-    for index in range(FRAMES):
-        shown = 0 if len(discs) == 1 or abs(index - FRAMES // 2) > FRAMES // 6 else 1
-        frames[index] = _draw_frame(background, textures[shown], discs[shown], index)
+    frames[:] = background[..., None]
+    for disc, texture in zip(discs, textures, strict=False):
+        _paint(frames, disc, texture)
     return frames
 
 
 def _draw_discs(class_name: str, rng: np.random.Generator) -> list[_Disc]:
-    """The discs of a clip, in the order in which they are seen: first, second, first."""
+    """The disc of a clip; for "which" two, first the small one."""
     speed = int(rng.choice(_SPEEDS))
-    diameters = [int(d) for d in rng.permutation((_SMALL, _LARGE))]
-    centres = [(int(x), int(y)) for x, y in rng.integers(0, SIZE, (2, 2))]
-    signs = [int(s) for s in rng.choice((-1, 1), 2)]
+    size = int(rng.choice((_SMALL, _LARGE)))
+    signs = [int(sign) for sign in rng.choice((-1, 1), 2)]
+    x, y, other_x, other_y = (int(place) for place in rng.integers(0, SIZE, 4))
+    lane = SIZE // 2 + int(rng.integers(-_LANE_JITTER, _LANE_JITTER + 1))
+
+    def disc(
+        diameter: int, colour: str, centre: tuple[int, int], direction: tuple[int, int]
+    ) -> _Disc:
+        velocity = (speed * direction[0], speed * direction[1])
+        return _Disc(diameter=diameter, colour=colour, centre=centre, velocity=velocity)
+
     group, *words = class_name.split("_")
-    if group == "which":
-        first_is_positive = signs[0] > 0
-        towards = {words[1]: words[0], words[3]: words[2]}  # direction -> colour
-        order = sorted(towards, key=lambda name: sum(_DIRECTIONS[name]), reverse=first_is_positive)
-        moves = [(towards[name], _DIRECTIONS[name]) for name in order]
-    elif group == "how":
-        moves = [("grey", _DIRECTIONS[words[0]])]
-    else:
-        moves = [(words[0], (signs[0], signs[1]))]
+    if group == "what":
+        return [disc(size, words[0], (x, y), (signs[0], signs[1]))]
+    if group == "how":
+        return [disc(size, "grey", (x, y), _DIRECTIONS[words[0]])]
+    colours = {words[1]: words[0], words[3]: words[2]}  # by direction
+    small, large = sorted(colours, key=lambda name: signs[0] * sum(_DIRECTIONS[name]))
+    elsewhere = (other_x, y + lane) if "right" in colours else (x + lane, other_y)
     return [
-        _Disc(
-            diameter=diameter,
-            colour=colour,
-            centre=centre,
-            velocity=(speed * direction[0], speed * direction[1]),
-        )
-        for (colour, direction), diameter, centre in zip(moves, diameters, centres, strict=False)
+        disc(_SMALL, colours[small], (x, y), _DIRECTIONS[small]),
+        disc(_LARGE, colours[large], elsewhere, _DIRECTIONS[large]),
     ]
 
 
-def _draw_frame(background: np.ndarray, texture: np.ndarray, disc: _Disc, index: int) -> np.ndarray:
-    """The frame with the disc at its place; the texture moves with the disc."""
-    x, y = (c + v * (index - FRAMES // 2) for c, v in zip(disc.centre, disc.velocity, strict=True))
-    axis = np.arange(SIZE) - SIZE // 2
-    mask = axis[:, None] ** 2 + axis[None, :] ** 2 <= (disc.diameter / 2) ** 2  # (H, W)
-    shift = (y - SIZE // 2, x - SIZE // 2)
-    mask = np.roll(mask, shift, (0, 1))[..., None]
-    coloured = np.roll(texture, shift, (0, 1))[..., None] + np.array(_COLOURS[disc.colour])
-    return np.where(mask, coloured, background[..., None]).astype(np.uint8)
+def _paint(frames: NDArray[np.uint8], disc: _Disc, texture: NDArray[np.int64]) -> None:
+    """Paints the disc into every frame; its texture moves with it."""
+    from_middle = np.arange(disc.diameter) - (disc.diameter - 1) / 2
+    inside = from_middle[:, None] ** 2 + from_middle**2 <= (disc.diameter / 2) ** 2
+    ys, xs = inside.nonzero()
+    coloured = (texture[ys, xs, None] + np.array(_COLOURS[disc.colour])).astype(np.uint8)
+    corner_x, corner_y = (middle - disc.diameter // 2 for middle in disc.centre)
+    for index, frame in enumerate(frames):
+        time = index - FRAMES // 2
+        at_x = (xs + corner_x + time * disc.velocity[0]) % SIZE
+        at_y = (ys + corner_y + time * disc.velocity[1]) % SIZE
+        frame[at_y, at_x] = coloured
 
 
-def _texture(rng: np.random.Generator, *, mean: float, deviation: float) -> np.ndarray:
+def _texture(rng: np.random.Generator, *, mean: float, deviation: float) -> NDArray[np.int64]:
     """Smooth noise that tiles, as integers (SIZE, SIZE) to which any colour can be added."""
     noise = rng.standard_normal((SIZE, SIZE))
     padded = np.pad(noise, 8, mode="wrap")
@@ -243,7 +247,7 @@ def _texture(rng: np.random.Generator, *, mean: float, deviation: float) -> np.n
     return np.clip(np.rint(mean + deviation * smooth), low, high).astype(np.int64)
 
 
-def _write_video(path: Path, frames: np.ndarray) -> None:
+def _write_video(path: Path, frames: NDArray[np.uint8]) -> None:
     with av.open(str(path), "w", format="avi") as container:
         stream = container.add_stream("ffv1", rate=25)
         stream.width, stream.height, stream.pix_fmt = SIZE, SIZE, "bgr0"
