@@ -106,6 +106,8 @@ def prepare(
     began = time.monotonic()
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
+    if not deadline > 0:
+        raise ValueError(f"deadline must be above 0 seconds, got {deadline}")
     if annotations.dataset != settings.dataset:
         raise ValueError(
             f"settings are for dataset {settings.dataset!r}, annotations of {annotations.dataset!r}"

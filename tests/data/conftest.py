@@ -7,19 +7,15 @@ import pytest
 from study.data.catalog import annotate
 from study.data.clip_store import StoreSettings
 from study.data.flow import FlowSettings
-from tests.data.video_files import moving_square, write_video
+from tests.data.video_files import write_dataset
 
 FLOW = FlowSettings(scales=1, warps=1, iterations=5)
 
 
 @pytest.fixture(scope="session")
 def videos(tmp_path_factory) -> Path:
-    """Two classes of five videos, 8 to 17 frames of 64×48 each; don't write here."""
-    folder = tmp_path_factory.mktemp("videos")
-    for number in range(10):
-        frames = moving_square(8 + number, seed=number)
-        write_video(folder / ("jump", "run")[number % 2] / f"p{number}.avi", frames, codec="ffv1")
-    return folder
+    """Two classes of five videos; don't write here."""
+    return write_dataset(tmp_path_factory.mktemp("videos"))
 
 
 @pytest.fixture(scope="session")

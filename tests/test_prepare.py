@@ -1,0 +1,174 @@
+"""The command as a user meets it: what it prints, and its exit codes."""
+
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from study.data.clip_store import ClipStore, StoreSettings
+from study.data.flow import FlowSettings
+from study.prepare import main
+from tests.data.video_files import write_dataset
+
+ROOT = Path(__file__).parents[1]
+QUICK = ["--short-side", "24", "--stacks", "2", "--flow-length", "3", "--workers", "1"] + [
+    word for option in ("scales=1", "warps=1", "iterations=5") for word in ("--flow-option", option)
+]
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    return write_dataset(tmp_path_factory.mktemp("videos"))
+
+
+@pytest.fixture(scope="module")
+def store(videos, tmp_path_factory):
+    path = tmp_path_factory.mktemp("command") / "store"
+    assert main(["folder", "--videos", str(videos), "--store", str(path), *QUICK]) == 0
+    return path
+
+
+def test_the_flags_are_the_stores_settings(store):
+    flow = FlowSettings(scales=1, warps=1, iterations=5)
+    assert ClipStore.open(store).settings == StoreSettings(
+        dataset="folder", short_side=24, stacks=2, flow_length=3, flow=flow
+    )
+
+
+def test_a_rerun_says_that_there_is_nothing_to_do(videos, store, capsys):
+    assert main(["folder", "--videos", str(videos), "--store", str(store), *QUICK]) == 0
+    out = capsys.readouterr().out
+    assert "there was nothing to do" in out
+    assert re.search(r"^10 videos in .*, fingerprint [0-9a-f]{32}; 0 prepared", out, re.M)
+    assert "MISSING" not in out
+
+
+def test_missing_and_skipped_videos_are_said_loudly(videos, tmp_path, capsys):
+    mine = tmp_path / "videos"
+    (mine / "jump").mkdir(parents=True)
+    (mine / "run").mkdir()
+    for name in ("jump/p0.avi", "jump/p2.avi", "run/p1.avi", "run/p5.avi"):
+        (mine / name).write_bytes((videos / name).read_bytes())
+    (mine / "run/p3.avi").write_bytes(b"[red]garbage")
+    given = ["folder", "--videos", str(mine), "--store", str(tmp_path / "store"), *QUICK]
+    assert main([*given]) == 0
+    out = capsys.readouterr().out
+    assert "SKIPPED 1 videos" in out
+    assert "run/p3: can't be read as a video" in out
+
+
+def test_missing_videos_of_official_splits_are_said_loudly(real_data, tmp_path, capsys):
+    mine = tmp_path / "Archery"
+    mine.mkdir()
+    clip = "v_Archery_g01_c01.avi"
+    (mine / clip).symlink_to(real_data / "videos/ucf101/Archery" / clip)
+    splits = str(real_data / "splits/ucf101")
+    given = ["ucf101", "--videos", str(tmp_path), "--splits", splits]
+    assert main([*given, "--store", str(tmp_path / "store"), *QUICK]) == 0
+    out = capsys.readouterr().out
+    assert "MISSING from split 1: 9537 of 9537 train videos, 3782 of 3783 test videos" in out
+
+
+def test_verification_passes_and_fails(store, tmp_path, capsys):
+    assert main(["--verify", "--store", str(store)]) == 0
+    assert "10 videos checked" in capsys.readouterr().out
+    copy = tmp_path / "store"
+    subprocess.run(["cp", "-r", str(store), str(copy)], check=True)
+    shard = copy / "shards/00000.arrow"
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 255
+    shard.write_bytes(data)
+    assert main(["--verify", "--store", str(copy)]) == 1
+    assert "wrong: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("", r"name a dataset: synthetic, ucf101"),
+        ("ucf", r'unknown dataset "ucf"; there are: synthetic, ucf101'),
+        ("ucf101 --videos {videos}", "needs splits"),
+        ("ucf101 --videos {videos} --splits /nowhere", "no splits folder /nowhere"),
+        ("folder --videos /nowhere", "no videos folder /nowhere"),
+        ("folder --videos {videos} --flow-length 5", "--flow-length .* needs --stacks"),
+        ("folder --videos {videos} --flow-option warp=2", "unknown flow option 'warp'; there are"),
+        ("folder --videos {videos} --flow-option warps=x", "warps takes a whole number, got 'x'"),
+        ("folder --videos {videos} --flow-backend cv", "flow backend must be one of .*, got 'cv'"),
+        ("folder --videos {videos} --short-side 2", "short_side must be a whole number from 8"),
+        ("folder --videos {videos} --workers 0", "workers must be at least 1, got 0"),
+        ("folder --videos {videos} --deadline 0", "deadline must be above 0"),
+        ("folder --videos {videos} --group [", "group"),
+        ("--verify", "no clip store in"),
+    ],
+)
+def test_refused_input_gets_one_line_and_leaves_nothing(videos, tmp_path, capsys, words, reason):
+    store = tmp_path / "store"
+    given = [word.format(videos=videos) for word in words.split()]
+    assert main([*given, "--store", str(store)]) == 2
+    err = capsys.readouterr().err
+    assert re.match(f"refused: .*{reason}", err)
+    assert err.count("\n") == 1
+    assert not store.exists()
+
+
+def test_other_settings_than_the_stores_are_refused(videos, store, capsys):
+    words = ["folder", "--videos", str(videos), "--store", str(store), *QUICK]
+    assert main([*words, "--short-side", "32"]) == 2
+    assert "short_side is 24 there, 32 here" in capsys.readouterr().err
+
+
+def test_when_no_video_can_be_used_the_command_fails(tmp_path, capsys):
+    (tmp_path / "videos/run").mkdir(parents=True)
+    for name in "abcdefgh":
+        (tmp_path / f"videos/run/{name}.avi").write_bytes(b"garbage")
+    given = ["--videos", str(tmp_path / "videos"), "--store", str(tmp_path / "store")]
+    assert main(["folder", *given, *QUICK]) == 1
+    assert "no video could be used" in capsys.readouterr().err
+
+
+def test_ctrl_c_says_how_to_go_on(videos, tmp_path):
+    words = ["folder", "--videos", str(videos), "--store", str(tmp_path / "a store")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "study.prepare", *words],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        text=True,
+    )
+    while not (tmp_path / "a store/settings.json").exists():
+        time.sleep(0.01)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "Stopped. What was finished is safe" in err
+    assert f"python -m study.prepare folder --videos {videos} --store '{tmp_path}/a store'" in err
+    assert "Traceback" not in err
+
+
+def test_a_terminal_shows_a_bar_with_rate_and_time_left(videos, tmp_path):
+    ours, theirs = pty.openpty()
+    words = ["folder", "--videos", str(videos), "--store", str(tmp_path / "store"), *QUICK]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "study.prepare", *words],
+        stdout=theirs,
+        cwd=ROOT,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+    )
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(ours, 65536)
+        except OSError:  # the other end is closed
+            break
+    assert process.wait() == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert "10/10" in text
+    assert re.search(r"\d+\.\d videos/s", text)
