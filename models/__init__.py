@@ -3,7 +3,20 @@
 Importing the package registers every network; a new one needs a line below.
 """
 
-from models import attention_consistency, conv_fusion, stilt, stin  # noqa: F401
+from models import (  # noqa: F401
+    attention_consistency,
+    attentional_pooling,
+    conv_fusion,
+    cstm,
+    gsm,
+    stilt,
+    stin,
+    stm,
+    trn,
+    tsm,
+    tsn,
+    two_stream,
+)
 from models.output import ModelOutput
 from models.registry import (
     VideoModel,

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from models.backbones import Backbone, create_backbone, list_backbones
 from models.checks import check_at_least, check_one_of, check_range, check_types
+from models.layers.fully_connected import load_fully_connected, native_grid, pool_to_grid
 from models.layers.gaussian_identity import gaussian_identity_
 from models.layers.head import mlp_head
 from models.output import ModelOutput
@@ -258,8 +259,7 @@ class ConvFusion(VideoModel):
     def _grid(self, stream: str) -> int:
         if self.options.head_grid is not None:
             return self.options.head_grid
-        name = self._backbone(stream).name
-        return 6 if name.startswith("vgg_m") else 7 if name.startswith("vgg") else 1
+        return native_grid(self._backbone(stream).name)
 
     def _build_fusion(self, layer: str, hidden: tuple[int, ...]) -> TowerFusion:
         vectors = layer in self.head_layers
@@ -332,8 +332,7 @@ class ConvFusion(VideoModel):
         backbone = self._backbone(stream)
         if backbone.stages[-1] not in self.stages[stream]:
             maps = backbone.forward_stage(backbone.stages[-1], maps)
-        maps = F.adaptive_avg_pool2d(maps, self._grid(stream))
-        return maps.flatten(1).unflatten(0, (-1, frames))
+        return pool_to_grid(maps, self._grid(stream)).unflatten(0, (-1, frames))
 
     def _classify(self, vectors: dict[str, Tensor]) -> ModelOutput:
         """Run the classifiers side by side on (B, n, F); windows are averaged before the last."""
@@ -371,16 +370,8 @@ class ConvFusion(VideoModel):
             fits = [t for t in towers if _fits(t, state_dict)] or towers[:1]
             for tower in fits:
                 tower.load_weights(state_dict)
-        for head in self.heads.values():
-            for name in ("0", "3"):
-                weight = state_dict.get(f"classifier.{name}.weight")
-                layer = dict(head.named_children()).get(name)
-                if weight is None or not isinstance(layer, nn.Linear):
-                    continue
-                if layer.weight.shape == weight.shape:
-                    layer.load_state_dict(
-                        {"weight": weight, "bias": state_dict[f"classifier.{name}.bias"]}
-                    )
+        for stream in self.heads:
+            load_fully_connected(self._head(stream), state_dict)
 
     def train(self, mode: bool = True) -> "ConvFusion":
         super().train(mode)

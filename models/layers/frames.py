@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 __all__ = ["fold_frames", "over_frames", "unfold_frames"]
@@ -21,4 +20,4 @@ def fold_frames(x: Tensor) -> Tensor:
 
 def unfold_frames(x: Tensor, frames: int) -> Tensor:
     """Take T frames of each clip out of the batch: (B·T, C, H, W) → (B, C, T, H, W)."""
-    return x.unflatten(0, (torch.sym_int(x.shape[0] // frames), frames)).transpose(1, 2)
+    return x.unflatten(0, (-1, frames)).transpose(1, 2)

@@ -1,0 +1,67 @@
+"""Attentional pooling.
+
+Girdhar and Ramanan, "Attentional pooling for action recognition", NeurIPS 2017. Second-order
+pooling with class weights of low rank, Tr(XᵀX W_kᵀ) with W_k = Σ_p a_kp b_pᵀ, is a product of two
+attention maps: X b says where to look for any class, X a_k for class k.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from models.backbones import Backbone
+from models.checks import check_at_least
+from models.layers.head import mlp_head
+from models.registry import register_model
+from models.segment_network import SegmentNetwork, SegmentOptions
+
+__all__ = ["AttentionalPooling", "AttentionalPoolingOptions"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AttentionalPoolingOptions(SegmentOptions):
+    """Options of ``attentional_pooling``, beside those of every segment network.
+
+    Attributes:
+        rank: Pairs of attention maps P; the paper's is 1.
+    """
+
+    backbone: str = "resnet101"
+    rank: int = 1
+
+    def __post_init__(self) -> None:
+        SegmentOptions.__post_init__(self)
+        check_at_least(self, "rank", 1)
+
+
+@register_model("attentional_pooling", AttentionalPoolingOptions)
+class AttentionalPooling(SegmentNetwork):
+    """A segment network with score_k = mean_i Σ_p (x_i·a_kp)(x_i·b_p) over a frame's cells i.
+
+    It is computed as a_k · mean_i (x_i·b) x_i: the classifier's weights are a, and its features
+    the P weighted means side by side.
+    """
+
+    options: AttentionalPoolingOptions
+
+    def __init__(self, options: AttentionalPoolingOptions, *, num_classes: int) -> None:
+        super().__init__(options, num_classes=num_classes)
+        self.saliency = nn.ModuleDict()
+        for stream in self.streams:
+            with self.own_seed(f"{stream}/saliency"):
+                self.saliency[stream] = nn.Conv2d(self._channels(stream), options.rank, 1)
+
+    def _channels(self, stream: str) -> int:
+        backbone = self.backbones[stream]
+        assert isinstance(backbone, Backbone)
+        return backbone.num_features
+
+    def _build_head(self, backbone: Backbone) -> nn.Module:
+        size = backbone.num_features * self.options.rank
+        return mlp_head(size, (), self.num_classes, dropout=self.options.dropout)
+
+    def _pool(self, stream: str, maps: Tensor) -> Tensor:
+        cells = maps.flatten(2)  # (B·T, D, n)
+        where = self.saliency[stream](maps).flatten(2)  # (B·T, P, n)
+        return torch.einsum("bpn,bdn->bpd", where, cells).flatten(1) / cells.shape[2]

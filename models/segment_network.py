@@ -1,0 +1,108 @@
+"""What segment networks share: a 2-D network on each frame, and the frames' consensus.
+
+Wang et al., "Temporal segment networks: towards good practices for deep action recognition",
+ECCV 2016. Networks that mix frames inside the backbone differ from it only in
+``_build_backbone``.
+"""
+
+from dataclasses import dataclass
+from typing import cast
+
+from torch import Tensor, nn
+
+from models.backbones import Backbone, create_backbone, list_backbones
+from models.checks import check_at_least, check_one_of, check_range, check_subset, check_types
+from models.layers.head import mlp_head
+from models.layers.temporal_conv import set_frames
+from models.output import ModelOutput
+from models.registry import STREAM_INPUTS, VideoModel
+
+__all__ = ["SegmentNetwork", "SegmentOptions"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SegmentOptions:
+    """Options that every segment network has.
+
+    Attributes:
+        backbone: Network of each stream.
+        streams: ``("spatial",)``, ``("temporal",)`` or both; they train independently.
+        flow_length: Flow fields L in a stack.
+        dropout: Dropout before the classifier.
+        partial_bn: Freeze every BatchNorm of a backbone but the first.
+    """
+
+    backbone: str = "resnet50"
+    streams: tuple[str, ...] = ("spatial",)
+    flow_length: int = 10
+    dropout: float = 0.5
+    partial_bn: bool = False
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_one_of(self, "backbone", list_backbones())
+        check_subset(self, "streams", tuple(STREAM_INPUTS))
+        check_at_least(self, "flow_length", 1)
+        check_range(self, "dropout", 0, 1)
+
+
+class SegmentNetwork(VideoModel):
+    """A backbone and a classifier for each stream; the frames' class scores are averaged.
+
+    Args:
+        options: The options that all segment networks have.
+        num_classes: Number of classes N.
+    """
+
+    options: SegmentOptions
+
+    def __init__(self, options: SegmentOptions, *, num_classes: int) -> None:
+        super().__init__(
+            num_classes=num_classes,
+            inputs=tuple(STREAM_INPUTS[stream] for stream in options.streams),
+            streams=options.streams,
+            independent_streams=True,
+            flow_length=options.flow_length,
+            partial_bn=options.partial_bn,
+        )
+        self.options = options
+        self.backbones = nn.ModuleDict()
+        self.heads = nn.ModuleDict()
+        for stream in options.streams:
+            with self.own_seed(stream):
+                backbone = create_backbone(
+                    options.backbone, in_channels=self.input_channels(STREAM_INPUTS[stream])
+                )
+                self._prepare_backbone(backbone)
+                self.backbones[stream] = backbone
+                self.heads[stream] = self._build_head(backbone)
+
+    def _prepare_backbone(self, backbone: Backbone) -> None:
+        """Insert what mixes frames; here nothing."""
+
+    def _build_head(self, backbone: Backbone) -> nn.Module:
+        """A frame's classifier."""
+        return mlp_head(backbone.num_features, (), self.num_classes, dropout=self.options.dropout)
+
+    def forward(self, rgb: Tensor | None = None, flow: Tensor | None = None) -> ModelOutput:
+        inputs = self.check_inputs(rgb, flow)
+        output = ModelOutput(logits={}, features={})
+        for stream in self.streams:
+            x = inputs[STREAM_INPUTS[stream]]
+            backbone = cast(Backbone, self.backbones[stream])
+            set_frames(backbone, x.shape[1])
+            frames = self._pool(stream, backbone(x.flatten(0, 1)))
+            features, logits = self._classify(stream, frames.unflatten(0, (-1, x.shape[1])))
+            output.features[stream], output.logits[stream] = features, logits
+        return output
+
+    def _pool(self, stream: str, maps: Tensor) -> Tensor:
+        """Maps (B·T, D, h, w) → what the classifier sees of a frame, (B·T, D)."""
+        return maps.mean(dim=(2, 3))
+
+    def _classify(self, stream: str, frames: Tensor) -> tuple[Tensor, Tensor]:
+        """Frames (B, T, D) → features (B, D) and logits (B, N), here the frames' averages."""
+        return frames.mean(dim=1), self._head(stream)(frames).mean(dim=1)
+
+    def _head(self, stream: str) -> nn.Sequential:
+        return cast(nn.Sequential, self.heads[stream])

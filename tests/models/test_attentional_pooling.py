@@ -1,0 +1,29 @@
+"""Attentional pooling against second-order pooling written out."""
+
+import pytest
+import torch
+
+from models import create_model
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_the_score_is_second_order_pooling_with_a_low_rank_weight(rank: int) -> None:
+    torch.manual_seed(0)
+    model = create_model("attentional_pooling", num_classes=4, backbone="small", rank=rank).eval()
+    with torch.no_grad():
+        model.saliency["spatial"].bias.zero_()
+    clip = model.example_inputs(frames=1, size=48)["rgb"]
+    cells = model.backbones["spatial"](clip[:, 0])[0].flatten(1).T  # (n, D)
+    second_order = cells.T @ cells / len(cells)
+    b = model.saliency["spatial"].weight[:, :, 0, 0]  # (P, D)
+    head = model.heads["spatial"][-1]
+    a = head.weight.reshape(4, rank, -1)  # (N, P, D)
+    for k in range(4):
+        weights = sum(torch.outer(a[k, p], b[p]) for p in range(rank))
+        expected = torch.trace(second_order @ weights.T) + head.bias[k]
+        torch.testing.assert_close(model(rgb=clip).logits["spatial"][0, k], expected)
+
+
+def test_a_rank_below_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="model 'attentional_pooling': `rank` must be at least 1"):
+        create_model("attentional_pooling", num_classes=4, rank=0)
