@@ -60,7 +60,7 @@ def test_missing_and_skipped_videos_are_said_loudly(videos, tmp_path, capsys):
     assert main([*given]) == 0
     out = capsys.readouterr().out
     assert "SKIPPED 1 videos" in out
-    assert "run/p3: can't be read as a video" in out
+    assert "run/p3: has no video stream" in out
 
 
 def test_missing_videos_of_official_splits_are_said_loudly(real_data, tmp_path, capsys):

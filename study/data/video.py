@@ -339,8 +339,10 @@ def _check_whole(decoded: int, damaged: int, promised: int | None) -> None:
 class _PyavDecoder:
     def __init__(self, path: str, pulse: _Pulse) -> None:
         import av
+        import av.logging
 
         self._av = av
+        av.logging.set_level(av.logging.ERROR)  # what is logged is captured, not printed
         self._path = path
         self._rotation = 0
         self._pulse = pulse
@@ -355,42 +357,52 @@ class _PyavDecoder:
             container.close()
             raise BadVideoError("has no video stream")
         stream = container.streams.video[0]
+        if stream.codec_context is None:
+            container.close()
+            raise BadVideoError("is of an unknown codec")
         _check_size(stream.codec_context.width, stream.codec_context.height)
         stream.codec_context.thread_count = 1
         return container, stream
 
     def _inspect(self) -> VideoInfo:
-        container, stream = self._open()
         decoded = damaged = discarded = 0
         end = 0.0
         shape: tuple[int, int] | None = None
-        with container:
-            for packet in container.demux(stream):
-                discarded += packet.is_discard
-                for frame in self._decode(packet):
-                    if shape is None:
-                        shape = (frame.width, frame.height)
-                        _check_size(*shape)
-                        self._rotation = frame.rotation % 360
-                    elif shape != (frame.width, frame.height):
-                        raise BadVideoError(
-                            f"picture size changes from {shape[0]}×{shape[1]} "
-                            f"to {frame.width}×{frame.height}"
-                        )
-                    decoded += 1
-                    damaged += frame.is_corrupt
-                    end = max(end, frame.time or 0.0)
-                self._pulse.beat()
-            promised = _promised_frames(container, stream, decoded, end)
+        with self._av.logging.Capture() as messages:
+            container, stream = self._open()
+            with container:
+                for packet in container.demux(stream):
+                    discarded += packet.is_discard
+                    for frame in self._decode(packet):
+                        shape = shape or self._first(frame)
+                        if shape != (frame.width, frame.height):
+                            raise BadVideoError(
+                                f"picture size changes from {shape[0]}×{shape[1]} "
+                                f"to {frame.width}×{frame.height}"
+                            )
+                        decoded += 1
+                        damaged += frame.is_corrupt
+                        end = max(end, frame.time or 0.0)
+                    self._pulse.beat()
+                promised = _promised_frames(container, stream, decoded, end)
+                matroska = "matroska" in container.format.name
         if promised is not None:
             promised -= discarded  # an edit list hides these
         _check_whole(decoded, damaged, promised)
+        if matroska:
+            _check_messages(messages)
         assert shape is not None
         if self._rotation % 180:
             shape = shape[::-1]
         return VideoInfo(
             frames=decoded, promised=promised, width=shape[0], height=shape[1], decoder="pyav"
         )
+
+    def _first(self, frame: Any) -> tuple[int, int]:
+        """Learns size and rotation from the first frame."""
+        _check_size(frame.width, frame.height)
+        self._rotation = frame.rotation % 360
+        return frame.width, frame.height
 
     def _decode(self, packet: Any) -> list[Any]:
         try:
@@ -431,6 +443,13 @@ def _promised_frames(container: Any, stream: Any, decoded: int, end: float) -> i
         return None
     missing = round((duration - end) * float(stream.average_rate)) - 1
     return decoded + max(0, missing)
+
+
+def _check_messages(messages: list[tuple[int, str, str]]) -> None:
+    """Raises if the reader of a Matroska file, which counts no frames, met damage and went on."""
+    for _, component, message in messages:
+        if "matroska" in component:
+            raise BadVideoError(f"the container is damaged ({message.strip()})")
 
 
 def _track_seconds(container: Any, stream: Any) -> float | None:
