@@ -52,7 +52,8 @@ class ClipSettings:
         segments: Segments T of a clip.
         flow_length: Flow fields L in a stack.
         crop_size: Side of a model's input in pixels.
-        scales: Sides of the training crops as fractions of the short side.
+        scales: Sides of the training crops as fractions of the short side; a test crop's side is
+            within their range.
         flip: Whether half of the training clips are mirrored.
         clips: Clips of a test video.
         crops: Crops of a test clip: ``centre``, ``three`` or ``ten``.
@@ -61,8 +62,8 @@ class ClipSettings:
     segments: int
     flow_length: int
     crop_size: int
-    scales: tuple[float, ...] = (1.0,)
-    flip: bool = False
+    scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
+    flip: bool = True
     clips: int = 1
     crops: str = "centre"
 
@@ -158,8 +159,7 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
     @property
     def mirrored_views(self) -> tuple[bool, ...]:
         """Whether each of the V views of a test video is a mirror image."""
-        crops = test_crops(1, 1, size=1, crops=self.clip.crops)
-        return tuple(crop.mirrored for crop in crops) * self.clip.clips
+        return tuple(crop.mirrored for crop in self._test_crops(1, 1)) * self.clip.clips
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         return {name: values[0] for name, values in self.__getitems__([index]).items()}
@@ -179,7 +179,7 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
         record = self.store.record(video.name)
         if not self.augment:
             positions = view_positions(record.positions, clip.segments, clips=clip.clips)
-            crops = test_crops(record.height, record.width, size=clip.crop_size, crops=clip.crops)
+            crops = self._test_crops(record.height, record.width)
             return _Clips(record, positions, crops, video.label)
         rng = np.random.default_rng((CLIP_STREAM, self.seed, int(self._epoch), index))
         positions = segment_positions(record.positions, clip.segments, rng=rng)[None]
@@ -193,6 +193,10 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
         )
         label = self.flip_classes[video.label] if crop.mirrored else video.label
         return _Clips(record, positions, [crop], label)
+
+    def _test_crops(self, height: int, width: int) -> list[Crop]:
+        clip = self.clip
+        return test_crops(height, width, size=clip.crop_size, scales=clip.scales, crops=clip.crops)
 
     def _images(self, kind: str, clips: Sequence["_Clips"]) -> Tensor:
         """(B, T, C, S, S), or (B, V, T, C, S, S) with several views; each image decoded once."""

@@ -76,15 +76,19 @@ def training_crop(
     return Crop(top=top, left=left, height=crop_height, width=crop_width, mirrored=mirrored)
 
 
-def test_crops(height: int, width: int, *, size: int, crops: str) -> list[Crop]:
+def test_crops(
+    height: int, width: int, *, size: int, scales: Sequence[float], crops: str
+) -> list[Crop]:
     """The crops of a test clip.
 
     Args:
         height, width: The frame's size in pixels.
         size: Side of the model's input.
-        crops: ``centre`` or ``ten`` (the corners and the centre, then the same mirrored) of
-            `TEST_SCALE` of the short side; ``three`` squares of the whole short side, spread over
-            the longer one.
+        scales: Those of the training crops. A test crop has `TEST_SCALE` of the short side, or
+            what is nearest to it between the smallest and the largest of these (ours, so that a
+            model that was trained at one scale is tested at it).
+        crops: ``centre`` or ``ten`` (the corners and the centre, then the same mirrored);
+            ``three`` is squares of the whole short side, spread over the longer one.
     """
     short = min(height, width)
     if crops == "three":
@@ -94,7 +98,7 @@ def test_crops(height: int, width: int, *, size: int, crops: str) -> list[Crop]:
             Crop(top=top, left=left, height=short, width=short)
             for top, left in zip(spread, across, strict=True)
         ]
-    side = _side(short, TEST_SCALE, size)
+    side = _side(short, min(max(TEST_SCALE, min(scales)), max(scales)), size)
     places = _corners_and_centre(height, width, side, side)
     if crops == "centre":
         places = places[-1:]

@@ -39,7 +39,8 @@ class Hyperparameters:
         segments: Equal parts a video is cut into; each gives a frame and a flow stack.
         flow_length: Flow fields in a stack.
         crop_size: Side of the square that a model sees, in pixels.
-        scales: Sides of the training crops as fractions of the frame's short side.
+        scales: Sides of the training crops as fractions of the frame's short side. Test crops
+            have 224/256 of it, or the nearest in these scales' range.
         flip: Whether half of the training clips are mirrored.
         precision: ``float32``, or ``bfloat16`` for autocast.
         test_segments: Segments of a test clip.

@@ -2,8 +2,8 @@
 
 Read from the top: `train` is the whole of it, and what it calls follows in the order of use.
 The result depends on the initial weights, the data, the hyperparameters and the seed. Stopping and
-resuming doesn't change it, nor do loader workers; the number of processes changes the order in
-which floating-point numbers are summed, and which dropout mask meets which video.
+resuming doesn't change a bit of it, nor do loader workers; the number of processes changes the
+order in which floating-point numbers are summed, and which dropout mask meets which video.
 """
 
 import contextlib
@@ -175,6 +175,7 @@ class _Run:
     ) -> "_Run":
         device = torch.device(device)
         cuda = device.type == "cuda"
+        torch.backends.cudnn.deterministic = True  # or a seed would not fix a GPU's result
         model.to(device).to(memory_format=torch.channels_last).train()
         spread = None
         if _world() > 1:

@@ -28,6 +28,11 @@ def _cut(image: NDArray[np.uint8], crop: Crop, size: int) -> NDArray[np.uint8]:
     return out
 
 
+def _test_crops(height: int, width: int, size: int, crops: str, **options: object) -> list[Crop]:
+    settings: dict = {"scales": (1.0, 0.875, 0.75, 0.66), **options}
+    return crops_of_test(height, width, size=size, crops=crops, **settings)
+
+
 def _training_crops(height: int, width: int, count: int = 2000, **options: object) -> list[Crop]:
     rng = np.random.default_rng(0)
     settings: dict = {"size": 224, "scales": (1.0, 0.875, 0.75, 0.66), "flip": True, **options}
@@ -65,7 +70,7 @@ def test_a_crop_side_within_two_pixels_of_the_models_input_becomes_it() -> None:
 @pytest.mark.parametrize("crops", ["centre", "three", "ten"])
 def test_every_crop_lies_within_its_frame(height: int, width: int, crops: str) -> None:
     every = _training_crops(height, width, count=200)
-    every += crops_of_test(height, width, size=224, crops=crops)
+    every += _test_crops(height, width, 224, crops)
     for crop in every:
         assert crop.height >= 1
         assert crop.width >= 1
@@ -74,14 +79,21 @@ def test_every_crop_lies_within_its_frame(height: int, width: int, crops: str) -
 
 
 def test_the_centre_crop_of_256_pixels_is_the_middle_224() -> None:
-    assert crops_of_test(256, 340, size=224, crops="centre") == [
-        Crop(top=16, left=58, height=224, width=224)
-    ]
+    assert _test_crops(256, 340, 224, "centre") == [Crop(top=16, left=58, height=224, width=224)]
+
+
+@pytest.mark.parametrize(
+    ("scales", "side"),
+    [((1.0,), 64), ((1.0, 0.875), 56), ((1.0, 0.5), 56), ((0.75, 0.5), 48), ((1.0, 0.95), 61)],
+)
+def test_a_test_crop_is_of_a_scale_that_training_saw(scales: tuple[float, ...], side: int) -> None:
+    for crops in ("centre", "ten"):
+        assert {c.height for c in _test_crops(64, 80, 40, crops, scales=scales)} == {side}
 
 
 def test_ten_crops_are_those_of_torchvision() -> None:
     image = _image(64, 80)
-    ours = [_cut(image, c, 56) for c in crops_of_test(64, 80, size=56, crops="ten")]
+    ours = [_cut(image, c, 56) for c in _test_crops(64, 80, 56, "ten")]
     theirs = tv.ten_crop(torch.from_numpy(image)[None], [56, 56])
     for one, other in zip(ours[:5], theirs[:5], strict=True):
         assert (one == other[0].numpy()).all()
@@ -90,9 +102,9 @@ def test_ten_crops_are_those_of_torchvision() -> None:
 
 
 def test_three_crops_cover_the_frame_along_its_longer_side() -> None:
-    assert [c.left for c in crops_of_test(60, 100, size=56, crops="three")] == [0, 20, 40]
-    assert [c.top for c in crops_of_test(100, 60, size=56, crops="three")] == [0, 20, 40]
-    assert {c.height for c in crops_of_test(100, 60, size=56, crops="three")} == {60}
+    assert [c.left for c in _test_crops(60, 100, 56, "three")] == [0, 20, 40]
+    assert [c.top for c in _test_crops(100, 60, 56, "three")] == [0, 20, 40]
+    assert {c.height for c in _test_crops(100, 60, 56, "three")} == {60}
 
 
 @pytest.mark.parametrize("channels", [(), (3,)])

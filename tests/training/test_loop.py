@@ -1,6 +1,8 @@
 import copy
 import math
 import os
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -427,6 +429,12 @@ def test_a_compiled_model_trains_to_the_same() -> None:
     _train(plain)
     _train(compiled, compile=True)
     _assert_close(compiled, plain)
+
+
+def test_the_loop_runs_without_the_packages_that_a_gpu_image_lacks() -> None:
+    absent = ("ray", "decord", "optuna", "duckdb", "pyarrow")
+    code = f"import sys; sys.modules |= dict.fromkeys({absent}); import study.training.loop"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 
 DISTRIBUTED = {"accumulation_steps": 2, "clip_norm": 1.0}
