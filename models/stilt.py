@@ -37,7 +37,7 @@ class StiltOptions:
         attend_over: What co-attention weights: each frame's pooled features, as the paper draws
             it, or the cells of every frame's feature map (ours).
         place_code: Append sines and cosines of its place to every cell, so that the streams can
-            tell each other where they look (ours; only for cells).
+            tell each other where they look (ours; only for cells, and only with interaction).
         sharpness: Scale of the attention's scores at the start (ours). Trained from scratch over
             many cells, attention that starts uniform takes long to find anything; 7 doesn't.
         attention_dim: Hidden size of the attention.
@@ -77,10 +77,9 @@ class StiltOptions:
                 "`interaction` needs both streams, 'spatial' and 'temporal', but `streams` is "
                 f"{self.streams!r}; give interaction=False."
             )
-        if self.place_code and not (self.interaction and self.attend_over == "cells"):
+        if self.place_code and self.attend_over != "cells":
             raise ValueError(
-                "`place_code` needs interaction=True and attend_over='cells', but got "
-                f"interaction={self.interaction!r} and attend_over={self.attend_over!r}."
+                f"`place_code` needs attend_over='cells', but got attend_over={self.attend_over!r}."
             )
 
 
@@ -109,7 +108,8 @@ class Stilt(VideoModel):
                 backbone = create_backbone(
                     options.backbone, in_channels=self.input_channels(STREAM_INPUTS[stream])
                 )
-                size = backbone.num_features + options.place_code * 4 * PLACE_FREQUENCIES
+                placed = options.interaction and options.place_code
+                size = backbone.num_features + placed * 4 * PLACE_FREQUENCIES
                 self.backbones[stream] = backbone
                 self.heads[stream] = mlp_head(
                     size, options.head_dims, num_classes, dropout=options.dropout
