@@ -342,14 +342,17 @@ class _PyavDecoder:
         import av.logging
 
         self._av = av
-        av.logging.set_level(av.logging.ERROR)  # what is logged is captured, not printed
         self._path = path
         self._rotation = 0
         self._pulse = pulse
+        av.logging.set_level(av.logging.ERROR)
         try:
-            self.info = self._inspect()
+            with av.logging.Capture() as messages:
+                self.info = self._inspect(messages)
         except av.FFmpegError as error:
             raise BadVideoError(f"can't be read as a video ({error.strerror})") from None
+        finally:
+            av.logging.set_level(None)
 
     def _open(self) -> tuple[Any, Any]:
         container = self._av.open(self._path, metadata_errors="ignore")
@@ -364,28 +367,27 @@ class _PyavDecoder:
         stream.codec_context.thread_count = 1
         return container, stream
 
-    def _inspect(self) -> VideoInfo:
+    def _inspect(self, messages: list[tuple[int, str, str]]) -> VideoInfo:
         decoded = damaged = discarded = 0
         end = 0.0
         shape: tuple[int, int] | None = None
-        with self._av.logging.Capture() as messages:
-            container, stream = self._open()
-            with container:
-                for packet in container.demux(stream):
-                    discarded += packet.is_discard
-                    for frame in self._decode(packet):
-                        shape = shape or self._first(frame)
-                        if shape != (frame.width, frame.height):
-                            raise BadVideoError(
-                                f"picture size changes from {shape[0]}×{shape[1]} "
-                                f"to {frame.width}×{frame.height}"
-                            )
-                        decoded += 1
-                        damaged += frame.is_corrupt
-                        end = max(end, frame.time or 0.0)
-                    self._pulse.beat()
-                promised = _promised_frames(container, stream, decoded, end)
-                matroska = "matroska" in container.format.name
+        container, stream = self._open()
+        with container:
+            for packet in container.demux(stream):
+                discarded += packet.is_discard
+                for frame in self._decode(packet):
+                    shape = shape or self._first(frame)
+                    if shape != (frame.width, frame.height):
+                        raise BadVideoError(
+                            f"picture size changes from {shape[0]}×{shape[1]} "
+                            f"to {frame.width}×{frame.height}"
+                        )
+                    decoded += 1
+                    damaged += frame.is_corrupt
+                    end = max(end, frame.time or 0.0)
+                self._pulse.beat()
+            promised = _promised_frames(container, stream, decoded, end)
+            matroska = "matroska" in container.format.name
         if promised is not None:
             promised -= discarded  # an edit list hides these
         _check_whole(decoded, damaged, promised)
