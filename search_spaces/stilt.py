@@ -49,7 +49,7 @@ def stilt() -> Space:
             Real(name="fusion_lambda", low=1e-2, high=10.0, log=True),
             Choice(
                 name="options.attention_dim",
-                choices=(128, 256, 512),
+                choices=(64, 128, 256, 512),
                 applies_to=(("interaction", True),),
             ),
             Real(name="loss_weights.spatial", low=0.5, high=2.0, log=True),
@@ -70,8 +70,20 @@ def stilt() -> Space:
                 "flow_length": 10,
             },
         ),
+        # Its attention learns from scratch on few clips, where the paper's starts from ImageNet.
         embedded=EMBEDDED.updated(
-            Settings(options={"partial_bn": False, "head_dims": (128,), "dropout": 0.0})
+            Settings(
+                options={
+                    "partial_bn": False,
+                    "head_dims": (128,),
+                    "dropout": 0.0,
+                    "attend_over": "cells",
+                    "place_code": True,
+                    "sharpness": 3.0,
+                    "attention_dim": 64,
+                    "attention_dropout": 0.0,
+                }
+            )
         ),
     )
 
