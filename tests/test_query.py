@@ -5,8 +5,10 @@ import io
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -162,6 +164,28 @@ def test_a_folder_that_may_only_be_read_is_read(
 
     monkeypatch.setattr(ResultStore, "compact", refused)
     assert run(capsys, "SELECT 1", "--results", results)[0] == 0
+
+
+def test_ctrl_c_ends_a_long_query(results: Path) -> None:
+    endless = (
+        "SELECT count(*) FROM range(1000000) a, range(10000000) b WHERE hash(a.range + b.range) = 3"
+    )
+    command = [sys.executable, "-m", "study.query", endless, "--results", str(results)]
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(query.__file__).parents[1])},
+    ) as process:
+        time.sleep(4)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        try:
+            out, err = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert (process.returncode, out, err) == (1, "", "study.query: interrupted\n")
 
 
 def test_a_pipe_that_closes_early_is_no_error(results: Path) -> None:

@@ -3,6 +3,7 @@
 import secrets
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +47,24 @@ class Connection:
         self._check(sql)
         for _ in range(ATTEMPTS - 1):
             try:
-                return self._database.execute(sql, list(parameters))
+                return self._run(sql, list(parameters))
             except duckdb.Error:
                 files = self._files
                 self.close()
                 self._database = self._open()
                 if files <= self._files:
                     raise
-        return self._database.execute(sql, list(parameters))
+        return self._run(sql, list(parameters))
+
+    def _run(self, sql: str, parameters: list[Any]) -> duckdb.DuckDBPyConnection:
+        """Runs SQL in a thread, so that Ctrl-C is heard and ends the query."""
+        with ThreadPoolExecutor(1) as thread:
+            running = thread.submit(self._database.execute, sql, parameters)
+            try:
+                return running.result()
+            except KeyboardInterrupt:
+                self._database.interrupt()
+                raise
 
     def close(self) -> None:
         self._database.close()

@@ -39,7 +39,7 @@ __all__ = ["ResultStore", "Source", "open_results"]
 
 COMPACT_ABOVE = 1000  # small files of a view that readers bear without being slowed much
 LARGE_BYTES = 128 * 2**20  # a merged file grows to about this
-ATTEMPTS = 10  # of a reader whose files are compacted away under it
+PATIENCE_SECONDS = 60.0  # of a reader whose files are compacted away under it again and again
 STALE_SECONDS = 24 * 3600.0  # age at which a temporary file's writer is surely dead
 KEY_COLUMN, INDEX = "_key", b"study.results.index"
 SUFFIX, TEMPORARY = ".parquet", ".tmp"
@@ -233,12 +233,9 @@ class ResultStore:
         A folder's listing isn't atomic: it may miss both a file that is deleted and the merged
         one that replaces it. Then a second listing shows the merged file, or lacks a file.
         """
-        paths = self._paths(view)
-        for _ in range(ATTEMPTS):
+        before, paths = self._paths(view), self._paths(view)
+        while before.keys() - paths.keys() or any(map(_is_merged, paths.keys() - before.keys())):
             before, paths = paths, self._paths(view)
-            news = paths.keys() - before.keys()
-            if before.keys() <= paths.keys() and not any(map(_is_merged, news)):
-                break
         return _Listing(
             small={path: _parsed(path) for path in paths if not _is_merged(path)},
             merged={path: self._index(path) for path in paths if _is_merged(path)},
@@ -350,8 +347,9 @@ class ResultStore:
         """Removes what killed writers left behind."""
         if isinstance(self._files, pyarrow.fs.LocalFileSystem):
             for path in Path(self._root, view).glob(f"*{TEMPORARY}"):
-                if time.time() - path.stat().st_mtime > STALE_SECONDS:
-                    path.unlink(missing_ok=True)
+                with contextlib.suppress(FileNotFoundError):  # its writer has just finished
+                    if time.time() - path.stat().st_mtime > STALE_SECONDS:
+                        path.unlink()
 
 
 def open_results(root: str | Path) -> ResultStore:
@@ -512,9 +510,10 @@ def _condition(equal: Mapping[str, Any]) -> pc.Expression | None:
 
 def _retried(attempt: Callable[[], T]) -> T:
     """What an attempt returns, made again when its files were compacted away under it."""
-    for _ in range(ATTEMPTS - 1):
+    end = time.monotonic() + PATIENCE_SECONDS
+    while True:
         try:
             return attempt()
         except FileNotFoundError:
-            continue
-    return attempt()
+            if time.monotonic() > end:
+                raise

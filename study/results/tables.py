@@ -58,7 +58,7 @@ class Table:
     Attributes:
         name: The table's name.
         arms: Label by arm, in order.
-        datasets: Those with published numbers, then the others that we ran.
+        datasets: Those that we ran, then the others with published numbers.
         metrics: What is measured, by the names of the view ``rows``.
         cells: By (arm, dataset, metric).
         published_split: By dataset, the split of most of its published numbers.
@@ -116,7 +116,7 @@ def load(name: str, store: ResultStore, study: str | None = None) -> Table:
         rows = _our_rows(connection, printed[0]["system"], arms, study)
     theirs = [d for d in dict.fromkeys(row["dataset"] for row in accuracies) if d]
     ours = list(dict.fromkeys(row["dataset"] for row in rows))
-    datasets = [*theirs, *(dataset for dataset in ours if dataset not in theirs)]
+    datasets = sorted(dict.fromkeys([*ours, *theirs]), key=lambda dataset: dataset not in ours)
     metrics = [m for m in METRICS if any(row["metric"] == m for row in accuracies)]
     cells = {
         (arm, dataset, metric): _cell(rows, accuracies, arm, dataset, metric)

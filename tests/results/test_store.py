@@ -145,6 +145,8 @@ def test_a_killed_writers_temporary_file_is_not_read_and_is_swept_when_old(tmp_p
     for path in (old, young):
         path.write_bytes(b"PAR1 half a fi")
     os.utime(old, (0, 0))
+    just_renamed = tmp_path / "trainings" / "x~3.parquet.tmp"  # gone when it is looked at
+    just_renamed.symlink_to("nowhere")
     assert seeds(store) == [1]
     store.compact(above=0)
     assert young.exists()
