@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ChildDiedError", "ChildProcess", "ChildStuckError"]
+__all__ = ["ChildDiedError", "ChildProcess", "ChildStuckError", "send_bytes"]
 
 _ONE_THREAD = {
     f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "NUMBA")
@@ -92,20 +92,31 @@ class ChildProcess:
             raise ChildDiedError(self._process.wait()) from None
 
     def receive_into(self, buffer: memoryview, timeout: float) -> None:
-        """Fills `buffer` with the next message's bytes; raises as `receive` does."""
-        try:
-            if not self.connection.poll(timeout):
-                self.kill()
-                raise ChildStuckError(f"no sign of life for {timeout:g} s")
-            self.connection.recv_bytes_into(buffer)
-        except (EOFError, ConnectionResetError, BrokenPipeError):
-            raise ChildDiedError(self._process.wait()) from None
+        """Fills `buffer` with what the child sends by `send_bytes`; raises as `receive` does. A
+        child that gets stuck half way is noticed too."""
+        while len(buffer):
+            try:
+                if not self.connection.poll(timeout):
+                    self.kill()
+                    raise ChildStuckError(f"no sign of life for {timeout:g} s")
+                count = os.readv(self.connection.fileno(), [buffer])
+            except (ConnectionResetError, BrokenPipeError):
+                count = 0
+            if count == 0:
+                raise ChildDiedError(self._process.wait())
+            buffer = buffer[count:]
 
     def kill(self) -> None:
         """Ends the child, stuck or not, and closes the connection."""
         self._process.kill()
         self._process.wait()
         self.connection.close()
+
+
+def send_bytes(connection: Connection, buffer: memoryview) -> None:
+    """Sends bytes from the child, for `ChildProcess.receive_into` of a buffer of the same size."""
+    while len(buffer):
+        buffer = buffer[os.write(connection.fileno(), buffer) :]
 
 
 def _boot(function: str, descriptor: str, parent: str) -> None:

@@ -27,7 +27,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from study.data.process import ChildDiedError, ChildProcess, ChildStuckError
+from study.data.process import ChildDiedError, ChildProcess, ChildStuckError, send_bytes
 
 __all__ = ["BadVideoError", "VideoInfo", "VideoReader", "decode", "resize", "resized_size"]
 
@@ -310,7 +310,7 @@ def _deliver(
         if index == following:
             frame = np.ascontiguousarray(resize(take(), short_side))
             connection.send(("frame", None))
-            connection.send_bytes(frame.data.cast("B"))
+            send_bytes(connection, frame.data.cast("B"))
             following = next(wanted, None)
         pulse.beat()
     if following is not None:
