@@ -262,6 +262,8 @@ def make_loader(
         device: Where the batches will go; for a GPU they are put in pinned memory.
         workers: Processes that load and stay for all iterations; 0 loads in this one.
     """
+    if workers > 0:
+        _one_thread()  # a process that is forked while OpenCV has threads hangs in OpenCV
     return DataLoader(
         data,
         batch_sampler=batches,
@@ -277,5 +279,5 @@ def _as_it_is(batch: Any) -> Any:
     return batch
 
 
-def _one_thread(worker: int) -> None:
+def _one_thread(worker: int = 0) -> None:
     cv2.setNumThreads(1)

@@ -90,6 +90,15 @@ def test_loader_processes_make_the_same_items_and_see_a_new_epoch() -> None:
                 assert torch.equal(batch["flow"][row], expected["flow"])
 
 
+@pytest.mark.timeout(60)
+def test_loader_processes_start_where_opencv_has_threads() -> None:
+    cv2.setNumThreads(4)
+    cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (9, 9), 3)
+    data = _data(make_store(videos=2))
+    loader = make_loader(data, [[0], [1]], device=torch.device("cpu"), workers=1)
+    assert [batch["index"].item() for batch in loader] == [0, 1]
+
+
 def test_a_mirrored_clip_has_the_label_of_the_mirrored_class() -> None:
     plain = _place_store()
     left = make_video(1, label=1)
