@@ -186,7 +186,7 @@ class ResultStore:
         """
         if view not in STORED_VIEWS:
             return [Source(dataset=pyarrow.dataset.dataset(published()))]
-        listing = self._listing(view)
+        listing = _retried(lambda: self._listing(view))
         newest = listing.newest()
         small = [
             path
