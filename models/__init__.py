@@ -4,11 +4,17 @@ Importing the package registers every network; a new one needs a line below.
 """
 
 from models import (  # noqa: F401
+    artnet,
     attention_consistency,
     attentional_pooling,
+    c3d,
     conv_fusion,
     cstm,
     gsm,
+    i3d,
+    r2plus1d,
+    s3d,
+    spatiotemporal_multiplier,
     stilt,
     stin,
     stm,

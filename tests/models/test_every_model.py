@@ -47,13 +47,20 @@ SMALL = {"backbone": "small", "flow_length": 2}
 BOTH = {**SMALL, "streams": ("spatial", "temporal")}
 
 CONFIGURATIONS = {
+    "artnet": Configuration(options={"width": 0.125, "depths": (1, 1, 1, 1)}, frames=4),
     "attention_consistency": Configuration(
         options={**SMALL, "speed_ratio": 2, "channel_ratio": 4}, frames=3
     ),
     "attentional_pooling": Configuration(options=BOTH),
+    "c3d": Configuration(options={"width": 0.125, "head_dims": (32, 32), "head_grid": 2}, frames=4),
     "conv_fusion": Configuration(options={**SMALL, "head_dims": (32, 32), "pool_frames": 2}),
     "cstm": Configuration(options={**BOTH, "attention_reduction": 4}, frames=3),
     "gsm": Configuration(options=BOTH, frames=3),
+    "i3d": Configuration(options={"width": 0.125, "streams": ("spatial",)}, frames=4),
+    "r2plus1d": Configuration(options={"depths": (1, 1, 1, 1)}, frames=4),
+    "s3d": Configuration(frames=4),
+    "s3d_g": Configuration(frames=4),
+    "spatiotemporal_multiplier": Configuration(options=SMALL, frames=3),
     "stilt": Configuration(options={**SMALL, "attention_dim": 16, "head_dims": (32, 32)}),
     "stin": Configuration(options={**SMALL, "attention_dim": 16}),
     "stm": Configuration(options={**BOTH, "motion_reduction": 4}, frames=3),

@@ -1,0 +1,113 @@
+"""I3D: Inception-v1 inflated to three dimensions, in two streams.
+
+Carreira and Zisserman, "Quo vadis, action recognition? A new model and the Kinetics dataset", CVPR
+2017, on 64 frames of 224² and as many flow fields.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.checks import check_at_least
+from models.registry import register_model
+from models.volume_network import VolumeNetwork, VolumeOptions, scale_width
+
+__all__ = ["I3d", "I3dOptions"]
+
+# Channels of the branches: 1×1; 1×1 and 3×3; 1×1 and 3×3; 1×1 behind the pool.
+BLOCKS = {
+    "3b": (64, 96, 128, 16, 32, 32),
+    "3c": (128, 128, 192, 32, 96, 64),
+    "4b": (192, 96, 208, 16, 48, 64),
+    "4c": (160, 112, 224, 24, 64, 64),
+    "4d": (128, 128, 256, 24, 64, 64),
+    "4e": (112, 144, 288, 32, 64, 64),
+    "4f": (256, 160, 320, 32, 128, 128),
+    "5b": (256, 160, 320, 32, 128, 128),
+    "5c": (384, 192, 384, 48, 128, 128),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class I3dOptions(VolumeOptions):
+    """Options of ``i3d``, beside those of every 3-D network.
+
+    Attributes:
+        width: Factor on all channels (ours; 1 is the paper's).
+    """
+
+    streams: tuple[str, ...] = ("spatial", "temporal")
+    width: float = 1.0
+
+    def __post_init__(self) -> None:
+        VolumeOptions.__post_init__(self)
+        check_at_least(self, "width", 0)
+
+
+@register_model("i3d", I3dOptions)
+class I3d(VolumeNetwork):
+    """Two inflated Inception networks, one of frames and one of flow fields."""
+
+    options: I3dOptions
+
+    def _build_net(self, in_channels: int) -> tuple[nn.Module, int]:
+        width = self.options.width
+        first, second, third = (scale_width(channels, width) for channels in (64, 64, 192))
+        layers: OrderedDict[str, nn.Module] = OrderedDict(
+            conv1=_Unit(in_channels, first, 7, stride=2),
+            pool1=_max_pool(3, time=1),
+            conv2a=_Unit(first, second, 1),
+            conv2b=_Unit(second, third, 3),
+            pool2=_max_pool(3, time=1),
+        )
+        channels = third
+        for name, published in BLOCKS.items():
+            if name == "4b":
+                layers["pool3"] = _max_pool(3, time=3)
+            elif name == "5b":
+                layers["pool4"] = _max_pool(2, time=2)
+            block = _Inception(channels, tuple(scale_width(c, width) for c in published))
+            layers[f"mixed_{name}"], channels = block, block.out_channels
+        return nn.Sequential(layers), channels
+
+
+class _Unit(nn.Module):
+    """Convolution, BatchNorm and ReLU."""
+
+    def __init__(self, before: int, after: int, kernel: int, *, stride: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(before, after, kernel, stride=stride, padding=kernel // 2, bias=False)
+        nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
+        self.bn = nn.BatchNorm3d(after)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn(self.conv(x)))
+
+
+class _Inception(nn.Module):
+    """Four branches side by side."""
+
+    def __init__(self, channels: int, widths: tuple[int, ...]) -> None:
+        super().__init__()
+        one, reduce_a, three_a, reduce_b, three_b, pooled = widths
+        self.one = _Unit(channels, one, 1)
+        self.three_a = nn.Sequential(_Unit(channels, reduce_a, 1), _Unit(reduce_a, three_a, 3))
+        self.three_b = nn.Sequential(_Unit(channels, reduce_b, 1), _Unit(reduce_b, three_b, 3))
+        self.pooled = nn.Sequential(
+            nn.MaxPool3d(3, stride=1, padding=1), _Unit(channels, pooled, 1)
+        )
+        self.out_channels = one + three_a + three_b + pooled
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([self.one(x), self.three_a(x), self.three_b(x), self.pooled(x)], dim=1)
+
+
+def _max_pool(size: int, *, time: int) -> nn.MaxPool3d:
+    """A pool that halves rows and columns, and the frames where it reaches over several."""
+    kernel, stride = (time, size, size), (min(time, 2), 2, 2)
+    if size == 2:
+        return nn.MaxPool3d(kernel, stride=stride, ceil_mode=True)
+    return nn.MaxPool3d(kernel, stride=stride, padding=(time // 2, 1, 1))

@@ -1,0 +1,59 @@
+"""R(2+1)D: residual networks of spatial and temporal convolutions in turn.
+
+Tran et al., "A closer look at spatiotemporal convolutions for action recognition", CVPR 2018. The
+network is torchvision's.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from torch import nn
+from torchvision.models.video import resnet
+
+from models.checks import check_at_least
+from models.registry import register_model
+from models.volume_network import VolumeNetwork, VolumeOptions
+
+__all__ = ["R2Plus1d", "R2Plus1dOptions"]
+
+FEATURES = 512
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class R2Plus1dOptions(VolumeOptions):
+    """Options of ``r2plus1d``, beside those of every 3-D network.
+
+    Attributes:
+        depths: Residual blocks of each stage: (2, 2, 2, 2) is R(2+1)D-18, (3, 4, 6, 3) the 34.
+    """
+
+    depths: tuple[int, int, int, int] = (2, 2, 2, 2)
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        VolumeOptions.__post_init__(self)
+        check_at_least(self, "depths", 1)
+
+
+@register_model("r2plus1d", R2Plus1dOptions)
+class R2Plus1d(VolumeNetwork):
+    """torchvision's R(2+1)D of basic blocks."""
+
+    classifier_prefixes = ("fc.",)
+    options: R2Plus1dOptions
+
+    def _build_net(self, in_channels: int) -> tuple[nn.Module, int]:
+        net = resnet.VideoResNet(
+            block=resnet.BasicBlock,
+            conv_makers=[resnet.Conv2Plus1D] * 4,
+            layers=list(self.options.depths),
+            stem=resnet.R2Plus1dStem,
+            num_classes=1,
+        )
+        if in_channels != 3:
+            net.stem[0] = nn.Conv3d(
+                in_channels, 45, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False
+            )
+            nn.init.kaiming_normal_(net.stem[0].weight, mode="fan_out", nonlinearity="relu")
+        del net.avgpool, net.fc
+        return nn.Sequential(OrderedDict(net.named_children())), FEATURES

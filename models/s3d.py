@@ -1,0 +1,85 @@
+"""S3D and S3D-G: separable 3-D convolutions, without and with feature gating.
+
+Xie et al., "Rethinking spatiotemporal feature learning: speed-accuracy trade-offs in video
+classification", ECCV 2018. The network is torchvision's.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor, nn
+from torchvision.models.video.s3d import S3D, TemporalSeparableConv
+
+from models.registry import register_model
+from models.volume_network import VolumeNetwork, VolumeOptions
+
+__all__ = ["S3d", "S3dG", "S3dOptions", "SelfGating"]
+
+FEATURES = 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class S3dOptions(VolumeOptions):
+    """Options of ``s3d`` and ``s3d_g``: those of every 3-D network."""
+
+    dropout: float = 0.2
+
+    def __post_init__(self) -> None:
+        VolumeOptions.__post_init__(self)
+
+
+@register_model("s3d", S3dOptions)
+class S3d(VolumeNetwork):
+    """torchvision's S3D; its last max-pool reaches over the end, so that clips of any length pass.
+
+    The norms forget at PyTorch's usual rate, not at the 0.001 of very long trainings (ours).
+    """
+
+    classifier_prefixes = ("classifier.",)
+
+    def _build_net(self, in_channels: int) -> tuple[nn.Module, int]:
+        net = S3D(num_classes=1, norm_layer=partial(nn.BatchNorm3d, eps=1e-3))
+        features = net.features
+        if in_channels != 3:
+            features[0][0][0] = nn.Conv3d(
+                in_channels, 64, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False
+            )
+        for module in features.modules():
+            if isinstance(module, nn.MaxPool3d) and module.padding == (0, 0, 0):
+                module.ceil_mode = True
+            elif isinstance(module, nn.Conv3d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        return nn.Sequential(OrderedDict(features=features)), FEATURES
+
+
+@register_model("s3d_g", S3dOptions)
+class S3dG(S3d):
+    """S3D with a gate behind each of its temporal convolutions."""
+
+    def _build_net(self, in_channels: int) -> tuple[nn.Module, int]:
+        net, features = super()._build_net(in_channels)
+        for module in list(net.modules()):
+            if isinstance(module, TemporalSeparableConv):
+                module.add_module("gating", SelfGating(module[1][0].out_channels))
+        return net, features
+
+    def load_backbone_weights(self, state_dict: Mapping[str, Tensor]) -> None:
+        """As every 3-D network; a checkpoint of S3D leaves the gates as they are."""
+        own = self.nets[self.streams[0]].state_dict()
+        gates = {key: value for key, value in own.items() if ".gating." in key}
+        super().load_backbone_weights({**gates, **state_dict})
+
+
+class SelfGating(nn.Module):
+    """σ(W·mean(x) + b) ⊙ x, the mean over frames and cells (§4.3)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, T, H, W) → (B, C, T, H, W)."""
+        weights = self.gate(x.mean(dim=(2, 3, 4))).sigmoid()
+        return x * weights[:, :, None, None, None]

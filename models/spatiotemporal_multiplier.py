@@ -1,0 +1,146 @@
+"""Spatiotemporal multiplier networks, and spatiotemporal residual networks.
+
+Feichtenhofer, Pinz and Wildes, "Spatiotemporal multiplier networks for video action recognition",
+CVPR 2017: the motion stream gates the residual branches of the appearance stream. Its additive
+form is of the same authors with Zhang, "Spatiotemporal residual networks", NeurIPS 2016.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torchvision.models.resnet import BasicBlock, Bottleneck
+
+from models.backbones import Backbone, create_backbone
+from models.checks import check_at_least, check_one_of, check_range, check_types
+from models.layers.frames import fold_frames, unfold_frames
+from models.layers.head import mlp_head
+from models.output import ModelOutput
+from models.registry import STREAM_INPUTS, VideoModel, register_model
+
+__all__ = ["SpatiotemporalMultiplier", "SpatiotemporalMultiplierOptions", "gated_block"]
+
+BACKBONES = ("small", "resnet18", "resnet34", "resnet50", "resnet101")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SpatiotemporalMultiplierOptions:
+    """Options of ``spatiotemporal_multiplier``.
+
+    Attributes:
+        backbone: Network of each stream.
+        flow_length: Flow fields L in a stack.
+        interaction: What motion does to the input of appearance's residual branches: multiply it,
+            add to it, or nothing.
+        temporal_conv: Mix the last maps over three frames, by a convolution that starts as the
+            identity.
+        dropout: Dropout before each classifier.
+        partial_bn: Freeze every BatchNorm of a backbone but the first.
+    """
+
+    backbone: str = "resnet50"
+    flow_length: int = 10
+    interaction: Literal["multiply", "add", "none"] = "multiply"
+    temporal_conv: bool = True
+    dropout: float = 0.5
+    partial_bn: bool = False
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_one_of(self, "backbone", BACKBONES)
+        check_at_least(self, "flow_length", 1)
+        check_range(self, "dropout", 0, 1)
+
+
+def gated_block(block: BasicBlock | Bottleneck, x: Tensor, seen: Tensor) -> Tensor:
+    """A residual block whose branch sees ``seen`` and whose shortcut x: f(x + F(seen)) (eq. 5)."""
+    shortcut = x if block.downsample is None else block.downsample(x)
+    y = block.relu(block.bn1(block.conv1(seen)))
+    y = block.bn2(block.conv2(y))
+    if isinstance(block, Bottleneck):
+        y = block.bn3(block.conv3(block.relu(y)))
+    return cast(Tensor, block.relu(y + shortcut))
+
+
+@register_model("spatiotemporal_multiplier", SpatiotemporalMultiplierOptions)
+class SpatiotemporalMultiplier(VideoModel):
+    """Two ResNets; motion enters the second residual block of each of appearance's stages.
+
+    The small network has no residual branch; there it enters every stage but the first.
+    """
+
+    def __init__(self, options: SpatiotemporalMultiplierOptions, *, num_classes: int) -> None:
+        super().__init__(
+            num_classes=num_classes,
+            independent_streams=options.interaction == "none",
+            flow_length=options.flow_length,
+            partial_bn=options.partial_bn,
+        )
+        self.options = options
+        self.backbones = nn.ModuleDict()
+        self.mixers = nn.ModuleDict()
+        self.heads = nn.ModuleDict()
+        for stream in self.streams:
+            with self.own_seed(stream):
+                backbone = create_backbone(
+                    options.backbone, in_channels=self.input_channels(STREAM_INPUTS[stream])
+                )
+                size = backbone.num_features
+                self.backbones[stream] = backbone
+                self.heads[stream] = mlp_head(size, (), num_classes, dropout=options.dropout)
+                if options.temporal_conv:
+                    self.mixers[stream] = _identity_over_time(size)
+
+    def forward(self, rgb: Tensor | None = None, flow: Tensor | None = None) -> ModelOutput:
+        inputs = self.check_inputs(rgb, flow)
+        frames = {name: x.shape[1] for name, x in inputs.items()}
+        self._require(
+            frames["rgb"] == frames["flow"],
+            "takes as many frames of `rgb` as of `flow`",
+            f"{frames['rgb']} and {frames['flow']}",
+        )
+        spatial, temporal = inputs["rgb"].flatten(0, 1), inputs["flow"].flatten(0, 1)
+        for stage in cast(Backbone, self.backbones["spatial"]).stages:
+            spatial, temporal = self._run_stage(stage, spatial, temporal)
+        output = ModelOutput(logits={}, features={})
+        for stream, maps in (("spatial", spatial), ("temporal", temporal)):
+            if stream in self.mixers:
+                maps = fold_frames(self.mixers[stream](unfold_frames(maps, frames["rgb"])))
+            pooled = maps.mean(dim=(2, 3)).unflatten(0, (-1, frames["rgb"])).mean(dim=1)
+            output.features[stream] = pooled
+            output.logits[stream] = self.heads[stream](pooled)
+        return output
+
+    def _run_stage(self, stage: str, spatial: Tensor, temporal: Tensor) -> tuple[Tensor, Tensor]:
+        """Both streams through a stage, (B·T, C, h, w) each."""
+        appearance, motion = (cast(Backbone, self.backbones[stream]) for stream in self.streams)
+        if self.options.backbone == "small":
+            seen = spatial if stage == appearance.stages[0] else self._gate(spatial, temporal)
+            return appearance.forward_stage(stage, seen), motion.forward_stage(stage, temporal)
+        if not stage.startswith("layer"):
+            return appearance.forward_stage(stage, spatial), motion.forward_stage(stage, temporal)
+        blocks = zip(
+            cast(nn.Sequential, appearance.get_submodule(stage)),
+            cast(nn.Sequential, motion.get_submodule(stage)),
+            strict=True,
+        )
+        for i, (a, m) in enumerate(blocks):
+            if i == 1:
+                spatial = gated_block(cast(Bottleneck, a), spatial, self._gate(spatial, temporal))
+            else:
+                spatial = a(spatial)
+            temporal = m(temporal)
+        return spatial, temporal
+
+    def _gate(self, spatial: Tensor, temporal: Tensor) -> Tensor:
+        if self.options.interaction == "multiply":
+            return spatial * temporal
+        return spatial + temporal if self.options.interaction == "add" else spatial
+
+
+def _identity_over_time(channels: int) -> nn.Conv3d:
+    conv = nn.Conv3d(channels, channels, (3, 1, 1), padding=(1, 0, 0), bias=False)
+    with torch.no_grad():
+        conv.weight.zero_()[:, :, 1, 0, 0] = torch.eye(channels)
+    return conv

@@ -1,0 +1,133 @@
+"""What networks of 3-D convolutions share: volumes in, one vector a clip out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import cast
+
+from torch import Tensor, nn
+
+from models.backbones.base import cross_modality_start
+from models.checks import check_at_least, check_range, check_subset, check_types
+from models.layers.head import mlp_head
+from models.output import ModelOutput
+from models.registry import STREAM_INPUTS, VideoModel
+
+__all__ = ["VolumeNetwork", "VolumeOptions", "scale_width"]
+
+MIN_SIZE = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VolumeOptions:
+    """Options that every 3-D network has.
+
+    Attributes:
+        streams: ``("spatial",)``, ``("temporal",)`` or both; they train independently.
+        flow_length: Flow fields L in a stack. The temporal stream takes the T stacks of a clip as
+            one volume of T·L fields of two channels.
+        dropout: Dropout before the classifier.
+    """
+
+    streams: tuple[str, ...] = ("spatial",)
+    flow_length: int = 10
+    dropout: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        check_subset(self, "streams", tuple(STREAM_INPUTS))
+        check_at_least(self, "flow_length", 1)
+        check_range(self, "dropout", 0, 1)
+
+
+def scale_width(channels: int, width: float) -> int:
+    """Channels times ``width``, four at least."""
+    return max(4, round(channels * width))
+
+
+class VolumeNetwork(VideoModel):
+    """A network of volumes and a classifier of its pooled map for each stream.
+
+    Attributes:
+        classifier_prefixes: Beginnings of the keys of a checkpoint that belong to its classifier.
+    """
+
+    classifier_prefixes: tuple[str, ...] = ()
+    options: VolumeOptions
+
+    def __init__(self, options: VolumeOptions, *, num_classes: int) -> None:
+        super().__init__(
+            num_classes=num_classes,
+            inputs=tuple(STREAM_INPUTS[stream] for stream in options.streams),
+            streams=options.streams,
+            independent_streams=True,
+            flow_length=options.flow_length,
+        )
+        self.options = options
+        self.nets = nn.ModuleDict()
+        self.heads = nn.ModuleDict()
+        for stream in options.streams:
+            with self.own_seed(stream):
+                net, features = self._build_net(3 if stream == "spatial" else 2)
+                self.nets[stream] = net
+                self.heads[stream] = self._build_head(features)
+
+    def _build_net(self, in_channels: int) -> tuple[nn.Module, int]:
+        """The network of volumes (B, C, T, H, W), and the channels of the map that it returns."""
+        raise NotImplementedError
+
+    def _build_head(self, features: int) -> nn.Sequential:
+        return mlp_head(features, (), self.num_classes, dropout=self.options.dropout)
+
+    def forward(self, rgb: Tensor | None = None, flow: Tensor | None = None) -> ModelOutput:
+        inputs = self.check_inputs(rgb, flow)
+        output = ModelOutput(logits={}, features={})
+        for stream in self.streams:
+            name = STREAM_INPUTS[stream]
+            x = inputs[name]
+            self._require(
+                min(x.shape[-2:]) >= MIN_SIZE,
+                f"takes `{name}` of at least {MIN_SIZE} × {MIN_SIZE} px",
+                f"{x.shape[-2]} × {x.shape[-1]}",
+            )
+            maps = self.nets[stream](as_volume(x, 3 if stream == "spatial" else 2))
+            features, logits = self._classify(stream, maps)
+            output.features[stream], output.logits[stream] = features, logits
+        return output
+
+    def _classify(self, stream: str, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps (B, D, t, h, w) → features (B, D) and logits (B, N)."""
+        pooled = maps.mean(dim=(2, 3, 4))
+        return pooled, self._head(stream)(pooled)
+
+    def _head(self, stream: str) -> nn.Sequential:
+        return cast(nn.Sequential, self.heads[stream])
+
+    def load_backbone_weights(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Start every stream from a video classifier's weights, all but its classifier.
+
+        The temporal stream's first convolutions get the cross-modality start.
+
+        Raises:
+            ValueError: The keys or shapes aren't those of this network.
+        """
+        prefixes = (*self.classifier_prefixes, "\0")
+        given = {k: v for k, v in state_dict.items() if not k.startswith(prefixes)}
+        for net in self.nets.values():
+            own, weights = net.state_dict(), dict(given)
+            for key, value in given.items():
+                # The kernels that see the input.
+                seen = own[key].shape[1:2] if key in own else ()
+                if value.ndim == 5 and value.shape[1] == 3 and seen == (2,):
+                    weights[key] = cross_modality_start(value, 2)
+            try:
+                net.load_state_dict(weights)
+            except RuntimeError as error:
+                raise ValueError(
+                    f"the weights don't fit model {self.model_name!r}; give a state dict of the "
+                    f"same network. {str(error)[:400]}"
+                ) from error
+
+
+def as_volume(x: Tensor, channels: int) -> Tensor:
+    """(B, T, L·C, H, W), L images of C channels at each of T places → (B, C, T·L, H, W)."""
+    return x.unflatten(2, (-1, channels)).flatten(1, 2).transpose(1, 2)

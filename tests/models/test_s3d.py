@@ -1,0 +1,27 @@
+"""S3D-G's gates."""
+
+import torch
+
+from models import create_model
+
+
+def test_a_gate_scales_each_channel_by_what_the_clip_holds() -> None:
+    model = create_model("s3d_g", num_classes=4)
+    gates = [m for m in model.modules() if type(m).__name__ == "SelfGating"]
+    # One for each temporal convolution: the stem's two, and two in each of nine blocks.
+    assert len(gates) == 20
+    gate, x = gates[0], torch.randn(2, 64, 3, 4, 4)
+    for clip in range(2):
+        z = torch.stack([x[clip, c].mean() for c in range(64)])
+        share = 1 / (1 + (-(gate.gate.weight @ z + gate.gate.bias)).exp())
+        torch.testing.assert_close(gate(x)[clip, 5], share[5] * x[clip, 5])
+
+
+def test_gates_keep_their_start_when_a_plain_checkpoint_loads() -> None:
+    plain, gated = create_model("s3d", num_classes=4), create_model("s3d_g", num_classes=4)
+    before = {k: v.clone() for k, v in gated.nets["spatial"].state_dict().items() if "gating" in k}
+    gated.load_backbone_weights(plain.nets["spatial"].state_dict())
+    after = gated.nets["spatial"].state_dict()
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+    key = "features.2.0.weight"
+    assert torch.equal(after[key], plain.nets["spatial"].state_dict()[key])
