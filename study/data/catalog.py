@@ -192,10 +192,9 @@ def resolve_video(folder: Path, video: Video) -> Path | None:
     for part in (".", *(name for name in _PARTS if name in _entries(folder))):
         for parent in parents:
             directory = folder / part / parent
-            entries = _entries(directory)
-            for name in (path.name, *entries.get(stem, ())):
-                if name in entries.get(stem, ()):
-                    return directory / name
+            names = _entries(directory).get(stem, ())
+            if names:
+                return directory / (path.name if path.name in names else names[0])
     return None
 
 
@@ -203,29 +202,24 @@ _PARTS = ("train", "val", "validation", "test")
 
 
 def _entries(directory: Path) -> dict[str, tuple[str, ...]]:
-    """The directory's videos by stem: files of a video suffix first, then folders."""
-    try:
-        changed = directory.stat().st_mtime_ns
-    except OSError:
+    """The directory's videos by stem: files of a video suffix first, then a folder or a link."""
+    if not directory.is_dir():
         return {}
-    return _list_entries(str(directory), changed)
+    return _list_entries(str(directory), directory.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=4096)
 def _list_entries(directory: str, changed: int) -> dict[str, tuple[str, ...]]:
     files: dict[str, list[str]] = {}
-    folders: dict[str, list[str]] = {}
-    try:
-        with os.scandir(directory) as entries:
-            for entry in entries:
-                stem, _, suffix = entry.name.rpartition(".")
-                if f".{suffix.lower()}" in VIDEO_SUFFIXES:
-                    files.setdefault(stem, []).append(entry.name)
-                elif entry.is_dir():
-                    folders.setdefault(entry.name, []).append(entry.name)
-    except OSError:
-        return {}
+    folders: set[str] = set()
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            stem, _, suffix = entry.name.rpartition(".")
+            if f".{suffix.lower()}" in VIDEO_SUFFIXES:
+                files.setdefault(stem, []).append(entry.name)
+            elif not entry.is_file(follow_symlinks=False):
+                folders.add(entry.name)
     return {
-        stem: (*sorted(files.get(stem, ())), *folders.get(stem, ()))
-        for stem in files.keys() | folders.keys()
+        stem: (*sorted(files.get(stem, ())), *((stem,) if stem in folders else ()))
+        for stem in files.keys() | folders
     }

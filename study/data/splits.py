@@ -53,9 +53,10 @@ def carve_validation(
     """
     if not 0 < fraction < 1:
         raise ValueError(f"fraction must be between 0 and 1, but got {fraction}")
-    members: defaultdict[str, Counter[int]] = defaultdict(Counter)  # group -> videos of each label
+    members: dict[str, dict[int, int]] = {}  # group -> label -> videos
     for video in videos:
-        members[video.group][video.label] += 1
+        labels = members.setdefault(video.group, {})
+        labels[video.label] = labels.get(video.label, 0) + 1
     held_out = _choose_groups(members, fraction, np.random.default_rng(seed))
     if not held_out:
         raise ValueError(
@@ -68,7 +69,7 @@ def carve_validation(
 
 
 def _choose_groups(
-    members: dict[str, Counter[int]], fraction: float, rng: np.random.Generator
+    members: dict[str, dict[int, int]], fraction: float, rng: np.random.Generator
 ) -> set[str]:
     names = sorted(members)
     order = [names[i] for i in rng.permutation(len(names))]
@@ -102,8 +103,8 @@ def _choose_groups(
             if missing[label] > 0 and can_leave(group) and cost(group) < 0:
                 hold_out(group)
     for label in rarest_first:
-        candidates = [group for group in groups_of[label] if can_leave(group)]
-        if label not in covered and candidates:
+        candidates = [] if label in covered else list(filter(can_leave, groups_of[label]))
+        if candidates:
             hold_out(min(candidates, key=cost))
     return held_out
 
