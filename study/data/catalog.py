@@ -2,9 +2,10 @@
 
 import os
 import re
+import stat
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from study.data import splits as official
 from study.data import synthetic
@@ -186,30 +187,40 @@ def resolve_video(folder: Path, video: Video) -> Path | None:
     Returns:
         The path, or None where the video is missing.
     """
-    path = PurePosixPath(video.path)
-    stem = path.stem if path.suffix.lower() in VIDEO_SUFFIXES else path.name
-    parents = dict.fromkeys((str(path.parent), str(path.parent).replace(" ", "_"), "."))
-    for part in (".", *(name for name in _PARTS if name in _entries(folder))):
-        for parent in parents:
-            directory = folder / part / parent
-            names = _entries(directory).get(stem, ())
-            if names:
-                return directory / (path.name if path.name in names else names[0])
+    parent, _, name = video.path.rpartition("/")
+    stem, _, suffix = name.rpartition(".")
+    if f".{suffix.lower()}" not in VIDEO_SUFFIXES:
+        stem = name
+    for directory in _directories(folder, parent):
+        names = _entries(directory).get(stem, ())
+        if names:
+            return directory / (name if name in names else names[0])
     return None
 
 
-_PARTS = ("train", "val", "validation", "test")
+@lru_cache(maxsize=4096)
+def _directories(folder: Path, parent: str) -> tuple[Path, ...]:
+    """Where a video may lie whose listed folder is `parent`."""
+    parts = (folder, *(folder / part for part in ("train", "val", "validation", "test")))
+    parents = (parent, parent.replace(" ", "_"), ".")
+    return tuple(dict.fromkeys(part / parent for part in parts for parent in parents))
 
 
 def _entries(directory: Path) -> dict[str, tuple[str, ...]]:
     """The directory's videos by stem: files of a video suffix first, then a folder or a link."""
-    if not directory.is_dir():
+    try:
+        status = directory.stat()
+    except PermissionError:
+        raise
+    except OSError:  # it doesn't exist, or is a link that leads nowhere
         return {}
-    return _list_entries(str(directory), directory.stat().st_mtime_ns)
+    if not stat.S_ISDIR(status.st_mode):
+        return {}
+    return _list_entries(directory, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=4096)
-def _list_entries(directory: str, changed: int) -> dict[str, tuple[str, ...]]:
+def _list_entries(directory: Path, changed: int) -> dict[str, tuple[str, ...]]:
     files: dict[str, list[str]] = {}
     folders: set[str] = set()
     with os.scandir(directory) as entries:
