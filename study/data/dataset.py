@@ -27,6 +27,8 @@ class Record(Protocol):
     """What a dataset reads of a stored video; `study.data.clip_store.ClipRecord` has it."""
 
     @property
+    def name(self) -> str: ...
+    @property
     def width(self) -> int: ...
     @property
     def height(self) -> int: ...
@@ -173,7 +175,7 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
         }
         return batch | {kind: self._images(kind, clips) for kind in self.inputs}
 
-    def _choose(self, index: int) -> "_Clips":
+    def _choose(self, index: int) -> _Clips:
         """Where and how the clips of one video are taken."""
         video, clip = self.videos[index], self.clip
         record = self.store.record(video.name)
@@ -198,7 +200,7 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
         clip = self.clip
         return test_crops(height, width, size=clip.crop_size, scales=clip.scales, crops=clip.crops)
 
-    def _images(self, kind: str, clips: Sequence["_Clips"]) -> Tensor:
+    def _images(self, kind: str, clips: Sequence[_Clips]) -> Tensor:
         """(B, T, C, S, S), or (B, V, T, C, S, S) with several views; each image decoded once."""
         size = self.clip.crop_size
         image = (size, size, 3) if kind == "rgb" else (2 * self.clip.flow_length, size, size)
@@ -245,7 +247,7 @@ def _decode(data: Any, flags: int, record: Record, position: int) -> NDArray[np.
     if image is None or image.shape[:2] != (record.height, record.width):
         got = "no image" if image is None else f"{image.shape[1]}×{image.shape[0]} pixels"
         raise ValueError(
-            f"clip store: position {position} of {getattr(record, 'name', 'a video')} gives "
+            f"clip store: position {position} of {record.name} gives "
             f"{got} instead of {record.width}×{record.height} pixels; prepare the store again"
         )
     return image
