@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime
-from itertools import chain, islice
+from itertools import islice
 from typing import Any
 
 import duckdb
@@ -24,7 +24,6 @@ __all__ = ["main"]
 DONE, FAILED, REFUSED = 0, 1, 2
 LINES_SHOWN = 100  # of a result as text
 CELL_WIDTH = 60  # of a cell as text
-BATCH = 10_000
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,10 +96,8 @@ def _listing() -> str:
 
 def _query(store: ResultStore, sql: str, form: str) -> None:
     with store.connect() as connection:
-        result = connection.execute(sql)
-        names = [column[0] for column in result.description]
-        rows = chain.from_iterable(iter(lambda: result.fetchmany(BATCH), []))
-        _PRINTERS[form](names, rows)
+        answer = connection.execute(sql)
+    _PRINTERS[form](answer.names, answer.rows())
 
 
 def _print_text(names: list[str], rows: Iterator[tuple[Any, ...]]) -> None:

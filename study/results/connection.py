@@ -2,8 +2,9 @@
 
 import secrets
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,49 @@ import pyarrow as pa
 
 from study.results.schema import VIEWS, schema
 
-__all__ = ["Connection", "RefusedStatementError"]
+__all__ = ["Answer", "Connection", "RefusedStatementError"]
 
 ATTEMPTS = 10  # of a query whose files are compacted away under it
+BATCH = 4096
 ALLOWED = {"SELECT", "MULTI"}  # MULTI is what DuckDB calls a PIVOT
 
 
 class RefusedStatementError(ValueError):
     """SQL that would do something other than read the results."""
+
+
+class Answer:
+    """The whole answer of a query.
+
+    Attributes:
+        table: The answer as Arrow has it.
+        names: The columns' names.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self.table = table
+        self.names: list[str] = table.column_names
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """The lines, with a few thousand at once in memory as Python has them."""
+        exact = [pa.types.is_decimal(field.type) for field in self.table.schema]
+        for batch in self.table.to_batches(max_chunksize=BATCH):
+            columns = [column.to_pylist() for column in batch.columns]
+            for number, is_decimal in enumerate(exact):
+                if is_decimal:
+                    columns[number] = [_number(value) for value in columns[number]]
+            yield from zip(*columns, strict=True)
+
+    def fetchall(self) -> list[tuple[Any, ...]]:
+        """Every line."""
+        return list(self.rows())
+
+
+def _number(value: Decimal | None) -> int | float | None:
+    """The value of a DECIMAL, or of the HUGEINT that a sum of whole numbers is."""
+    if value is None:
+        return None
+    return int(value) if value == value.to_integral_value() else float(value)
 
 
 class Connection:
@@ -37,8 +73,12 @@ class Connection:
         self._sources = sources
         self._database = self._open()
 
-    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> duckdb.DuckDBPyConnection:
-        """Runs one query; the result has ``fetchall``, ``fetchmany``, ``description`` and so on.
+    def execute(self, sql: str, parameters: Sequence[Any] = ()) -> "Answer":
+        """Runs one query to its end.
+
+        Args:
+            sql: The query.
+            parameters: The values of its ``?``.
 
         Raises:
             RefusedStatementError: If it isn't one query.
@@ -56,12 +96,14 @@ class Connection:
                     raise
         return self._run(sql, list(parameters))
 
-    def _run(self, sql: str, parameters: list[Any]) -> duckdb.DuckDBPyConnection:
+    def _run(self, sql: str, parameters: list[Any]) -> "Answer":
         """Runs SQL in a thread, so that Ctrl-C is heard and ends the query."""
         with ThreadPoolExecutor(1) as thread:
-            running = thread.submit(self._database.execute, sql, parameters)
+            running = thread.submit(
+                lambda: self._database.sql(sql, params=parameters).to_arrow_table()
+            )
             try:
-                return running.result()
+                return Answer(running.result())
             except KeyboardInterrupt:
                 self._database.interrupt()
                 raise

@@ -145,7 +145,7 @@ def _our_rows(
     connection: Connection, system: str, arms: Mapping[str, str], study: str | None
 ) -> list[Row]:
     """Our test rows of the table's arms: of one study for each dataset."""
-    result = connection.execute(
+    answer = connection.execute(
         """
         SELECT r.study, r.arm, r.dataset, r.split, r.seed, r.fusion, r.views, r.top1, r.top5,
                r.videos, r.tuning, r.modality, t.started_at,
@@ -158,8 +158,7 @@ def _our_rows(
         """,
         [system],
     )
-    names = [column[0] for column in result.description]
-    found = [dict(zip(names, values, strict=True)) for values in result.fetchall()]
+    found = answer.table.to_pylist()
     studies = sorted({row["study"] for row in found})
     if study is not None and study not in studies:
         raise ValueError(

@@ -48,6 +48,16 @@ def test_parameters_are_values(connection: Connection) -> None:
     assert connection.execute("SELECT 1 FROM rows WHERE arm = ?", ["' OR ''='"]).fetchall() == []
 
 
+def test_numbers_are_numbers_and_columns_of_one_name_are_kept(connection: Connection) -> None:
+    answer = connection.execute(
+        "SELECT sum(videos), sum(videos) AS n, 12.50, 2.0, NULL, 3 AS n FROM rows"
+    )
+    assert answer.names[1] == answer.names[5] == "n"
+    (line,) = answer.fetchall()
+    assert line == (84, 84, 12.5, 2, None, 3)
+    assert [type(value) for value in line[:3]] == [int, int, float]
+
+
 @pytest.mark.parametrize(
     ("sql", "kind"),
     [
@@ -123,5 +133,5 @@ def test_nothing_is_written_where_the_command_runs(
 ) -> None:
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    connection.execute("SELECT * FROM range(1000000) r(x) ORDER BY hash(x)").fetchmany(1)
+    connection.execute("SELECT * FROM range(1000000) r(x) ORDER BY hash(x)")
     assert list(Path().iterdir()) == []
