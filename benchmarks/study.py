@@ -1,6 +1,6 @@
 """What the main job costs and what the plan saves, measured in one run.
 
-    python benchmarks/study.py [--epochs N]
+    python -m benchmarks.study [--epochs N]
 
 1. Wall time of each phase of ``python -m study.run --space stilt`` on the embedded dataset, from
    rendering to tables, and the peak memory of all its processes together (proportional set size,
@@ -23,15 +23,15 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.table import Table
-from study.embedded import embedded_store
 
 import search_spaces
+from study.embedded import prepare_embedded
 from study.experiment import Request, Study, conduct, describe, parts_of, prepare_study
 from study.progress import Terminal
 from study.training.job import run_job
 from study.tuning.cluster import running_ray
 from study.tuning.resources import Resources
-from study.tuning.search import run_trainings
+from study.tuning.search import Placement, run_trainings
 
 TABLES_4_AND_5 = ("spatial", "temporal", "two-stream", "stil", "stil-awf-simplex", "stil-early")
 
@@ -111,7 +111,7 @@ def main_job(folder: Path, console: Console) -> Path:
     memory.start()
     clock = PhaseClock(console)
     clock.began.append(("Prepare", time.perf_counter()))
-    store = embedded_store(folder / "store", console)
+    store = prepare_embedded(folder / "store").path
     clock.began.append(("Start Ray", time.perf_counter()))
     failed = conduct(
         study_of(store, folder / "main", epochs=None, trials=6), address=None, terminal=clock
@@ -151,10 +151,12 @@ def train_on_ray(study: Study) -> float:
     with terminal.trainings(study.epochs()) as watcher:
         run_trainings(
             jobs,
-            resources=study.request.resources,
-            at_once=1,
+            placement=Placement(
+                resources=study.request.resources,
+                at_once=1,
+                scratch=str((study.folder / "ray").resolve()),
+            ),
             watcher=watcher,
-            scratch=str(study.folder / "ray"),
         )
     return time.perf_counter() - began
 

@@ -36,6 +36,7 @@ from sklearn.svm import LinearSVC
 __all__ = [
     "CONSTRAINTS",
     "AdaptiveFusion",
+    "Constraint",
     "EarlyFusion",
     "cross_fit",
     "late_fusion",

@@ -28,7 +28,7 @@ from study.training.job import Job, Parts, split_parts
 from study.training.weights import Weights, find_weights
 from study.tuning.cluster import at_once_on, running_ray
 from study.tuning.resources import Resources
-from study.tuning.search import Found, Search, run_trainings, search
+from study.tuning.search import Found, Placement, Search, run_trainings, search
 
 __all__ = ["TUNINGS", "Request", "Study", "conduct", "prepare_study"]
 
@@ -346,12 +346,12 @@ def conduct(study: Study, *, address: str | None, terminal: Terminal) -> list[st
     with running_ray(address) as cluster:
         at_once = at_once_on(cluster, request.resources, may_grow=address is not None)
         scratch = (study.folder / "ray" / request.name).resolve()
-        options = {"resources": request.resources, "at_once": at_once, "scratch": str(scratch)}
+        placement = Placement(resources=request.resources, at_once=at_once, scratch=str(scratch))
         found: dict[tuple[str, Target], Found] = {}
         for arm, target, asked in study.searches():
             terminal.heading(f"Search: {arm.label}, {target.dataset} split {target.split}")
             with terminal.trainings(asked.epochs) as watcher:
-                best = search(asked, watcher=watcher, results=request.results, **options)
+                best = search(asked, placement=placement, watcher=watcher, results=request.results)
             terminal.say(
                 f"best of {best.trials}: trial {best.trial + 1}, "
                 f"validation {100 * best.validation_top1:.1f} %"
@@ -364,7 +364,7 @@ def conduct(study: Study, *, address: str | None, terminal: Terminal) -> list[st
             for training in plan.trainings.values()
         ]
         with terminal.trainings(study.epochs()) as watcher:
-            failed = run_trainings(jobs, watcher=watcher, **options)
+            failed = run_trainings(jobs, placement=placement, watcher=watcher)
     shutil.rmtree(scratch, ignore_errors=True)  # what Ray wrote of its own is never read again
     write_rows(study, plan)
     return failed

@@ -143,12 +143,12 @@ def make_training(
         options["flow_length"] = hyperparameters.flow_length
     if streams is not None:
         options["streams"] = tuple(stream for stream in STREAMS if stream in set(streams))
-        weights = {
+        loss_weights = {
             name: weight
             for name, weight in hyperparameters.loss_weights.items()
             if name not in STREAMS or name in options["streams"]
         }
-        hyperparameters = replace(hyperparameters, loss_weights=weights)
+        hyperparameters = replace(hyperparameters, loss_weights=loss_weights)
     return Training(
         model=model,
         options=asdict(make_options(model, options)),

@@ -13,7 +13,9 @@ import numpy as np
 import pyarrow.compute as pc
 
 from models.fusion import (
+    CONSTRAINTS,
     AdaptiveFusion,
+    Constraint,
     EarlyFusion,
     cross_fit,
     late_fusion,
@@ -25,6 +27,7 @@ from study.training.evaluation import Scores, mean_class_accuracy, top_k_accurac
 __all__ = ["FusedScores", "accuracies", "fuse", "load_scores", "validation_accuracy"]
 
 LATE_WEIGHTS = {"spatial": 1.0, "temporal": 1.5}  # METHODS of the field: RGB : flow = 1 : 1.5
+ADAPTIVE = {f"awf-{constraint}": constraint for constraint in CONSTRAINTS}
 LAMBDAS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0)
 
 
@@ -82,9 +85,8 @@ def fuse(
         )
     if fusion == "early":
         return _fuse_early(parts, judged)
-    return _fuse_adaptively(
-        fusion.removeprefix("awf-"), judged, groups=groups, fusion_lambda=fusion_lambda
-    )
+    constraint: Constraint = ADAPTIVE[fusion]
+    return _fuse_adaptively(constraint, judged, groups=groups, fusion_lambda=fusion_lambda)
 
 
 def _fuse_early(parts: Mapping[str, Scores], judged: Mapping[str, Scores]) -> FusedScores:
@@ -108,7 +110,7 @@ def _fuse_early(parts: Mapping[str, Scores], judged: Mapping[str, Scores]) -> Fu
 
 
 def _fuse_adaptively(
-    constraint: str,
+    constraint: Constraint,
     judged: Mapping[str, Scores],
     *,
     groups: Mapping[str, str],

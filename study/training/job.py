@@ -138,8 +138,9 @@ def run_job(job: Job, report: Callable[[EpochReport], None] | None = None) -> li
     clock = time.perf_counter()
     training = job.training
     if (epochs := finished_epochs(job)) is not None:
-        for epoch in epochs if report else ():
-            report(epoch)
+        if report is not None:
+            for epoch in epochs:
+                report(epoch)
         return epochs
     store = ClipStore.open(Path(job.store))
     if store.fingerprint != training.target.store_fingerprint:

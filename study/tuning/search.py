@@ -25,7 +25,7 @@ from study.training.job import Job, record_failure
 from study.training.worker import execute
 from study.tuning.resources import Resources
 
-__all__ = ["Found", "Search", "Watcher", "run_trainings", "search"]
+__all__ = ["Found", "Placement", "Search", "Watcher", "run_trainings", "search"]
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
@@ -42,6 +42,21 @@ class Watcher(Protocol):
     def reported(self, name: str, metrics: Mapping[str, Any]) -> None: ...
 
     def ended(self, name: str, state: str, metrics: Mapping[str, Any]) -> None: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where and how trainings run.
+
+    Attributes:
+        resources: What each takes.
+        at_once: How many run at the same time.
+        scratch: A folder that every node sees, for what Ray writes of its own.
+    """
+
+    resources: Resources
+    at_once: int
+    scratch: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,11 +137,9 @@ class _Optuna(OptunaSearch):
 def search(
     asked: Search,
     *,
-    resources: Resources,
-    at_once: int,
+    placement: Placement,
     watcher: Watcher,
     results: str,
-    scratch: str,
 ) -> Found:
     """Runs what is missing of a search and returns its best trial.
 
@@ -134,9 +147,7 @@ def search(
     from their checkpoints.
 
     Args:
-        at_once: Trials that run at the same time.
         results: The results folder or address, where each ended trial becomes a line.
-        scratch: A folder that every node sees, for what Ray writes of its own.
 
     Raises:
         RuntimeError: If no trial completed.
@@ -148,7 +159,7 @@ def search(
     )
     left = asked.trials - _take_up(remembered, asked.first)
     if left > 0:
-        _run_search(asked, left, storage, resources, at_once, watcher, results, scratch)
+        _run_search(asked, left, storage, placement, watcher, results)
     complete = remembered.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not complete:
         raise RuntimeError(
@@ -194,11 +205,9 @@ def _run_search(
     asked: Search,
     left: int,
     storage: optuna.storages.BaseStorage,
-    resources: Resources,
-    at_once: int,
+    placement: Placement,
     watcher: Watcher,
     results: str,
-    scratch: str,
 ) -> None:
     known = len(storage.get_all_trials(storage.get_study_id_from_name(asked.name), deepcopy=False))
     searcher = _Optuna(
@@ -225,29 +234,24 @@ def _run_search(
         reduction_factor=3,
     )
     _run(
-        tune.with_parameters(
-            _run_proposed, make_job=asked.make_job, resources=resources, scratch=scratch
-        ),
+        tune.with_parameters(_run_proposed, make_job=asked.make_job, placement=placement),
         tune_config=TuneConfig(
             search_alg=searcher,
             scheduler=scheduler,
             num_samples=left,
-            max_concurrent_trials=at_once,
-            reuse_actors=resources.workers == 1,
+            max_concurrent_trials=placement.at_once,
+            reuse_actors=placement.resources.workers == 1,
         ),
         callback=_SearchNarrator(watcher, asked, searcher, results),
-        resources=resources,
-        scratch=scratch,
+        placement=placement,
     )
 
 
 def run_trainings(
     jobs: Sequence[tuple[str, Job]],
     *,
-    resources: Resources,
-    at_once: int,
+    placement: Placement,
     watcher: Watcher,
-    scratch: str,
 ) -> list[str]:
     """Runs jobs, each with a label for the terminal; returns which failed, and why."""
     if not jobs:
@@ -258,19 +262,17 @@ def run_trainings(
         tune.with_parameters(
             _run_planned,
             jobs={key: job for key, (_, job) in by_id.items()},
-            resources=resources,
-            scratch=scratch,
+            placement=placement,
         ),
         param_space={"training_id": tune.grid_search(list(by_id))},
         tune_config=TuneConfig(
             metric=METRIC,
             mode="max",
-            max_concurrent_trials=at_once,
-            reuse_actors=resources.workers == 1,
+            max_concurrent_trials=placement.at_once,
+            reuse_actors=placement.resources.workers == 1,
         ),
         callback=callback,
-        resources=resources,
-        scratch=scratch,
+        placement=placement,
     )
     return callback.failed
 
@@ -279,25 +281,22 @@ def _run_proposed(
     config: dict[str, Any],
     *,
     make_job: Callable[[Mapping[str, Any]], Job],
-    resources: Resources,
-    scratch: str,
+    placement: Placement,
 ) -> None:
-    _run_one(make_job(config), resources, scratch)
+    _run_one(make_job(config), placement)
 
 
-def _run_planned(
-    config: dict[str, Any], *, jobs: Mapping[str, Job], resources: Resources, scratch: str
-) -> None:
-    _run_one(jobs[config["training_id"]], resources, scratch)
+def _run_planned(config: dict[str, Any], *, jobs: Mapping[str, Job], placement: Placement) -> None:
+    _run_one(jobs[config["training_id"]], placement)
 
 
-def _run_one(job: Job, resources: Resources, scratch: str) -> None:
+def _run_one(job: Job, placement: Placement) -> None:
     """Runs a job; a failure that would only repeat itself is recorded and reported, not raised.
 
     What is raised, Tune takes for a lost process and starts again from the checkpoint.
     """
     try:
-        execute(job, resources, tune.report, storage=scratch)
+        execute(job, placement.resources, tune.report, storage=placement.scratch)
     except (ArithmeticError, ValueError, TypeError, LookupError, FileNotFoundError) as error:
         reason = f"{type(error).__name__}: {error}"
         record_failure(job, reason)
@@ -317,16 +316,15 @@ def _run(
     *,
     tune_config: TuneConfig,
     callback: Callback,
-    resources: Resources,
-    scratch: str,
+    placement: Placement,
     param_space: dict[str, Any] | None = None,
 ) -> None:
     tuner = Tuner(
-        tune.with_resources(trainable, resources.of_driver),
+        tune.with_resources(trainable, placement.resources.of_driver),
         param_space=param_space,
         tune_config=tune_config,
         run_config=RunConfig(
-            storage_path=scratch,
+            storage_path=placement.scratch,
             failure_config=FailureConfig(max_failures=TRIAL_RESTARTS),
             callbacks=[callback],
             verbose=0,

@@ -48,7 +48,10 @@ def test_defaults_are_the_papers() -> None:
         ({"rounds": 0}, "`rounds` must be at least 1, but got 0"),
         ({"attention_dropout": 1.0}, "`0 <= attention_dropout < 1` must hold, but got 1.0"),
         ({"attend_over": "pixels"}, "`attend_over` must be one of 'frames', 'cells'"),
-        ({"place_code": True}, "`place_code` needs attend_over='cells', but got attend_over='frames'"),
+        (
+            {"place_code": True},
+            "`place_code` needs attend_over='cells', but got attend_over='frames'",
+        ),
         ({"head_dims": (512, 0)}, "each of `head_dims` must be at least 1"),
     ],
 )
