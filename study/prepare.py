@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from study.data.catalog import annotate, list_datasets
 from study.data.clip_store import ClipStore, StoreSettings
 from study.data.flow import BACKENDS, FlowSettings
 from study.data.preparation import PreparationSummary, Progress, prepare
+from study.data.preview import draw_preview
 from study.embedded import EMBEDDED_STORE
 
 __all__ = ["main"]
@@ -38,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if given.verify:
             return _verify(given.store, console)
+        if given.preview:
+            return _preview(given.store, given.preview, console)
         annotations = _annotations(given)
         return _prepare(given, annotations, _settings(given), console)
     except (ValueError, FileNotFoundError) as error:
@@ -84,9 +88,16 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NAME=VALUE",
         help=f"of the flow; may be repeated: {', '.join(sorted(_flow_options()))}",
     )
+    add(
+        "--flow",
+        type=Path,
+        metavar="DIR",
+        help="take flow computed before from DIR/VIDEO: flow_x_00001.jpg, … or folders x and y",
+    )
     add("--workers", type=int, metavar="N", help="processes (one for each core)")
     add("--deadline", type=float, default=60.0, metavar="S", help="give a stuck decoder up (60 s)")
     add("--retry-skipped", action="store_true", help="try videos again that were skipped before")
+    add("--preview", metavar="VIDEO", help="draw a stored video's frames and flow, and stop")
     add("--verify", action="store_true", help="check every record of the store, and stop")
     return parser
 
@@ -106,6 +117,8 @@ def _settings(given: argparse.Namespace) -> StoreSettings:
     settings = EMBEDDED_STORE if embedded else StoreSettings(dataset=given.dataset)
     assert settings.flow is not None
     flow: dict[str, Any] = {"backend": given.flow_backend} if given.flow_backend else {}
+    if given.flow is not None and (flow or given.flow_option):
+        raise ValueError("--flow DIR takes flow as it is: no --flow-backend or --flow-option")
     options = _flow_options()
     for option in given.flow_option:
         name, _, value = option.partition("=")
@@ -125,9 +138,10 @@ def _settings(given: argparse.Namespace) -> StoreSettings:
         "jpeg_quality": given.quality,
         "flow": replace(settings.flow, **flow),
     }
-    settings = replace(
-        settings, **{name: value for name, value in changed.items() if value is not None}
-    )
+    given_values = {name: value for name, value in changed.items() if value is not None}
+    if given.flow is not None:
+        given_values["flow"] = None
+    settings = replace(settings, **given_values)
     if given.flow_length is not None and settings.stacks is None:
         raise ValueError(
             "--flow-length is the length of stored stacks and needs --stacks; without it all flow "
@@ -169,6 +183,7 @@ def _prepare(
             videos,
             given.store,
             settings,
+            flow_folder=given.flow,
             workers=given.workers,
             progress=display.show,
             deadline=given.deadline,
@@ -214,6 +229,23 @@ def _verify(store: Path, console: Console) -> int:
         errors += 1
     console.print(f"{len(opened)} videos checked in {escape(str(store))}: {errors} errors")
     return 1 if errors else 0
+
+
+def _preview(store: Path, name: str, console: Console) -> int:
+    opened = ClipStore.open(store)
+    names = [known for known in opened.names if name in (known, known.rpartition("/")[2])]
+    if len(names) != 1:
+        near = names or get_close_matches(name, opened.names, cutoff=0.4)
+        if name in opened.skipped:
+            raise ValueError(f"{name} was skipped: {opened.skipped[name]}")
+        raise ValueError(
+            f"{store} has {'several videos' if names else 'no video'} {name!r}"
+            + (f"; there are: {', '.join(near)}" if near else "")
+        )
+    path = Path(f"preview-{names[0].replace('/', '-')}.png")
+    draw_preview(opened, names[0], path)
+    console.print(f"{escape(names[0])} is drawn in {escape(str(path))}")
+    return 0
 
 
 class _ProgressDisplay:

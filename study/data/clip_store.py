@@ -123,6 +123,12 @@ class StoreSettings:
                     f"{name} must be a whole number from {least} to {most}, got {value!r}"
                 )
 
+        if self.flow is None and self.frame_step != 1:
+            raise ValueError(
+                "precomputed flow leads from each frame to the next, so frame_step must be 1 with "
+                f"it, got {self.frame_step}"
+            )
+
     @property
     def flow_backend(self) -> str:
         return "precomputed" if self.flow is None else self.flow.backend
@@ -243,6 +249,8 @@ class ClipRecord:
         width: Width of the pictures in pixels.
         height: Height of the pictures in pixels.
         positions: Number of stored frames, each the start of a flow stack.
+        starts: Which frame is at each position.
+        frames: Frames of the video.
     """
 
     def __init__(self, record: pa.RecordBatch, settings: StoreSettings) -> None:
@@ -251,9 +259,9 @@ class ClipRecord:
         self.height: int = record["height"][0].as_py()
         self.frames: int = record["frames"][0].as_py()
         self.digest: str = record["digest"][0].as_py()
-        self._starts: NDArray[np.int32] = _values(record, "starts").to_numpy()
+        self.starts: NDArray[np.int32] = _values(record, "starts").to_numpy()
         self._pairs: NDArray[np.int32] = _values(record, "pairs").to_numpy()
-        self.positions: int = len(self._starts)
+        self.positions: int = len(self.starts)
         self._rgb = _values(record, "rgb")
         self._flow = (_values(record, "flow_x"), _values(record, "flow_y"))
         self._longest = None if settings.stacks is None else settings.flow_length
@@ -281,7 +289,7 @@ class ClipRecord:
             raise ValueError(
                 f"flow length must be from 1 to {self._longest or 'any number'}, got {length}"
             )
-        start = int(self._starts[position])
+        start = int(self.starts[position])
         first = int(np.searchsorted(self._pairs, start))
         last = first + min(length, self.frames - 1 - start) - 1
         x, y = self._flow

@@ -7,10 +7,12 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 import cv2
+import pyarrow as pa
 
 from study.data.annotations import Annotations
 from study.data.catalog import resolve_video
@@ -77,6 +79,7 @@ def prepare(
     store_path: Path,
     settings: StoreSettings,
     *,
+    flow_folder: Path | None = None,
     workers: int | None = None,
     progress: Callable[[Progress], None] | None = None,
     deadline: float = 60.0,
@@ -92,6 +95,7 @@ def prepare(
         videos_folder: Folder that the videos' paths start from.
         store_path: The store's folder; made where it is missing.
         settings: What to store; those of an existing store must be the same.
+        flow_folder: Folder of precomputed flow, for settings that say so.
         workers: Processes to work with, one thread each; None means one for each core.
         progress: Called about twice a second.
         deadline: Seconds without progress after which a decoder is given up.
@@ -112,11 +116,16 @@ def prepare(
         raise ValueError(
             f"settings are for dataset {settings.dataset!r}, annotations of {annotations.dataset!r}"
         )
+    if (settings.flow is None) != (flow_folder is not None):
+        raise ValueError("a flow folder goes with settings of precomputed flow, and only with them")
+    if flow_folder is not None and not flow_folder.is_dir():
+        raise FileNotFoundError(f"no flow folder {flow_folder}")
     existing = find_videos(annotations, videos_folder)
     prepared = 0
     with closing(StoreBuilder(annotations, existing, store_path, settings)) as builder:
         while todo := builder.open_videos(retry_skipped=retry_skipped):
-            with closing(_Pool(builder, min(workers or _cores(), len(todo)), deadline)) as pool:
+            count = min(workers or _cores(), len(todo))
+            with closing(_Pool(builder, count, deadline, flow_folder)) as pool:
                 prepared += pool.run(todo, progress)
             retry_skipped = False
         builder.finish()
@@ -180,9 +189,12 @@ class _Worker:
 class _Pool:
     """Worker processes that prepare videos until each is staged, by them or by others."""
 
-    def __init__(self, builder: StoreBuilder, workers: int, deadline: float) -> None:
+    def __init__(
+        self, builder: StoreBuilder, workers: int, deadline: float, flow_folder: Path | None
+    ) -> None:
         self._builder = builder
         self._deadline = deadline
+        self._flow_folder = flow_folder
         self._workers: list[_Worker] = []
         try:
             for _ in range(workers):
@@ -195,7 +207,8 @@ class _Pool:
     def _start(self) -> _Worker:
         child = ChildProcess("study.data.preparation:serve")
         builder = self._builder
-        child.send((builder.store, builder.settings, builder.generation, self._deadline))
+        child.send((builder.store, builder.settings, builder.generation))
+        child.send((self._deadline, self._flow_folder))
         return _Worker(child)
 
     def close(self) -> None:
@@ -303,7 +316,8 @@ class _Pool:
 def serve(connection: Connection) -> None:
     """Prepares one video after another in a worker process, until the connection is closed."""
     cv2.setNumThreads(1)
-    store, settings, expected, deadline = connection.recv()
+    store, settings, expected = connection.recv()
+    deadline, flow_folder = connection.recv()
     locks = Locks(store)
     staging = Staging(store)
     connection.send(("ready", None))
@@ -319,18 +333,21 @@ def serve(connection: Connection) -> None:
                 elif generation(store) != expected:
                     answer = ("rescan", None)
                 else:
-                    answer = _stage(name, path, settings, staging, reader)
+                    make = partial(
+                        record_video, name, path, settings, reader, flow_folder=flow_folder
+                    )
+                    answer = _stage(name, path, staging, make)
             finally:
                 locks.release(staging.lock_of(name))
             connection.send(answer)
 
 
 def _stage(
-    name: str, path: Path, settings: StoreSettings, staging: Staging, reader: VideoReader
+    name: str, path: Path, staging: Staging, make: Callable[[], pa.RecordBatch]
 ) -> tuple[str, str | None]:
     try:
         try:
-            staging.put(name, record_video(name, path, settings, reader))
+            staging.put(name, make())
         except BadVideoError as error:
             staging.skip(name, path, str(error))
             return "skipped", str(error)

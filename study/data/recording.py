@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from study.data.clip_store import StoreSettings, make_record, stack_pairs, stack_starts
 from study.data.flow import compute_flow, quantise
+from study.data.precomputed import PrecomputedFlow
 from study.data.video import BadVideoError, VideoReader, resized_size
 
 __all__ = ["record_video"]
@@ -19,12 +20,24 @@ FLOW_CHUNK = 16
 
 
 def record_video(
-    name: str, path: Path, settings: StoreSettings, reader: VideoReader
+    name: str,
+    path: Path,
+    settings: StoreSettings,
+    reader: VideoReader,
+    *,
+    flow_folder: Path | None = None,
 ) -> pa.RecordBatch:
-    """Decodes one video and computes its flow.
+    """Decodes one video and computes its flow, or takes it from where it was computed before.
 
     Frames are resized first, and flow is computed from their luma. Only the frames and the pairs
     that the settings ask for are worked on.
+
+    Args:
+        name: The video's name.
+        path: Its file or folder of frames.
+        settings: What to store.
+        reader: Decodes it.
+        flow_folder: Folder of precomputed flow, where the settings say so.
 
     Returns:
         The record, see `study.data.clip_store.RECORD_SCHEMA`.
@@ -36,15 +49,22 @@ def record_video(
     frames = -(-info.frames // settings.frame_step)
     if frames < 2:
         raise BadVideoError("one frame only: flow needs two")
+    precomputed = None
+    if flow_folder is not None:
+        precomputed = PrecomputedFlow.find(flow_folder, name, frames)
+        frames = min(frames, len(precomputed) + 1)
     starts = stack_starts(frames, settings)
     pairs = stack_pairs(starts, frames, settings)
+    width, height = resized_size(info.width, info.height, settings.short_side)
     encoder = _Encoder(starts, pairs, settings)
-    needed = np.unique(np.concatenate([starts, pairs, pairs + 1]))
+    needed = starts if precomputed else np.unique(np.concatenate([starts, pairs, pairs + 1]))
     indices = [int(index) * settings.frame_step for index in needed]
     pictures = reader.read(indices, short_side=settings.short_side)
     for index, picture in zip(needed, pictures, strict=True):
         encoder.add(int(index), picture)
-    width, height = resized_size(info.width, info.height, settings.short_side)
+    if precomputed:
+        for pair in pairs:
+            encoder.add_flow(precomputed.field(int(pair), width, height))
     return make_record(
         name=name,
         width=width,
@@ -65,19 +85,20 @@ class _Encoder:
     def __init__(
         self, starts: NDArray[np.int32], pairs: NDArray[np.int32], settings: StoreSettings
     ) -> None:
-        assert settings.flow is not None
         self._starts = set(starts.tolist())
         self._pairs = set(pairs.tolist())
         self._settings = settings
-        self._flow_settings = settings.flow
         self._run: list[NDArray[np.uint8]] = []  # gray frames, each pair's flow is wanted
         self._bytes = 0
         self.rgb: list[bytes] = []
         self._flow: list[tuple[bytes, bytes]] = []
 
     def add(self, index: int, picture: NDArray[np.uint8]) -> None:
+        """Takes the next frame, (H, W, 3) RGB."""
         if index in self._starts:
             self.rgb.append(self._jpeg(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)))
+        if self._settings.flow is None:
+            return
         if index - 1 not in self._pairs:
             self._compute()
             self._run = []
@@ -86,16 +107,21 @@ class _Encoder:
             self._compute()
             self._run = self._run[-1:]
 
+    def add_flow(self, field: NDArray[np.uint8]) -> None:
+        """Takes the next field, (2, H, W) as stored bytes."""
+        self._flow.append((self._jpeg(field[0]), self._jpeg(field[1])))
+
     def finish(self) -> list[tuple[bytes, bytes]]:
+        """All fields, once every frame is added."""
         self._compute()
         return self._flow
 
     def _compute(self) -> None:
         if len(self._run) < 2:
             return
-        flow = compute_flow(np.stack(self._run), self._flow_settings)  # (F-1, 2, H, W) px
-        for x, y in quantise(flow, self._flow_settings.bound):
-            self._flow.append((self._jpeg(x), self._jpeg(y)))
+        flow = compute_flow(np.stack(self._run), self._settings.flow)  # (F-1, 2, H, W) px
+        for field in quantise(flow, self._settings.bound):
+            self.add_flow(field)
 
     def _jpeg(self, picture: NDArray[np.uint8]) -> bytes:
         quality = [cv2.IMWRITE_JPEG_QUALITY, self._settings.jpeg_quality]

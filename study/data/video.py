@@ -29,7 +29,16 @@ from numpy.typing import NDArray
 
 from study.data.process import ChildDiedError, ChildProcess, ChildStuckError, send_bytes
 
-__all__ = ["BadVideoError", "VideoInfo", "VideoReader", "decode", "resize", "resized_size"]
+__all__ = [
+    "TOLERATED_FRAMES",
+    "BadVideoError",
+    "VideoInfo",
+    "VideoReader",
+    "decode",
+    "natural_key",
+    "resize",
+    "resized_size",
+]
 
 MAX_SIDE = 16_384
 MAX_PIXELS = 8192 * 4608
@@ -527,7 +536,7 @@ class _ImagesDecoder:
     def __init__(self, path: str, pulse: _Pulse) -> None:
         self._files = sorted(
             (file for file in Path(path).iterdir() if file.suffix.lower() in _IMAGE_SUFFIXES),
-            key=_natural_key,
+            key=natural_key,
         )
         if not self._files:
             raise BadVideoError("folder without frames (.jpg, .png, …)")
@@ -570,7 +579,8 @@ def _read_image(file: Path) -> Frame:
         return np.asarray(image.convert("RGB"))
 
 
-def _natural_key(file: Path) -> tuple[list[tuple[int, str]], str]:
+def natural_key(file: Path) -> tuple[list[tuple[int, str]], str]:
+    """Sorts files by the numbers in their names: img_2 before img_10."""
     parts = re.split(r"(\d+)", file.stem)
     return [(int(part), "") if part.isdigit() else (-1, part) for part in parts], file.name
 
