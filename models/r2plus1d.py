@@ -6,13 +6,14 @@ network is torchvision's.
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 from torchvision.models.video import resnet
 
 from models.checks import check_at_least
 from models.registry import register_model
-from models.volume_network import VolumeNetwork, VolumeOptions
+from models.volume_network import VolumeNetwork, VolumeOptions, scale_width
 
 __all__ = ["R2Plus1d", "R2Plus1dOptions"]
 
@@ -25,14 +26,31 @@ class R2Plus1dOptions(VolumeOptions):
 
     Attributes:
         depths: Residual blocks of each stage: (2, 2, 2, 2) is R(2+1)D-18, (3, 4, 6, 3) the 34.
+        width: Factor on the stages' channels, not the stem's (ours; 1 is the paper's).
     """
 
     depths: tuple[int, int, int, int] = (2, 2, 2, 2)
+    width: float = 1.0
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
         VolumeOptions.__post_init__(self)
         check_at_least(self, "depths", 1)
+        check_at_least(self, "width", 0)
+
+
+class _Scaled(resnet.VideoResNet):
+    """torchvision's video ResNet with its stages' channels times a factor."""
+
+    def __init__(self, width: float, **settings: Any) -> None:
+        self.width = width
+        super().__init__(**settings)
+
+    def _make_layer(
+        self, block: Any, conv_builder: Any, planes: int, blocks: int, stride: int = 1
+    ) -> nn.Sequential:
+        scaled = scale_width(planes, self.width)
+        return super()._make_layer(block, conv_builder, scaled, blocks, stride)
 
 
 @register_model("r2plus1d", R2Plus1dOptions)
@@ -43,7 +61,8 @@ class R2Plus1d(VolumeNetwork):
     options: R2Plus1dOptions
 
     def _build_net(self, in_channels: int) -> tuple[nn.Module, int]:
-        net = resnet.VideoResNet(
+        net = _Scaled(
+            self.options.width,
             block=resnet.BasicBlock,
             conv_makers=[resnet.Conv2Plus1D] * 4,
             layers=list(self.options.depths),
@@ -56,4 +75,6 @@ class R2Plus1d(VolumeNetwork):
             )
             nn.init.kaiming_normal_(net.stem[0].weight, mode="fan_out", nonlinearity="relu")
         del net.avgpool, net.fc
-        return nn.Sequential(OrderedDict(net.named_children())), FEATURES
+        return nn.Sequential(OrderedDict(net.named_children())), scale_width(
+            FEATURES, self.options.width
+        )

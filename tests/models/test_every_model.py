@@ -57,7 +57,7 @@ CONFIGURATIONS = {
     "cstm": Configuration(options={**BOTH, "attention_reduction": 4}, frames=3),
     "gsm": Configuration(options=BOTH, frames=3),
     "i3d": Configuration(options={"width": 0.125, "streams": ("spatial",)}, frames=4),
-    "r2plus1d": Configuration(options={"depths": (1, 1, 1, 1)}, frames=4),
+    "r2plus1d": Configuration(options={"width": 0.125, "depths": (1, 1, 1, 1)}, frames=4),
     "s3d": Configuration(frames=4),
     "s3d_g": Configuration(frames=4),
     "spatiotemporal_multiplier": Configuration(options=SMALL, frames=3),

@@ -15,7 +15,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "artnet": {"width": 0.25, "depths": (1, 1, 1, 1)},
     "c3d": {"width": 0.125, "head_dims": (16,), "head_grid": 2},
     "i3d": {"width": 0.125, "streams": ("spatial",)},
-    "r2plus1d": {"depths": (1, 1, 1, 1)},
+    "r2plus1d": {"width": 0.25, "depths": (1, 1, 1, 1)},
     "s3d": {},
     "s3d_g": {},
 }
