@@ -48,6 +48,8 @@ __all__ = [
     "register_model",
 ]
 
+BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)  # the latter takes its place over several GPUs
+
 STREAM_INPUTS = {"spatial": "rgb", "temporal": "flow"}
 """The input that each stream sees."""
 
@@ -212,7 +214,7 @@ class VideoModel(nn.Module):
         for backbone in self.modules():
             if not isinstance(backbone, Backbone):
                 continue
-            norms = [layer for layer in backbone.modules() if isinstance(layer, nn.BatchNorm2d)]
+            norms = [layer for layer in backbone.modules() if isinstance(layer, BATCH_NORMS)]
             for norm in norms[1:]:
                 norm.eval()
                 norm.requires_grad_(False)

@@ -7,11 +7,11 @@ __all__ = ["EMBEDDED"]
 EMBEDDED = Settings(
     options={"backbone": "small"},
     hyperparameters={
-        "learning_rate": 0.05,
+        "learning_rate": 0.02,
         "batch_size": 32,
         "schedule": "cosine",
         "warmup_epochs": 1,
-        "epochs": 15,
+        "epochs": 24,
         "scales": (1.0,),
         "flow_length": 4,
         "clip_norm": 5.0,

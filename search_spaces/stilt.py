@@ -75,12 +75,10 @@ def stilt() -> Space:
             Settings(
                 options={
                     "partial_bn": False,
-                    "head_dims": (128,),
+                    "head_dims": (),
                     "dropout": 0.0,
                     "attend_over": "cells",
-                    "place_code": True,
-                    "sharpness": 3.0,
-                    "attention_dim": 64,
+                    "attention_dim": 256,
                     "attention_dropout": 0.0,
                 }
             )

@@ -6,14 +6,19 @@ from pathlib import Path
 
 from study.data import synthetic
 from study.data.clip_store import ClipStore, StoreSettings
+from study.data.flow import PRESETS
 from study.data.preparation import Progress, prepare
 
 __all__ = ["EMBEDDED_STORE", "prepare_embedded"]
 
 EMBEDDED_STORE = StoreSettings(
-    dataset="synthetic", short_side=synthetic.SIZE, stacks=3, flow_length=4
+    dataset="synthetic",
+    short_side=synthetic.SIZE,
+    stacks=3,
+    flow_length=4,
+    flow=PRESETS["small"],
 )
-"""Three stacks: one of each of a clip's thirds."""
+"""Three stacks: one of each of a clip's thirds. Flow at settings for its 64 pixels."""
 
 
 def prepare_embedded(

@@ -20,6 +20,7 @@ from study.data.clip_store import ClipStore
 from study.plan import Plan, PlannedRow, Target, Training, make_plan, make_training, settings_of
 from study.progress import Terminal
 from study.provenance import code_version, git_state
+from study.results.predictions import prediction_lines
 from study.results.rows import accuracies, fuse, load_scores
 from study.results.schema import canonical_json
 from study.results.store import ResultStore
@@ -399,16 +400,16 @@ def describe(training: Training) -> str:
 def write_rows(study: Study, plan: Plan) -> None:
     """Fuses each finished training's scores as its arms say and writes the arms' rows."""
     results = ResultStore(study.request.results)
-    finished = results.finished()
     for identity, training in plan.trainings.items():
-        if identity not in finished:
-            continue
         scores = load_scores(results, identity)
+        if "test" not in scores:
+            continue  # it failed
         listed = study.store.annotations.splits[training.target.split]
         groups = {video.name: video.group for video in (*listed.train, *listed.test)}
         for row in plan.rows:
             if row.training.training_id == identity:
                 _write_row(study, results, row, scores, groups)
+    results.compact()
 
 
 def _write_row(
@@ -429,9 +430,25 @@ def _write_row(
         "split": training.target.split,
         "seed": training.seed,
     }
+    key = canonical_json(identity)
+    results.write(
+        "predictions",
+        key,
+        [
+            line
+            for part, matrix in fused.parts.items()
+            for line in prediction_lines(
+                {**identity, "part": part, "training_id": training.training_id},
+                videos=scores[part].videos,
+                labels=scores[part].labels,
+                scores=matrix,
+                groups=groups,
+            )
+        ],
+    )
     results.write(
         "rows",
-        canonical_json(identity),
+        key,
         [
             {
                 **identity,
@@ -446,6 +463,7 @@ def _write_row(
                 "modality": " + ".join(MODALITY[stream] for stream in streams),
                 "classes": len(set(scores[part].labels.tolist())),
                 "missing_videos": study.parts[training.target.split].missing,
+                "details": fused.details,
             }
             for part, matrix in fused.parts.items()
         ],
