@@ -54,6 +54,7 @@ class Request:
         weights: ``imagenet``, ``none`` or a path.
         changes: Settings by dotted name, put over the space's own.
         resources: What each training takes.
+        at_once: How many trainings run at once; None for as many as the cluster holds.
         results: The results folder or address.
         name: The study's name.
         compile: Whether to use ``torch.compile``.
@@ -73,6 +74,7 @@ class Request:
     resources: Resources
     results: str
     name: str
+    at_once: int | None = None
     compile: bool = False
     loader_workers: int = 0
 
@@ -345,7 +347,9 @@ def conduct(study: Study, *, address: str | None, terminal: Terminal) -> list[st
     """
     request = study.request
     with running_ray(address) as cluster:
-        at_once = at_once_on(cluster, request.resources, may_grow=address is not None)
+        at_once = at_once_on(
+            cluster, request.resources, asked=request.at_once, may_grow=address is not None
+        )
         scratch = (study.folder / "ray" / request.name).resolve()
         placement = Placement(resources=request.resources, at_once=at_once, scratch=str(scratch))
         found: dict[tuple[str, Target], Found] = {}

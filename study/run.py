@@ -107,6 +107,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--workers", type=int, default=1, metavar="N", help="processes of each training")
     add("--cpus-per-worker", type=float, default=1, metavar="N", help="CPU cores of each")
     add("--gpus-per-worker", type=float, default=0, metavar="N", help="GPUs of each (default: 0)")
+    add(
+        "--at-once",
+        type=int,
+        metavar="N",
+        help="trainings that run at once (default: as many as the cluster holds when the study "
+        "starts; say so where it grows)",
+    )
     add("--loader-workers", type=int, default=0, metavar="N", help="loader processes of each")
     add("--compile", action="store_true", help="compile the model with torch.compile")
     add("--address", help="a Ray cluster's address, such as auto (default: this machine alone)")
@@ -124,7 +131,7 @@ def _study(arguments: argparse.Namespace, console: Console) -> Study:
         raise ValueError(
             f"there is no dataset {arguments.dataset!r}; there are {', '.join(list_datasets())}"
         )
-    for flag in ("seeds", "trials", "epochs", "workers", "loader_workers"):
+    for flag in ("seeds", "trials", "epochs", "workers", "at_once", "loader_workers"):
         value = getattr(arguments, flag)
         least = 0 if flag in ("trials", "loader_workers") else 1
         if value is not None and value < least:
@@ -161,6 +168,7 @@ def _study(arguments: argparse.Namespace, console: Console) -> Study:
             resources=resources,
             results=arguments.results,
             name=name,
+            at_once=arguments.at_once,
             compile=arguments.compile,
             loader_workers=arguments.loader_workers,
         )

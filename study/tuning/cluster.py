@@ -1,7 +1,7 @@
 """The Ray that a study runs on: one of its own on this machine, or a cluster's."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 # Read when Ray is imported. Its own progress output and loggers give way to the study's; a first
@@ -58,10 +58,13 @@ def running_ray(address: str | None) -> Iterator[dict[str, float]]:
         ray.shutdown()
 
 
-def at_once_on(cluster: dict[str, float], resources: Resources, *, may_grow: bool) -> int:
+def at_once_on(
+    cluster: Mapping[str, float], resources: Resources, *, asked: int | None, may_grow: bool
+) -> int:
     """How many trainings to keep running at once.
 
     Args:
+        asked: What the user asks for; None means as many as the cluster holds now.
         may_grow: Whether an autoscaler may add what is missing; then one waits for it.
 
     Raises:
@@ -75,4 +78,4 @@ def at_once_on(cluster: dict[str, float], resources: Resources, *, may_grow: boo
             f"one training needs {need}, but this machine has {have}; give fewer --workers or "
             "--gpus-per-worker, or the --address of a larger cluster"
         )
-    return max(1, fitting)
+    return asked or max(1, fitting)
