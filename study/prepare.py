@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _verify(given.store, console)
         if given.preview:
             return _preview(given.store, given.preview, console)
+        _check_cluster(given)
         annotations = _annotations(given)
         return _prepare(given, annotations, _settings(given), console)
     except (ValueError, FileNotFoundError) as error:
@@ -95,6 +96,8 @@ def _parser() -> argparse.ArgumentParser:
         help="take flow computed before from DIR/VIDEO: flow_x_00001.jpg, … or folders x and y",
     )
     add("--workers", type=int, metavar="N", help="processes (one for each core)")
+    add("--address", help="share the work with the nodes of the Ray cluster at this address")
+    add("--nodes", type=int, metavar="N", help="nodes of the cluster (those it has now)")
     add("--deadline", type=float, default=60.0, metavar="S", help="give a stuck decoder up (60 s)")
     add("--retry-skipped", action="store_true", help="try videos again that were skipped before")
     add("--preview", metavar="VIDEO", help="draw a stored video's frames and flow, and stop")
@@ -164,6 +167,19 @@ def _annotations(given: argparse.Namespace) -> Annotations:
     return annotations
 
 
+def _check_cluster(given: argparse.Namespace) -> None:
+    if given.address is None:
+        if given.nodes is not None:
+            raise ValueError("--nodes is for a cluster: give its --address")
+        return
+    if given.nodes is not None and given.nodes < 1:
+        raise ValueError(f"--nodes must be at least 1, got {given.nodes}")
+    if given.retry_skipped:
+        raise ValueError("--retry-skipped is for one machine: leave --address out")
+    if given.videos is None:
+        raise ValueError("--address needs --videos DIR, on storage that all nodes share")
+
+
 def _prepare(
     given: argparse.Namespace,
     annotations: Annotations,
@@ -178,17 +194,21 @@ def _prepare(
             console.print("Rendering the embedded dataset's videos")
             synthetic.render_dataset(videos)
         display = stack.enter_context(_ProgressDisplay(console))
-        summary = prepare(
-            annotations,
-            videos,
-            given.store,
-            settings,
-            flow_folder=given.flow,
-            workers=given.workers,
-            progress=display.show,
-            deadline=given.deadline,
-            retry_skipped=given.retry_skipped,
-        )
+        how = {
+            "flow_folder": given.flow,
+            "workers": given.workers,
+            "progress": display.show,
+            "deadline": given.deadline,
+        }
+        if given.address is None:
+            how["retry_skipped"] = given.retry_skipped
+            summary = prepare(annotations, videos, given.store, settings, **how)
+        else:
+            from study.cluster_preparation import prepare_on_cluster  # Ray takes a second
+
+            summary = prepare_on_cluster(
+                given.address, annotations, videos, given.store, settings, nodes=given.nodes, **how
+            )
     _report(summary, given.store, console)
     if summary.stored == 0:
         raise RuntimeError("no video could be used; the reasons are above")

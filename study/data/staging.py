@@ -101,6 +101,11 @@ class Staging:
         target.parent.mkdir(parents=True, exist_ok=True)
         _write_shard(target, [record])
 
+    def count(self) -> int:
+        """Videos that are staged, packed or not, or skipped."""
+        files = (self.store / "staging").glob("??/*")
+        return len({file.stem for file in files if not file.name.startswith(".")})
+
     def clear(self, names: Sequence[str]) -> None:
         """Removes what is left of these videos, and the folders that are empty then."""
         for name in names:

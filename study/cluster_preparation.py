@@ -1,0 +1,152 @@
+"""Preparation of one clip store by the nodes of a Ray cluster.
+
+Every node runs `study.data.preparation.prepare` on the same store, which shares the work out by
+locks on the store itself. Ray only starts them, so a node that is lost costs what it was at.
+"""
+
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import ray
+
+from study.data.annotations import Annotations
+from study.data.clip_store import StoreSettings
+from study.data.preparation import PreparationSummary, Progress, find_videos, prepare
+from study.data.staging import StoreBuilder
+from study.tuning.cluster import running_ray
+
+__all__ = ["prepare_on_cluster"]
+
+_POLL_SECONDS = 2.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Work:
+    """What a node is told. Paths must lead to the same files on every node."""
+
+    annotations: Annotations
+    videos: Path
+    store: Path
+    settings: StoreSettings
+    flow: Path | None
+    workers: int
+    deadline: float
+
+
+def prepare_on_cluster(
+    address: str | None,
+    annotations: Annotations,
+    videos_folder: Path,
+    store_path: Path,
+    settings: StoreSettings,
+    *,
+    nodes: int | None = None,
+    flow_folder: Path | None = None,
+    workers: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+    deadline: float = 60.0,
+) -> PreparationSummary:
+    """Makes a clip store as `prepare` does, on many nodes at once.
+
+    Args:
+        address: The cluster's; None starts a Ray on this machine.
+        annotations: As for `prepare`, and so are the arguments not named here.
+        videos_folder: On storage that all nodes share.
+        store_path: On storage that all nodes share.
+        settings: What to store.
+        nodes: Nodes to work on; None means those that the cluster has now. Where there are fewer,
+            an autoscaler may add them.
+        flow_folder: On storage that all nodes share.
+        workers: Processes on each node; None means as many as the smallest node has cores.
+        progress: Called every two seconds or so.
+        deadline: Seconds without progress after which a decoder is given up.
+
+    Raises:
+        ConnectionError: There is no cluster at the address.
+        RuntimeError: No node could do it; the message says why.
+    """
+    began = time.monotonic()
+    builder = StoreBuilder(
+        annotations, find_videos(annotations, videos_folder), store_path, settings
+    )
+    try:
+        left = len(builder.open_videos(retry_skipped=False))
+        total = len(builder.existing)
+        staged_before = builder.staging.count()
+        if left:
+            with running_ray(address):
+                cores = [
+                    int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]
+                ]
+                cores = [count for count in cores if count] or [1]
+                work = _Work(
+                    annotations=annotations,
+                    videos=videos_folder.resolve(),
+                    store=store_path.resolve(),
+                    settings=settings,
+                    flow=None if flow_folder is None else flow_folder.resolve(),
+                    workers=workers or min(cores),
+                    deadline=deadline,
+                )
+
+                def report() -> None:
+                    done = total - left + builder.staging.count() - staged_before
+                    if progress and done <= total:
+                        progress(Progress(done=done, total=total, skipped=0, before=total - left))
+
+                _run(work, nodes or len(cores), report)
+    finally:
+        builder.close()
+    # Nothing is left, or what the nodes that were lost last were at.
+    summary = prepare(
+        annotations,
+        videos_folder,
+        store_path,
+        settings,
+        flow_folder=flow_folder,
+        workers=workers,
+        deadline=deadline,
+    )
+    return replace(summary, prepared=left, seconds=time.monotonic() - began)
+
+
+def _run(work: _Work, nodes: int, report: Callable[[], None]) -> None:
+    """Has nodes work until one of them says that the store is finished."""
+    task = ray.remote(num_cpus=work.workers, max_retries=0, scheduling_strategy="SPREAD")(_work_on)
+    shared = ray.put(work)
+    running = [task.remote(shared) for _ in range(nodes)]
+    failures = []
+    while running:
+        ended, running = ray.wait(running, timeout=_POLL_SECONDS)
+        report()
+        for reference in ended:
+            try:
+                ray.get(reference)
+            except ray.exceptions.RayError as error:
+                failures.append(str(error).strip().splitlines()[-1])
+                continue
+            for other in running:  # they end by themselves, or wait for a node that never comes
+                ray.cancel(other)
+            return
+    raise RuntimeError(f"no node could prepare: {failures[0]}")
+
+
+def _work_on(work: _Work) -> None:
+    for path in (work.videos, work.store / "settings.json", work.flow):
+        if path is not None and not path.exists():
+            raise FileNotFoundError(
+                f"node {socket.gethostname()} doesn't see {path}: videos and store must be on "
+                "storage that all nodes share"
+            )
+    prepare(
+        work.annotations,
+        work.videos,
+        work.store,
+        work.settings,
+        flow_folder=work.flow,
+        workers=work.workers,
+        deadline=work.deadline,
+    )
