@@ -297,12 +297,14 @@ class _Pool:
     def _replace(self, worker: _Worker, death: ChildDiedError) -> list[tuple[str, str]]:
         """Starts a worker in place of one that died, and has its videos done again; one that
         killed its worker before is skipped."""
-        if not worker.ready or not worker.jobs or not death.by_signal:
+        if not worker.ready or not death.by_signal:
             raise RuntimeError(f"a worker process {death}; what it printed says why")
         worker.child.kill()
         self._workers.remove(worker)
         self._workers.append(self._start())
         jobs = worker.jobs
+        if not jobs:
+            return []
         at = jobs[0]
         self._attempts[at] = self._attempts.get(at, 0) + 1
         outcomes = []
