@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from study.data import synthetic
+from study.data.annotations import Video
 from study.data.catalog import annotate
 from study.data.clip_store import StoreSettings
 from study.data.preparation import prepare
@@ -23,8 +24,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of 4 classes × 8 rendered clips as a folder of class folders, 2 stacks of 3."""
     folder = tmp_path_factory.mktemp("tiny")
-    wanted = {f"{name}/{name}_{i:03d}" for name in CLASSES for i in range(CLIPS)}
-    videos = [v for v in synthetic.annotate().splits["1"].train if v.name in wanted]
+    videos = [video for name in CLASSES for video in _videos_of(name)[:CLIPS]]
     synthetic.render_dataset(folder / "videos", videos)
     settings = StoreSettings(dataset="folder", short_side=32, stacks=2, flow_length=3)
     prepare(
@@ -35,6 +35,11 @@ def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         workers=2,
     )
     return folder / "store"
+
+
+def _videos_of(class_name: str) -> list[Video]:
+    train = synthetic.annotate().splits["1"].train
+    return [video for video in train if video.name.startswith(f"{class_name}/")]
 
 
 @pytest.fixture
