@@ -1,13 +1,17 @@
 """What a study compares and what it searches: arms, parameters and the space that holds them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
+
+from models import model_options
 
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["Arm", "Choice", "Parameter", "Real", "Settings", "Space"]
+__all__ = ["TUNINGS", "Arm", "Choice", "Parameter", "Real", "Settings", "Space"]
+
+TUNINGS = ("shared", "own", "fixed")
 
 FUSIONS = (
     "spatial",
@@ -97,6 +101,9 @@ class Arm:
             ``average`` and ``weighted`` late fusion, ``early`` (features and a linear SVM), or
             one of the forms of adaptively weighted fusion.
         default: Whether a study of the space runs the arm when none is named.
+        embedded: What takes the place of ``options`` and ``hyperparameters`` on the embedded
+            dataset's small clips, where the arm's own don't fit them; None for the same.
+        embedded_default: Whether the arm is a default there too.
     """
 
     name: str
@@ -106,6 +113,8 @@ class Arm:
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     fusion: str = "average"
     default: bool = True
+    embedded: Settings | None = None
+    embedded_default: bool = True
 
     def __post_init__(self) -> None:
         if self.fusion not in FUSIONS:
@@ -118,6 +127,22 @@ class Arm:
         """The settings that make the arm what it is."""
         return Settings(options=self.options, hyperparameters=self.hyperparameters)
 
+    @property
+    def known_options(self) -> frozenset[str]:
+        """The options that the arm's model has."""
+        return frozenset(field.name for field in fields(model_options(self.model)))
+
+    def on_embedded(self) -> "Arm":
+        """The arm as it runs on the embedded dataset."""
+        own = self.own if self.embedded is None else self.embedded
+        return replace(
+            self,
+            options=own.options,
+            hyperparameters=own.hyperparameters,
+            default=self.default and self.embedded_default,
+            embedded=None,
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parameter:
@@ -125,13 +150,35 @@ class Parameter:
 
     Attributes:
         name: A dotted name, as ``Settings.of`` reads it.
-        applies_to: Model options, each with the value under which the parameter makes a
-            difference. An arm that sets one otherwise doesn't take the found value, so that it
-            doesn't look like a new training.
+        applies_to: Model options, each with the values under which the parameter makes a
+            difference. An arm that sets one otherwise, or whose model doesn't have it, doesn't
+            take the found value, so that it doesn't look like a new training.
     """
 
     name: str
-    applies_to: tuple[tuple[str, Any], ...] = ()
+    applies_to: tuple[tuple[str, tuple[Any, ...]], ...] = ()
+
+    def matters_to(self, arm: Arm) -> bool:
+        """Whether an arm's result depends on the parameter: nothing overrides an arm's own."""
+        head, _, option = self.name.partition(".")
+        if self.name == "fusion_lambda":
+            return arm.fusion.startswith("awf-")
+        if self.name in arm.hyperparameters:
+            return False
+        if head == "options" and (option not in arm.known_options or option in arm.options):
+            return False
+        return all(
+            name in arm.known_options and arm.options.get(name, values[0]) in values
+            for name, values in self.applies_to
+        )
+
+    def spell(self, value: Any) -> Any:
+        """A value as Optuna stores it."""
+        return value
+
+    def read(self, spelled: Any) -> Any:
+        """The value that Optuna stores so."""
+        return spelled
 
     def suggest(self, trial: "optuna.Trial") -> Any:
         """Proposes a value."""
@@ -166,12 +213,19 @@ class Real(Parameter):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choice(Parameter):
-    """One of a few values (numbers or strings)."""
+    """One of a few values: numbers, strings, or tuples of strings."""
 
     choices: tuple[Any, ...]
 
     def suggest(self, trial: "optuna.Trial") -> Any:
-        return trial.suggest_categorical(self.name, self.choices)
+        return trial.suggest_categorical(self.name, tuple(map(self.spell, self.choices)))
+
+    def spell(self, value: Any) -> Any:
+        """A value as Optuna stores it, which has no tuples: ``relu3+relu5``."""
+        return "+".join(value) if isinstance(value, tuple) else value
+
+    def read(self, spelled: Any) -> Any:
+        return next(value for value in self.choices if self.spell(value) == spelled)
 
     def allows(self, value: Any) -> bool:
         return value in self.choices
@@ -188,8 +242,12 @@ class Space:
         search_arm: The arm whose validation accuracy a shared search maximises.
         parameters: What the search proposes.
         tables: The tables that a study of the space prints, by name.
-        settings: The system's own settings on a real dataset, as its paper has them.
+        settings: The system's own settings on a real dataset, as its paper has them. An option
+            reaches the arms whose model has it.
         embedded: What the embedded dataset's small clips need put over them.
+        embedded_parameters: What the search proposes there, where that is something else.
+        tuning: How a study of the space is tuned unless it says otherwise: ``shared`` (one
+            search serves all arms), ``own`` (one each, of the same budget) or ``fixed`` (none).
     """
 
     name: str
@@ -200,8 +258,15 @@ class Space:
     tables: tuple[str, ...]
     settings: Settings
     embedded: Settings
+    embedded_parameters: tuple[Parameter, ...] | None = None
+    tuning: str = "shared"
 
     def __post_init__(self) -> None:
+        if self.tuning not in TUNINGS:
+            raise ValueError(
+                f"space {self.name!r}: unknown tuning {self.tuning!r}; known are "
+                f"{', '.join(TUNINGS)}"
+            )
         names = [arm.name for arm in self.arms]
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
@@ -222,16 +287,24 @@ class Space:
             f"{', '.join(arm.name for arm in self.arms)}"
         )
 
+    def on_embedded(self) -> "Space":
+        """The space as it is on the embedded dataset."""
+        return replace(
+            self,
+            arms=tuple(arm.on_embedded() for arm in self.arms),
+            settings=self.settings.updated(self.embedded),
+            embedded=Settings(),
+            parameters=self.embedded_parameters or self.parameters,
+            embedded_parameters=None,
+        )
+
     def parameters_for(self, arm: Arm) -> tuple[Parameter, ...]:
         """The parameters that make a difference to an arm."""
-        return tuple(
-            parameter
-            for parameter in self.parameters
-            if all(arm.options.get(name, value) == value for name, value in parameter.applies_to)
-            and (parameter.name != "fusion_lambda" or arm.fusion.startswith("awf-"))
-        )
+        return tuple(parameter for parameter in self.parameters if parameter.matters_to(arm))
 
     def found_for(self, arm: Arm, values: Mapping[str, Any]) -> Settings:
         """The part of the found values that makes a difference to an arm."""
-        known = {parameter.name for parameter in self.parameters_for(arm)}
-        return Settings.of({name: value for name, value in values.items() if name in known})
+        known = {parameter.name: parameter for parameter in self.parameters_for(arm)}
+        return Settings.of(
+            {name: known[name].read(value) for name, value in values.items() if name in known}
+        )

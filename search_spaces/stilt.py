@@ -50,7 +50,7 @@ def stilt() -> Space:
             Choice(
                 name="options.attention_dim",
                 choices=(64, 128, 256, 512),
-                applies_to=(("interaction", True),),
+                applies_to=(("interaction", (True,)),),
             ),
             Real(name="loss_weights.spatial", low=0.5, high=2.0, log=True),
             Real(name="loss_weights.temporal", low=0.5, high=2.0, log=True),

@@ -6,8 +6,8 @@ does it. What is finished is never done again, so conducting a killed study anew
 
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,19 @@ from typing import Any
 import optuna
 
 from models import model_options
-from search_spaces.space import Arm, Parameter, Settings, Space
+from search_spaces.space import TUNINGS, Arm, Parameter, Settings, Space
 from study.data.clip_store import ClipStore
-from study.plan import Plan, PlannedRow, Target, Training, make_plan, make_training, settings_of
+from study.plan import (
+    Plan,
+    PlannedRow,
+    Target,
+    Training,
+    fewest_frames,
+    make_plan,
+    make_training,
+    modality,
+    settings_of,
+)
 from study.progress import Terminal
 from study.provenance import code_version, git_state
 from study.results.predictions import prediction_lines
@@ -32,9 +42,6 @@ from study.tuning.resources import Resources
 from study.tuning.search import Found, Placement, Search, run_trainings, search
 
 __all__ = ["TUNINGS", "Request", "Study", "conduct", "prepare_study"]
-
-TUNINGS = ("shared", "own", "fixed")
-MODALITY = {"spatial": "RGB", "temporal": "flow"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -209,8 +216,10 @@ def prepare_study(request: Request) -> Study:
             what is.
         FileNotFoundError: If the clip store or a weights file is missing.
     """
-    space = request.space
     store = ClipStore.open(request.store)
+    if store.annotations.dataset == "synthetic":
+        request = replace(request, space=request.space.on_embedded())
+    space = request.space
     arms = (
         tuple(arm for arm in space.arms if arm.default)
         if request.arms is None
@@ -247,10 +256,38 @@ def prepare_study(request: Request) -> Study:
         base=_base_settings(request, store),
         provenance=git_state(),
     )
+    _check_changes(request.changes, arms)
     # Checks every arm's options and finds its weights.
     plan = study.plan(lambda arm, target: {})
     _check_stacks(store, plan)
+    _check_segments(plan)
     return study
+
+
+def _check_changes(changes: Mapping[str, Any], arms: Sequence[Arm]) -> None:
+    """A changed option must reach some arm: one whose model has it and that doesn't fix it."""
+    for name in changes:
+        option = name.removeprefix("options.")
+        if option == name or any(
+            option in arm.known_options and option not in arm.options for arm in arms
+        ):
+            continue
+        known = sorted(frozenset().union(*(a.known_options - a.options.keys() for a in arms)))
+        raise ValueError(
+            f"--set {name} changes none of the arms: their models don't have it, or the arms fix "
+            f"it themselves; options that can be set are {', '.join(known)}"
+        )
+
+
+def _check_segments(plan: Plan) -> None:
+    for training in plan.trainings.values():
+        least, hyperparameters = fewest_frames(training), training.hyperparameters
+        for name in ("segments", "test_segments"):
+            if getattr(hyperparameters, name) < least:
+                raise ValueError(
+                    f"{name} is {getattr(hyperparameters, name)}, but model {training.model!r} "
+                    f"takes clips of at least {least}"
+                )
 
 
 def _check_stacks(store: ClipStore, plan: Plan) -> None:
@@ -276,15 +313,13 @@ def _check_nothing_fits(arms: Sequence[Arm]) -> None:
 
 def _base_settings(request: Request, store: ClipStore) -> Settings:
     """The space's settings, fitted to what the store holds, then what the user changed."""
-    space = request.space
-    base = space.settings
-    if store.annotations.dataset == "synthetic":
-        base = base.updated(space.embedded)
+    base = request.space.settings
     fitted: dict[str, Any] = {"crop_size": _crop_size(store.settings.short_side)}
     wanted = base.hyperparameters.get("flow_length", 10)
     if store.settings.stacks is not None:
         fitted["flow_length"] = min(wanted, store.settings.flow_length)
-        fitted["test_segments"] = min(25, store.settings.stacks)
+        if "test_segments" not in base.hyperparameters:
+            fitted["test_segments"] = min(25, store.settings.stacks)
     return base.updated(Settings(hyperparameters=fitted)).updated(Settings.of(request.changes))
 
 
@@ -313,7 +348,7 @@ def _first_values(parameters: Sequence[Parameter], start: Training) -> dict[str,
             name = parameter.name.removeprefix("loss_weights.")
             known[parameter.name] = start.hyperparameters.loss_weights.get(name, 1.0)
         if parameter.name in known and parameter.allows(known[parameter.name]):
-            first[parameter.name] = known[parameter.name]
+            first[parameter.name] = parameter.spell(known[parameter.name])
     return first
 
 
@@ -365,7 +400,10 @@ def conduct(study: Study, *, address: str | None, terminal: Terminal) -> list[st
         plan = study.plan(partial(_values, study=study, found=found))
         terminal.heading(f"Ablation: {len(plan.rows)} rows from {len(plan.trainings)} trainings")
         jobs = [
-            (describe(training), study.job(training, parts=parts_of(training, plan)))
+            (
+                describe(training, plan.trainings.values()),
+                study.job(training, parts=parts_of(training, plan)),
+            )
             for training in plan.trainings.values()
         ]
         with terminal.trainings(study.epochs()) as watcher:
@@ -389,16 +427,25 @@ def parts_of(training: Training, plan: Plan) -> tuple[str, ...]:
     return ("train", *parts) if training.training_id in plan.features_of else parts
 
 
-def describe(training: Training) -> str:
-    """A training in a few words for the terminal."""
-    told = [
-        f"{name} {value}" if not isinstance(value, bool) else (name if value else f"no {name}")
-        for name, value in training.options.items()
-        if name in ("interaction", "backbone")
-    ]
-    return (
-        f"{training.model} ({', '.join(told)}) split {training.target.split} seed {training.seed}"
-    )
+def describe(training: Training, among: Iterable[Training] = ()) -> str:
+    """A training in a few words for the terminal: what tells it apart from those beside it."""
+    others = [other for other in among if other.model == training.model]
+    told = []
+    for name, value in training.options.items():
+        varies = any(other.options[name] != value for other in others)
+        if varies or name in ("interaction", "backbone"):
+            told.append(_told(name, value))
+    segments = training.hyperparameters.segments
+    if any(other.hyperparameters.segments != segments for other in others):
+        told.append(f"{segments} segments")
+    what = f"{training.model} ({', '.join(told)})" if told else training.model
+    return f"{what} split {training.target.split} seed {training.seed}"
+
+
+def _told(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return name if value else f"no {name}"
+    return f"{name} {'+'.join(map(str, value)) or 'none' if isinstance(value, tuple) else value}"
 
 
 def write_rows(study: Study, plan: Plan) -> None:
@@ -425,7 +472,6 @@ def _write_row(
 ) -> None:
     request, training, arm = study.request, row.training, row.arm
     fused = fuse(arm.fusion, scores, groups=groups, fusion_lambda=row.fusion_lambda)
-    streams = [arm.fusion] if arm.fusion in MODALITY else list(scores["test"].scores)
     identity = {
         "study": request.name,
         "space": request.space.name,
@@ -464,7 +510,7 @@ def _write_row(
                 **accuracies(matrix, scores[part].labels),
                 "videos": len(scores[part].videos),
                 "tuning": request.tuning if request.trials else "fixed",
-                "modality": " + ".join(MODALITY[stream] for stream in streams),
+                "modality": modality(training, arm.fusion),
                 "classes": len(set(scores[part].labels.tolist())),
                 "missing_videos": study.parts[training.target.split].missing,
                 "details": fused.details,

@@ -17,7 +17,8 @@ from typing import Any
 
 import torch
 
-from models import create_model, make_options, model_options
+from models import VideoModel, create_model, make_options, model_options
+from models.registry import STREAM_INPUTS
 from search_spaces.space import Arm, Settings, Space
 from study.results.schema import canonical_json
 from study.training.hyperparameters import Hyperparameters
@@ -27,12 +28,15 @@ __all__ = [
     "PlannedRow",
     "Target",
     "Training",
+    "fewest_frames",
     "make_plan",
     "make_training",
+    "modality",
     "settings_of",
 ]
 
 STREAMS = ("spatial", "temporal")
+MODALITIES = {"rgb": "RGB", "flow": "flow"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,8 +117,14 @@ class Plan:
 def settings_of(
     arm: Arm, base: Settings, *, space: Space, found: Mapping[str, Any] | None = None
 ) -> Settings:
-    """The arm's settings: the base, the found values that matter to it, then its own."""
-    settings = base if found is None else base.updated(space.found_for(arm, found))
+    """The arm's settings: the base, the found values that matter to it, then its own.
+
+    Of the base's options it takes those that its model has: a space may compare several models.
+    """
+    options = {name: value for name, value in base.options.items() if name in arm.known_options}
+    settings = replace(base, options=options)
+    if found is not None:
+        settings = settings.updated(space.found_for(arm, found))
     return settings.updated(arm.own)
 
 
@@ -210,7 +220,7 @@ def _joint_streams(
     for arm in arms:
         own = settings[arm.name]
         options = asdict(make_options(arm.model, own.options))
-        if "streams" not in options or not _independent(arm.model, json.dumps(options)):
+        if "streams" not in options or not _net(arm.model, options).independent_streams:
             continue
         wanted = {arm.fusion} if arm.fusion in STREAMS else set(options["streams"])
         key = _net_key(arm.model, own)
@@ -218,11 +228,32 @@ def _joint_streams(
     return joint
 
 
+def modality(training: Training, fusion: str) -> str:
+    """What an arm of that fusion sees of a video: ``RGB``, ``flow`` or ``RGB + flow``.
+
+    A stream that isn't independent of the others has learned from, or sees, all that the net sees.
+    """
+    net = _net(training.model, training.options)
+    seen = list(net.inputs)
+    if fusion in STREAMS and net.independent_streams and STREAM_INPUTS[fusion] in seen:
+        seen = [STREAM_INPUTS[fusion]]
+    return " + ".join(MODALITIES[name] for name in seen)
+
+
+def fewest_frames(training: Training) -> int:
+    """The fewest segments that the training's net works on."""
+    return _net(training.model, training.options).min_frames
+
+
+def _net(model: str, options: Mapping[str, Any]) -> VideoModel:
+    """The net, without memory for its weights: to be asked, not to be run."""
+    return _build_net(model, tuple(options.items()))
+
+
 @cache
-def _independent(model: str, options: str) -> bool:
-    """Whether the net's streams train as each would alone; asked of a net without memory."""
+def _build_net(model: str, options: tuple[tuple[str, Any], ...]) -> VideoModel:
     with torch.device("meta"):
-        return create_model(model, num_classes=2, **json.loads(options)).independent_streams
+        return create_model(model, num_classes=2, **dict(options))
 
 
 def _net_key(model: str, settings: Settings) -> str:

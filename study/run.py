@@ -62,9 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ConnectionError, RuntimeError, OSError, ValueError) as error:
         print(f"study.run: {error}", file=sys.stderr)
         return FAILED
-    _print_tables(study, console)
     for reason in failed:
         print(f"study.run: a training failed: {reason}", file=sys.stderr)
+    _print_tables(study, console)
     return FAILED if failed else DONE
 
 
@@ -85,9 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--tuning",
         choices=TUNINGS,
-        default="shared",
         help="one search for all arms, an own one "
-        "for each (same budget), or none (default: shared)",
+        "for each (same budget), or none (default: the space's, mostly shared)",
     )
     add(
         "--train-on",
@@ -161,7 +160,7 @@ def _study(arguments: argparse.Namespace, console: Console) -> Study:
             splits=None if arguments.split is None else tuple(arguments.split),
             seeds=arguments.seeds,
             trials=arguments.trials,
-            tuning=arguments.tuning,
+            tuning=arguments.tuning or space.tuning,
             train_on=arguments.train_on,
             weights=arguments.weights or ("none" if embedded else "imagenet"),
             changes=changes,
@@ -246,13 +245,15 @@ def _print_arms(study: Study, console: Console) -> None:
             row.arm.fusion,
             training.target.split,
             str(training.seed),
-            f"{number}: {describe(training)}",
+            f"{number}: {describe(training, plan.trainings.values())}",
         )
     console.print(table)
 
 
 def _print_tables(study: Study, console: Console) -> None:
     results = ResultStore(study.request.results)
+    if not results.read("rows", columns=["arm"], study=study.request.name).num_rows:
+        return  # every training failed
     for name in study.request.space.tables:
         console.print()
         print(render(name, results, "text", study=study.request.name))
