@@ -27,12 +27,16 @@ TABLES = {
     "conv-fusion-layers": "Convolutional two-stream fusion: layers",
     "conv-fusion-temporal": "Convolutional two-stream fusion: temporal convolution and pooling",
     "conv-fusion-systems": "Convolutional two-stream fusion: one tower and two",
+    "conv-fusion-backbones": "Convolutional two-stream fusion: other backbones (ours)",
     "cstm-1": "CSTM: against the plain sum of its branches",
     "cstm-2": "CSTM, Table 2: against GSM with attention",
     "cstm-3": "CSTM, Table 3: comparison with other systems",
+    "cstm-ablation": "CSTM: its branches, its attention and a flow stream (ours)",
     "attention-consistency": "Attention-consistency loss",
+    "attention-consistency-ablation": "Attention-consistency loss: levels and distances (ours)",
     "stin": "STIN: auxiliary losses and injection",
     "comparators": "Published comparators",
+    "all": "All systems under one protocol (ours)",
 }
 
 

@@ -1,0 +1,100 @@
+"""All systems and comparators under one protocol, each with a search of its own."""
+
+from search_spaces.attention_consistency import attention_consistency
+from search_spaces.comparators import comparators
+from search_spaces.conv_fusion import conv_fusion
+from search_spaces.cstm import cstm
+from search_spaces.embedded import EMBEDDED
+from search_spaces.space import Arm, Parameter, Real, Settings, Space
+from search_spaces.stilt import stilt
+from search_spaces.stin import stin
+
+__all__ = ["all_systems"]
+
+# What a clip is belongs to a system; how it is trained is the protocol's.
+CLIP = ("segments", "test_segments")
+COMPARATORS = {
+    "two-stream-cnn-average": "Two-stream CNN",
+    "tsn-2": "TSN",
+    "trn": "TRN",
+    "tsm": "TSM",
+    "gsm": "GSM",
+    "stm": "STM",
+    "c3d": "C3D",
+    "s3d": "S3D",
+    "s3d-g": "S3D-G",
+    "r2plus1d": "R(2+1)D",
+    "i3d": "I3D",
+    "spatiotemporal-multiplier": "Spatiotemporal multiplier",
+    "attentional-pooling": "Attentional pooling",
+    "artnet": "ARTNet",
+}
+
+
+def all_systems() -> Space:
+    """One arm of each: its paper's final form; searched: rate, weight decay, own loss weights."""
+    others = comparators()
+    spaces = (
+        (stilt(), "stil-awf-simplex", "STILT"),
+        (stin(), "stin", "STIN"),
+        (conv_fusion(), "two-towers", "Convolutional fusion"),
+        (attention_consistency(), "attention-consistency", "Attention consistency"),
+        (cstm(), "cstm", "CSTM"),
+        *((others, name, label) for name, label in COMPARATORS.items()),
+    )
+    return Space(
+        name="all",
+        title="All systems under one protocol: same data, epochs and search budget",
+        arms=tuple(_arm(space, name, label) for space, name, label in spaces),
+        search_arm="stilt",
+        parameters=(
+            Real(name="learning_rate", low=1e-4, high=1e-1, log=True),
+            Real(name="weight_decay", low=1e-5, high=1e-2, log=True),
+            *_loss_weights(*(space for space, _, _ in spaces[:5])),
+        ),
+        tables=("all",),
+        # Ours, as for the comparators.
+        settings=Settings(hyperparameters=others.settings.hyperparameters),
+        embedded=Settings(hyperparameters=EMBEDDED.hyperparameters),
+        tuning="own",
+    )
+
+
+def _arm(space: Space, name: str, label: str) -> Arm:
+    """An arm with all of its own space's options, so that only the protocol is shared."""
+    arm = space.arm(name)
+    own = _own(space, name)
+    return Arm(
+        name=label.lower().replace(" ", "-").replace("(2+1)", "2plus1"),
+        label=label,
+        model=arm.model,
+        options=own.options,
+        hyperparameters=own.hyperparameters,
+        fusion=arm.fusion,
+        embedded=_own(space.on_embedded(), name),
+        embedded_default=arm.embedded_default,
+    )
+
+
+def _own(space: Space, name: str) -> Settings:
+    arm = space.arm(name)
+    own = space.settings.updated(arm.own)
+    return Settings(
+        options={key: value for key, value in own.options.items() if key in arm.known_options},
+        hyperparameters={
+            **{k: v for k, v in space.settings.hyperparameters.items() if k in CLIP},
+            **arm.hyperparameters,
+        },
+    )
+
+
+def _loss_weights(*spaces: Space) -> tuple[Parameter, ...]:
+    """The weights of the losses that make a system what it is, and λ of its fusion."""
+    found = {
+        parameter.name: parameter
+        for space in spaces
+        for parameter in space.parameters
+        if parameter.name == "fusion_lambda"
+        or (parameter.name.startswith("loss_weights.") and parameter.applies_to)
+    }
+    return tuple(found.values())

@@ -1,0 +1,128 @@
+"""Attention-consistency loss between two branch-independent streams.
+
+"Exploiting attention-consistency loss for spatial-temporal stream action recognition", ACM
+Transactions on Multimedia Computing, Communications, and Applications 18 (2s), 2022. Its tables
+aren't public. That its baseline is SlowFast-R50 4×16 is an inference from two of its figures.
+"""
+
+from typing import Any
+
+from search_spaces.embedded import EMBEDDED
+from search_spaces.space import Arm, Real, Settings, Space
+
+__all__ = ["attention_consistency"]
+
+LAST_THREE = ("layer2", "layer3", "layer4")
+LEVELS = {
+    "level-4": ("layer4",),
+    "levels-3-4": ("layer3", "layer4"),
+    "levels-1-4": ("layer1", *LAST_THREE),
+}
+SMALL_LAST_THREE = ("stage2", "stage3", "stage4")
+FLOW_INPUT = {
+    "segments": 3,
+    "test_segments": 25,
+    "test_clips": 1,
+    "test_crops": "centre",
+}
+
+
+def attention_consistency() -> Space:
+    """Lateral connections, levels, distances, maps, flow; searched: learning rate and λ."""
+    return Space(
+        name="attention_consistency",
+        title="Attention-consistency loss between independent streams (2022)",
+        arms=(
+            _slow_fast(
+                "baseline", "Baseline with lateral connections", (), lateral=True, fusion="spatial"
+            ),
+            _slow_fast("no-lateral", "Without lateral connections", ()),
+            _slow_fast("slow-alone", "Slow pathway alone", (), fusion="spatial"),
+            _slow_fast("fast-alone", "Fast pathway alone", (), fusion="temporal"),
+            _slow_fast("attention-consistency", "Attention consistency", LAST_THREE),
+            *(
+                _slow_fast(name, f"Attention consistency at {', '.join(levels)}", levels)
+                for name, levels in LEVELS.items()
+            ),
+            _slow_fast("cosine", "Cosine distance", LAST_THREE, distance="cosine"),
+            _slow_fast("kl", "Kullback–Leibler divergence", LAST_THREE, distance="kl"),
+            _slow_fast("cam", "Class-activation maps", ("layer4",), map="cam"),
+            _slow_fast("no-stop-gradient", "No stop-gradient", LAST_THREE, stop_gradient=False),
+            _two_stream("two-stream", "RGB and flow", (), ()),
+            _two_stream(
+                "two-stream-attention-consistency",
+                "RGB and flow, attention consistency",
+                LAST_THREE,
+                SMALL_LAST_THREE,
+            ),
+        ),
+        search_arm="attention-consistency",
+        parameters=(
+            Real(name="learning_rate", low=1e-3, high=1.0, log=True),
+            # The mean over unit vectors' cells is tiny, so λ goes far up.
+            Real(
+                name="loss_weights.attention_consistency",
+                low=1.0,
+                high=1e3,
+                log=True,
+                applies_to=(("levels", (LAST_THREE, *LEVELS.values(), SMALL_LAST_THREE)),),
+            ),
+        ),
+        tables=("attention-consistency", "attention-consistency-ablation"),
+        # Ours: the paper's settings aren't public. Those of SlowFast networks on Kinetics, at a
+        # batch of 64, but 32 frames of the whole video where SlowFast takes 64 in a row.
+        settings=Settings(
+            options={"backbone": "resnet50", "speed_ratio": 8, "channel_ratio": 8, "dropout": 0.5},
+            hyperparameters={
+                "learning_rate": 0.1,
+                "momentum": 0.9,
+                "weight_decay": 1e-4,
+                "batch_size": 64,
+                "schedule": "cosine",
+                "warmup_epochs": 34,
+                "epochs": 196,
+                "segments": 32,
+                "test_segments": 32,
+                "test_clips": 10,
+                "test_crops": "three",
+            },
+        ),
+        # The store's three stacks give the fast pathway three frames and the slow one the first.
+        embedded=EMBEDDED.updated(
+            Settings(
+                options={"speed_ratio": 3, "channel_ratio": 4, "dropout": 0.0},
+                hyperparameters={
+                    "weight_decay": 5e-4,
+                    "segments": 3,
+                    "test_segments": 3,
+                    "test_clips": 1,
+                    "test_crops": "centre",
+                },
+            )
+        ),
+    )
+
+
+def _slow_fast(
+    name: str, label: str, levels: tuple[str, ...], *, fusion: str = "average", **options: Any
+) -> Arm:
+    return Arm(
+        name=name,
+        label=label,
+        model="attention_consistency",
+        options={"form": "slow_fast", "levels": levels, **options},
+        fusion=fusion,
+    )
+
+
+def _two_stream(
+    name: str, label: str, levels: tuple[str, ...], small_levels: tuple[str, ...]
+) -> Arm:
+    return Arm(
+        name=name,
+        label=label,
+        model="attention_consistency",
+        options={"form": "two_stream", "levels": levels},
+        hyperparameters=FLOW_INPUT,
+        embedded=Settings(options={"form": "two_stream", "levels": small_levels}),
+    )

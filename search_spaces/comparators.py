@@ -1,0 +1,218 @@
+"""What the five systems are compared with: each network, and the published forms of some.
+
+Two published rows have no arm: TSN's third modality is warped flow, and TSM's dense sampling takes
+frames in a row; neither is in a clip store's segments.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from search_spaces.embedded import EMBEDDED
+from search_spaces.space import Arm, Real, Settings, Space
+
+__all__ = ["comparators"]
+
+BOTH = ("spatial", "temporal")
+
+
+def comparators() -> Space:
+    """Every network under one protocol of ours; searched: learning rate and dropout."""
+    return Space(
+        name="comparators",
+        title="Published comparators",
+        arms=(
+            *_two_stream_cnn(),
+            *_vgg16(),
+            _arm("tsn-2", "TSN, 2 modalities", "tsn", 3, {"streams": BOTH}, fusion="average"),
+            _arm("tsn-rgb", "TSN, RGB", "tsn", 3, {"streams": BOTH}),
+            _arm("tsn-flow", "TSN, flow", "tsn", 3, {"streams": BOTH}, fusion="temporal"),
+            _arm("trn", "TRN, multi-scale", "trn", 8, small={"frames": 3}),
+            _arm("tsm", "TSM", "tsm", 8),
+            _arm("gsm", "GSM", "gsm", 8),
+            _arm("stm", "STM", "stm", 8),
+            _arm("attentional-pooling", "Attentional pooling", "attentional_pooling", 3),
+            _arm(
+                "spatiotemporal-multiplier",
+                "Spatiotemporal multiplier network",
+                "spatiotemporal_multiplier",
+                5,
+                fusion="average",
+            ),
+            *_volumes(),
+            *_printed(),
+        ),
+        search_arm="tsn-2",
+        parameters=(
+            Real(name="learning_rate", low=1e-4, high=1e-1, log=True),
+            Real(name="options.dropout", low=0.0, high=0.9),
+        ),
+        tables=("comparators",),
+        # Ours: one protocol for all. What a clip is, and the network's options, are each paper's.
+        settings=Settings(
+            options={"partial_bn": True},
+            hyperparameters={
+                "learning_rate": 0.01,
+                "momentum": 0.9,
+                "weight_decay": 5e-4,
+                "batch_size": 64,
+                "schedule": "cosine",
+                "warmup_epochs": 5,
+                "epochs": 60,
+                "clip_norm": 20.0,
+                "flow_length": 10,
+            },
+        ),
+        # The store has three stacks: a clip is three frames, or a volume of 3 × 4 flow fields.
+        embedded=EMBEDDED.updated(
+            Settings(options={"partial_bn": False, "dropout": 0.0}, hyperparameters={"segments": 3})
+        ),
+    )
+
+
+def _arm(
+    name: str,
+    label: str,
+    model: str,
+    frames: int,
+    options: Mapping[str, Any] | None = None,
+    *,
+    fusion: str = "spatial",
+    small: Mapping[str, Any] | None = None,
+    crop_size: int | None = None,
+    cheap: bool = True,
+) -> Arm:
+    """A network with its paper's clips.
+
+    Args:
+        frames: Segments of a clip. Networks that average segments are tested on more; those that
+            mix them, on as many.
+        small: Options that it takes on the embedded dataset beside ``options``.
+        crop_size: Side of its frames where it isn't the field's usual one.
+        cheap: Whether it is a default on the embedded dataset.
+    """
+    options = dict(options or {})
+    size = {} if crop_size is None else {"crop_size": crop_size}
+    mixes = model not in ("two_stream", "tsn", "attentional_pooling")
+    tested = {"test_segments": frames} if mixes else {}
+    return Arm(
+        name=name,
+        label=label,
+        model=model,
+        options=options,
+        hyperparameters={"segments": frames, **tested, **size},
+        fusion=fusion,
+        embedded=Settings(options={**options, **(small or {})}),
+        embedded_default=cheap,
+    )
+
+
+def _two_stream_cnn() -> tuple[Arm, ...]:
+    """The classic net learns from single frames; its SVM is ours: on features, not on scores."""
+    rows = (("spatial",) * 2, ("temporal",) * 2, ("average",) * 2, ("SVM", "early"))
+    return tuple(
+        _arm(
+            f"two-stream-cnn-{how.lower()}",
+            f"Two-stream CNN, {how}",
+            "two_stream",
+            1,
+            {"streams": BOTH},
+            fusion=fusion,
+            small={"head_dims": (128,)},
+        )
+        for how, fusion in rows
+    )
+
+
+def _vgg16() -> tuple[Arm, ...]:
+    return tuple(
+        _arm(
+            f"vgg16-{how}",
+            f"VGG-16, {how}",
+            "two_stream",
+            1,
+            {"backbone": "vgg16", "head_dims": (4096, 4096), "streams": BOTH},
+            fusion=fusion,
+            cheap=False,
+        )
+        for how, fusion in (("spatial",) * 2, ("temporal",) * 2, ("fused", "average"))
+    )
+
+
+def _volumes() -> tuple[Arm, ...]:
+    """The 3-D networks, narrower on the embedded dataset where they can be."""
+    narrow = {"width": 0.25}
+    c3d = {**narrow, "head_dims": (128,), "head_grid": 2}
+    artnet = {**narrow, "depths": (1, 1, 1, 1)}
+    return (
+        _arm("c3d", "C3D", "c3d", 16, small=c3d, crop_size=112),
+        _arm("s3d", "S3D", "s3d", 64, cheap=False),
+        _arm("s3d-g", "S3D-G", "s3d_g", 64, cheap=False),
+        _arm("r2plus1d", "R(2+1)D-18", "r2plus1d", 16, small=artnet, crop_size=112),
+        # Flow of one field a frame.
+        *(
+            _i3d(name, label, fusion)
+            for name, label, fusion in (
+                ("i3d", "I3D, RGB + flow", "average"),
+                ("i3d-rgb", "I3D, RGB", "spatial"),
+                ("i3d-flow", "I3D, flow", "temporal"),
+            )
+        ),
+        _arm("artnet", "ARTNet-R18", "artnet", 16, small=artnet, crop_size=112),
+    )
+
+
+def _i3d(name: str, label: str, fusion: str) -> Arm:
+    """64 frames and a flow field at each; on the embedded dataset a stack of four at each."""
+    return Arm(
+        name=name,
+        label=label,
+        model="i3d",
+        options={"streams": BOTH},
+        hyperparameters={"segments": 64, "test_segments": 64, "flow_length": 1},
+        fusion=fusion,
+        embedded=Settings(options={"streams": BOTH, "width": 0.25}),
+    )
+
+
+def _printed() -> tuple[Arm, ...]:
+    """The forms that have published numbers, with their own backbones and frames."""
+    resnet = {"backbone": "resnet50"}
+    tsn = {**resnet, "streams": BOTH}
+    return (
+        _arm("tsn-resnet50-rgb", "TSN-R50, RGB", "tsn", 3, tsn, cheap=False),
+        _arm("tsm-resnet50", "TSM-R50, 8 frames", "tsm", 8, resnet, cheap=False),
+        *(
+            _arm(
+                f"tsn-resnet50-8-{how}",
+                f"TSN-R50 1×1×8, {how}",
+                "tsn",
+                8,
+                tsn,
+                fusion=fusion,
+                cheap=False,
+            )
+            for how, fusion in (("rgb", "spatial"), ("flow", "temporal"), ("average",) * 2)
+        ),
+        *(
+            _arm(
+                f"gsm-inception_v3-{frames}",
+                f"GSM Inception v3, {frames} frames",
+                "gsm",
+                frames,
+                {"backbone": "inception_v3"},
+                cheap=False,
+            )
+            for frames in (8, 12, 16, 24)
+        ),
+        *(
+            _arm(
+                f"tsm-resnet50-{frames}",
+                f"TSM-R50, {frames} frames",
+                "tsm",
+                frames,
+                resnet,
+                cheap=False,
+            )
+            for frames in (8, 16)
+        ),
+    )

@@ -1,0 +1,179 @@
+"""Convolutional two-stream fusion.
+
+Feichtenhofer, Pinz and Zisserman, "Convolutional two-stream network fusion for video action
+recognition", CVPR 2016: how to fuse two towers, at which layer, and over time.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from search_spaces.embedded import EMBEDDED
+from search_spaces.space import Arm, Choice, Parameter, Real, Settings, Space
+
+__all__ = ["conv_fusion"]
+
+METHODS = {
+    "max": "Max",
+    "cat": "Concatenation",
+    "bilinear": "Bilinear",
+    "sum": "Sum",
+    "conv": "Conv",
+}
+LAYERS = {
+    "relu2": ("ReLU2", ("relu2",)),
+    "relu3": ("ReLU3", ("relu3",)),
+    "relu4": ("ReLU4", ("relu4",)),
+    "relu5": ("ReLU5", ("relu5",)),
+    "relu5-fc8": ("ReLU5 + FC8", ("relu5", "fc8")),
+    "relu3-relu5-fc6": ("ReLU3 + ReLU5 + FC6", ("relu3", "relu5", "fc6")),
+}
+OTHERS = {  # ours: layers of another VGG, and of a ResNet, which has one classifier layer
+    "vgg16-relu3": ("vgg16", "relu3_3"),
+    "vgg16-relu4": ("vgg16", "relu4_3"),
+    "vgg16-relu5": ("vgg16", "relu5_3"),
+    "resnet50-layer2": ("resnet50", "layer2"),
+    "resnet50-layer3": ("resnet50", "layer3"),
+    "resnet50-layer4": ("resnet50", "layer4"),
+}
+SMALL_STAGES = {"relu2": "stage1", "relu3": "stage2", "relu4": "stage3", "relu5": "stage4"}
+FRAMES_APART = {"towers": 1, "conv": "2d", "pool": "2d"}
+
+
+def conv_fusion() -> Space:
+    """Methods, layers, time, towers; searched: rate, fusion layer, dropout, tower loss weight."""
+    return Space(
+        name="conv_fusion",
+        title="Convolutional two-stream fusion (2016)",
+        arms=(
+            Arm(
+                name="average",
+                label="Softmax average",
+                model="two_stream",
+                options={"backbone": "vgg_m_2048", "head_dims": (4096, 2048)},
+                embedded=Settings(),
+            ),
+            *(
+                _vgg_m(method, label, ("relu5",), {"method": method})
+                for method, label in METHODS.items()
+            ),
+            *(
+                _vgg_m(name, label, layers, {"method": "conv"})
+                for name, (label, layers) in LAYERS.items()
+            ),
+            *(_over_time(conv, pool) for conv, pool in (("2d", "2d"), ("2d", "3d"), ("3d", "3d"))),
+            _final("one-tower", "Fusion, one tower", towers=1),
+            _final("two-towers", "Fusion, two towers", towers=2),
+            *(
+                Arm(
+                    name=name,
+                    label=f"Conv, {backbone} {layer}",
+                    model="conv_fusion",
+                    options={
+                        "backbone": backbone,
+                        "layers": (layer,),
+                        "head_dims": (4096, 4096) if backbone == "vgg16" else (),
+                        **FRAMES_APART,
+                    },
+                    fusion="spatial",
+                    embedded_default=False,
+                )
+                for name, (backbone, layer) in OTHERS.items()
+            ),
+        ),
+        search_arm="two-towers",
+        parameters=_parameters(("relu3_3", "relu4_3", "relu5_3")),
+        embedded_parameters=_parameters(("stage2", "stage3", "stage4")),
+        tables=(
+            "conv-fusion-methods",
+            "conv-fusion-layers",
+            "conv-fusion-temporal",
+            "conv-fusion-systems",
+            "conv-fusion-backbones",
+        ),
+        # Section 4. Ours: epochs in place of iterations, and the towers learn together, where the
+        # paper trains each by itself first and then stops backpropagation at the fusion layer.
+        settings=Settings(
+            options={"backbone": "vgg16", "layers": ("relu5_3",), "dropout": 0.85},
+            hyperparameters={
+                "learning_rate": 1e-3,
+                "momentum": 0.9,
+                "weight_decay": 5e-4,
+                "batch_size": 96,
+                "schedule": "step",
+                "milestones": (0.5, 0.8),
+                "epochs": 30,
+                "segments": 5,
+                "flow_length": 10,
+            },
+        ),
+        # The store has three stacks, so the 3-D pooling spans them all.
+        embedded=EMBEDDED.updated(
+            Settings(
+                options={"layers": ("stage4",), "head_dims": (128, 128), "dropout": 0.0},
+                hyperparameters={"segments": 3},
+            )
+        ),
+    )
+
+
+def _parameters(layers: tuple[str, ...]) -> tuple[Parameter, ...]:
+    return (
+        Real(name="learning_rate", low=1e-4, high=1e-1, log=True),
+        Choice(name="options.layers", choices=tuple((layer,) for layer in layers)),
+        Real(name="options.dropout", low=0.0, high=0.9),
+        Real(
+            name="loss_weights.temporal",
+            low=0.25,
+            high=2.0,
+            log=True,
+            applies_to=(("towers", (2,)),),
+        ),
+    )
+
+
+def _vgg_m(name: str, label: str, layers: tuple[str, ...], how: Mapping[str, Any]) -> Arm:
+    """An arm of the tables of methods and layers: VGG-M-2048, frame by frame, one tower."""
+    how = {**how, **FRAMES_APART}
+    return Arm(
+        name=name,
+        label=label,
+        model="conv_fusion",
+        options={
+            "backbone": "vgg_m_2048",
+            "head_dims": (4096, 2048),
+            "layers": layers,
+            **how,
+        },
+        fusion="spatial",
+        embedded=Settings(
+            options={"layers": tuple(SMALL_STAGES.get(layer, layer) for layer in layers), **how}
+        ),
+    )
+
+
+def _over_time(conv: str, pool: str) -> Arm:
+    """An arm of the temporal table: both networks and their losses are kept behind the fusion."""
+    how = {"conv": conv, "pool": pool, "towers": 2}
+    return Arm(
+        name=f"{conv}-conv-{pool}-pool",
+        label=f"{conv[0]}D conv + {pool[0]}D pool",
+        model="conv_fusion",
+        options={
+            "backbone": "vgg16",
+            "temporal_backbone": "vgg_m_2048",
+            "layers": ("relu5_3",),
+            **how,
+        },
+        embedded=Settings(options={"layers": ("stage4",), **how}),
+    )
+
+
+def _final(name: str, label: str, *, towers: int) -> Arm:
+    """The paper's final net; its layer is searched."""
+    return Arm(
+        name=name,
+        label=label,
+        model="conv_fusion",
+        options={"conv": "3d", "pool": "3d", "towers": towers},
+        fusion="average" if towers == 2 else "spatial",
+    )

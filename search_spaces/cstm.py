@@ -1,0 +1,127 @@
+"""CSTM: collaborative spatial-temporal module.
+
+Zheng and Zhang, "Collaborative spatial-temporal networks for action recognition": the module
+against its branches, against gate-shift modules with the same attention, and against other systems
+on Something-Something and Jester.
+"""
+
+from typing import Any
+
+from search_spaces.embedded import EMBEDDED
+from search_spaces.space import Arm, Choice, Real, Settings, Space
+
+__all__ = ["cstm"]
+
+MODULES = {
+    "2d": "2D",
+    "shift": "Shift",
+    "3d": "3D",
+    "3d_shift_sum": "3D_Shift_sum",
+    "gsm": "GSM",
+    "gsm_attention": "GSM + attention",
+    "cstm": "CSTM",
+}
+
+
+def cstm() -> Space:
+    """Modules and networks; searched: rate, dropout, attention reduction, shift fraction."""
+    return Space(
+        name="cstm",
+        title="CSTM: 3-D convolution and temporal shift, weighted by attention",
+        arms=(
+            *(
+                Arm(
+                    name=module.replace("_", "-"),
+                    label=label,
+                    model="cstm",
+                    options={"module": module},
+                    fusion="spatial",
+                )
+                for module, label in MODULES.items()
+            ),
+            *(
+                Arm(
+                    name=f"cstm-{name}",
+                    label=f"CSTM, {label}",
+                    model="cstm",
+                    options={"module": "cstm", "streams": ("spatial", "temporal")},
+                    fusion=fusion,
+                )
+                for name, label, fusion in (
+                    ("flow", "flow", "temporal"),
+                    ("two-stream", "RGB + flow", "average"),
+                )
+            ),
+            *(
+                _other(
+                    f"cstm-{backbone}{'-16' if frames == 16 else ''}",
+                    f"CSTM {backbone}, {frames} frames",
+                    "cstm",
+                    frames,
+                    backbone=backbone,
+                    module="cstm",
+                )
+                for frames in (8, 16)
+                for backbone in ("bn_inception", "inception_v3", "resnet50")
+            ),
+            _other("tsn", "TSN ResNet-50", "tsn", 8, backbone="resnet50", streams=("spatial",)),
+            _other("trn", "TRN multiscale BN_Inception", "trn", 8, backbone="bn_inception"),
+            _other("tsm", "TSM ResNet-50", "tsm", 8, backbone="resnet50"),
+            _other("tsm-16", "TSM ResNet-50, 16 frames", "tsm", 16, backbone="resnet50"),
+            _other("s3d", "S3D, 64 frames", "s3d", 64),
+            _other("s3d-g", "S3D-G, 64 frames", "s3d_g", 64),
+            _other("stm", "STM ResNet-50", "stm", 8, backbone="resnet50"),
+        ),
+        search_arm="cstm",
+        parameters=(
+            Real(name="learning_rate", low=1e-4, high=1e-1, log=True),
+            Real(name="options.dropout", low=0.0, high=0.8),
+            Choice(
+                name="options.attention_reduction",
+                choices=(4, 8, 16, 32),
+                applies_to=(("module", ("gsm_attention", "cstm")),),
+            ),
+            Choice(
+                name="options.shift_fraction",
+                choices=(0.0625, 0.125, 0.25),
+                applies_to=(("module", ("shift", "3d_shift_sum", "cstm")),),
+            ),
+        ),
+        tables=("cstm-1", "cstm-2", "cstm-3", "cstm-ablation"),
+        # The paper's aren't public; these are gate-shift networks' on the same datasets.
+        settings=Settings(
+            options={"backbone": "bn_inception", "dropout": 0.5},
+            hyperparameters={
+                "learning_rate": 0.01,
+                "momentum": 0.9,
+                "weight_decay": 5e-4,
+                "batch_size": 32,
+                "schedule": "cosine",
+                "warmup_epochs": 10,
+                "epochs": 60,
+                "clip_norm": 20.0,
+                "segments": 8,
+                "test_segments": 8,
+            },
+        ),
+        # The store has three stacks, which are all that the modules mix.
+        embedded=EMBEDDED.updated(
+            Settings(
+                options={"dropout": 0.0, "attention_reduction": 8},
+                hyperparameters={"segments": 3, "test_segments": 3},
+            )
+        ),
+    )
+
+
+def _other(name: str, label: str, model: str, frames: int, **options: Any) -> Arm:
+    """A row of the comparison: its own backbone and frames, too much for the embedded dataset."""
+    return Arm(
+        name=name,
+        label=label,
+        model=model,
+        options=options,
+        hyperparameters={"segments": frames, "test_segments": frames},
+        fusion="spatial",
+        embedded_default=False,
+    )
