@@ -165,7 +165,9 @@ def _study(arguments: argparse.Namespace, console: Console) -> Study:
             weights=arguments.weights or ("none" if embedded else "imagenet"),
             changes=changes,
             resources=resources,
-            results=arguments.results,
+            results=arguments.results
+            if "://" in arguments.results
+            else str(Path(arguments.results).resolve()),
             name=name,
             at_once=arguments.at_once,
             compile=arguments.compile,
@@ -187,14 +189,14 @@ def _assignment(text: str) -> tuple[str, Any]:
 def _store(arguments: argparse.Namespace, console: Console) -> Path:
     """The clip store: the given one, or the embedded dataset's, made where it isn't yet."""
     if arguments.data is not None:
-        return arguments.data
+        return arguments.data.resolve()  # trainings run in folders of their own
     if arguments.dataset != "synthetic":
         raise ValueError(
             f"--dataset {arguments.dataset} needs --data DIR, the clip store that "
             f"`python -m study.prepare {arguments.dataset} --store DIR …` makes"
         )
     local = arguments.results if "://" not in arguments.results else "results"
-    path = Path(local) / "data" / "synthetic"
+    path = Path(local).resolve() / "data" / "synthetic"
     with Terminal(console).preparing("the embedded dataset") as progress:
         prepare_embedded(path, progress=progress)
     return path

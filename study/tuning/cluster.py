@@ -51,7 +51,7 @@ def running_ray(address: str | None) -> Iterator[dict[str, float]]:
             "a running cluster, or leave --address out to run on this machine alone"
         ) from error
     for name in ("ray.tune", "ray.train", "ray.data"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are told and kept by us
     try:
         yield ray.cluster_resources()
     finally:

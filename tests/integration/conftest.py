@@ -14,6 +14,7 @@ from study.data.catalog import annotate
 from study.data.clip_store import StoreSettings
 from study.data.preparation import prepare
 
+ROOT = Path(__file__).parents[2]
 CLASSES = ("what_yellow", "what_cyan", "how_left", "how_right")
 CLIPS = 8  # of each class
 
@@ -81,4 +82,4 @@ SMALL = (
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+    return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120", "PYTHONPATH": str(ROOT)}

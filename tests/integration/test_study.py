@@ -20,8 +20,13 @@ def lines(folder: Path, view: str) -> list[dict]:
 
 
 @pytest.mark.slow
-def test_a_study_searches_trains_twice_and_fills_every_row(study_run: Run, tmp_path: Path):
-    done = study_run("--trials", "3")
+def test_a_study_searches_trains_twice_and_fills_every_row(
+    study_run: Run, tiny_store: Path, tmp_path: Path
+):
+    """Given by relative paths, as a person types them."""
+    (tmp_path / "store").symlink_to(tiny_store)
+    places = ("--data", "store", "--results", "results")
+    done = study_run("--trials", "3", *places, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     results = tmp_path / "results"
 
@@ -121,7 +126,6 @@ def test_two_workers_train_through_ray_train(study_run: Run, tmp_path: Path):
         "0.9",
         "--arms",
         "stil",
-        "stil-early",
     )
     assert done.returncode == 0, done.stderr
     trainings = lines(tmp_path / "results", "trainings")
