@@ -11,7 +11,7 @@ EMBEDDED = Settings(
         "batch_size": 32,
         "schedule": "cosine",
         "warmup_epochs": 1,
-        "epochs": 24,
+        "epochs": 20,
         "scales": (1.0,),
         "flow_length": 4,
         "clip_norm": 5.0,
