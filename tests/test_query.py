@@ -12,11 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
-from sample_results import row, training, write_rows
 
 from study import query
 from study.results.schema import VIEWS
 from study.results.store import ResultStore
+from tests.sample_results import row, training, write_rows
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from sample_results import ARMS, row, training, write_rows, write_study
 
 from study import report
 from study.results.page import studies
 from study.results.store import ResultStore
+from tests.sample_results import ARMS, row, training, write_rows, write_study
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 NASTY = '<img src=x onerror=alert(1)> & "quoted" {{ 7 * 7 }}'

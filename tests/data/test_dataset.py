@@ -2,10 +2,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from memory_store import MemoryStore, make_store, make_video
 
 from study.data.dataset import ClipDataset, ClipSettings, make_loader
 from study.training.hyperparameters import Hyperparameters
+from tests.memory_store import MemoryStore, make_store, make_video
 
 CLIP = ClipSettings(segments=2, flow_length=2, crop_size=21, scales=(1.0, 0.875, 0.75), flip=True)
 CENTRE = ClipSettings(segments=2, flow_length=2, crop_size=21)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from sample_results import row, write_rows
 
 from study.results.connection import Connection, RefusedStatementError
 from study.results.store import ResultStore
+from tests.sample_results import row, write_rows
 
 SECRET = [1, 2, 3]  # a Python variable that SQL must not see
 

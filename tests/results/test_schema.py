@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sample_results import row, training
 
 from study.results.schema import VIEWS, canonical_json, schema, to_table
+from tests.sample_results import row, training
 
 DESIGN = Path(__file__).parents[3] / "shared" / "DESIGN.md"
 

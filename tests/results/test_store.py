@@ -12,11 +12,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from sample_results import row, training
 
 from study.results import store as store_module
 from study.results.schema import STORED_VIEWS, schema
 from study.results.store import ResultStore, open_results
+from tests.sample_results import row, training
 
 
 def numbered(n: int, **values: Any) -> dict[str, Any]:

@@ -7,11 +7,11 @@ import statistics
 from pathlib import Path
 
 import pytest
-from sample_results import row, training, write_rows
 
 from study.results.grids import FORMATS
 from study.results.store import ResultStore
 from study.results.tables import list_tables, load, render
+from tests.sample_results import row, training, write_rows
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from memory_store import make_store
 from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from study.training.evaluation import (
     score,
     top_k_accuracy,
 )
+from tests.memory_store import make_store
 
 
 class _Pooled(VideoModel):

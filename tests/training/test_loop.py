@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from memory_store import make_store
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,6 +26,7 @@ from study.training.loop import (
     learning_rate,
     train,
 )
+from tests.memory_store import make_store
 
 BASE = Hyperparameters(
     learning_rate=0.05,
