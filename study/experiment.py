@@ -51,7 +51,7 @@ class Request:
     Attributes:
         space: The system.
         arms: Names of the wanted arms; None for the space's default arms.
-        store: The clip store's path.
+        store: The clip store's path or URI.
         splits: Names of splits; None for the first.
         seeds: How many seeds, 0, 1, ….
         trials: Trials of each search.
@@ -70,7 +70,7 @@ class Request:
 
     space: Space
     arms: tuple[str, ...] | None
-    store: Path
+    store: str | Path
     splits: tuple[str, ...] | None
     seeds: int
     trials: int

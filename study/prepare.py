@@ -24,6 +24,8 @@ from study.data.clip_store import ClipStore, StoreSettings
 from study.data.flow import BACKENDS, FlowSettings
 from study.data.preparation import PreparationSummary, Progress, prepare
 from study.data.preview import draw_preview
+from study.data.remote import is_uri
+from study.data.upload import check_place, upload
 from study.embedded import EMBEDDED_STORE
 
 __all__ = ["main"]
@@ -42,9 +44,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _verify(given.store, console)
         if given.preview:
             return _preview(given.store, given.preview, console)
+        if is_uri(given.store):
+            raise ValueError(
+                f"a store is prepared in a local folder and then copied: give --store DIR --upload "
+                f"{given.store}"
+            )
+        given.store = Path(given.store)
+        if given.dataset is None and given.upload:
+            return _upload(given.store, given.upload, console)
         _check_cluster(given)
         annotations = _annotations(given)
-        return _prepare(given, annotations, _settings(given), console)
+        settings = _settings(given)
+        if given.upload:
+            check_place(given.upload, settings)
+        _prepare(given, annotations, settings, console)
+        return _upload(given.store, given.upload, console) if given.upload else 0
     except (ValueError, FileNotFoundError) as error:
         errors.print(f"[bold red]refused:[/] {escape(str(error))}")
         return 2
@@ -67,7 +81,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("dataset", nargs="?", help=f"one of: {', '.join(list_datasets())}")
-    add("--store", type=Path, metavar="DIR", required=True, help="the clip store to make")
+    add("--store", metavar="DIR", required=True, help="the clip store to make")
+    add(
+        "--upload",
+        metavar="URI",
+        help="then copy the store there, such as to s3://bucket/store; without a dataset just copy",
+    )
     add("--videos", type=Path, metavar="DIR", help="folder of the videos")
     add("--splits", type=Path, metavar="DIR", help="folder of the official split files")
     add(
@@ -185,7 +204,7 @@ def _prepare(
     annotations: Annotations,
     settings: StoreSettings,
     console: Console,
-) -> int:
+) -> None:
     with ExitStack() as stack:
         videos = given.videos
         if videos is None:  # the embedded dataset's
@@ -212,7 +231,6 @@ def _prepare(
     _report(summary, given.store, console)
     if summary.stored == 0:
         raise RuntimeError("no video could be used; the reasons are above")
-    return 0
 
 
 def _report(summary: PreparationSummary, store: Path, console: Console) -> None:
@@ -241,17 +259,40 @@ def _report(summary: PreparationSummary, store: Path, console: Console) -> None:
             console.print(f"  and {len(summary.skipped) - 20} more")
 
 
-def _verify(store: Path, console: Console) -> int:
+def _upload(store: Path, uri: str, console: Console) -> int:
+    printed = time.monotonic()
+
+    def show(done: int, total: int) -> None:
+        nonlocal printed
+        if time.monotonic() - printed > _LINE_SECONDS:
+            printed = time.monotonic()
+            console.print(f"uploaded {_size(done)} of {_size(total)}")
+
+    summary = upload(store, uri, progress=show)
+    copied = f"{summary.copied} files copied, {_size(summary.bytes)}"
+    console.print(
+        f"[bold]The store is at {escape(uri)}[/]: {copied if summary.copied else 'it was'}"
+    )
+    console.print(f"To use it: python -m study.run … --data {escape(uri)}")
+    return 0
+
+
+def _verify(store: str, console: Console) -> int:
     opened = ClipStore.open(store)
     errors = 0
     for line in opened.verify():
         console.print(f"[bold red]wrong:[/] {escape(line)}")
         errors += 1
-    console.print(f"{len(opened)} videos checked in {escape(str(store))}: {errors} errors")
+    console.print(f"{len(opened)} videos checked in {escape(store)}: {errors} errors")
+    if errors and opened.cache is not None:
+        console.print(
+            f"What was checked are its copies in {escape(str(opened.cache))}: delete that folder "
+            "to have it fetched anew"
+        )
     return 1 if errors else 0
 
 
-def _preview(store: Path, name: str, console: Console) -> int:
+def _preview(store: str, name: str, console: Console) -> int:
     opened = ClipStore.open(store)
     names = [known for known in opened.names if name in (known, known.rpartition("/")[2])]
     if len(names) != 1:

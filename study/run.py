@@ -14,6 +14,7 @@ from rich.table import Table
 
 import search_spaces
 from study.data.catalog import list_datasets
+from study.data.remote import is_uri
 from study.embedded import prepare_embedded
 from study.experiment import (
     TUNINGS,
@@ -44,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console = Console(highlight=False)
     try:
         study = _study(arguments, console)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f"study.run: {error}", file=sys.stderr)
         return REFUSED
     _print_plan(study, console)
@@ -77,7 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--space", required=True, help=f"the system: {', '.join(search_spaces.names())}")
     add("--arms", nargs="+", metavar="ARM", help="rows of the ablation (default: the space's)")
     add("--dataset", default="synthetic", help=f"{', '.join(list_datasets())}")
-    add("--data", type=Path, metavar="DIR", help="the clip store that study.prepare made")
+    add(
+        "--data", metavar="DIR", help="the clip store that study.prepare made, or its s3:// address"
+    )
     add("--split", nargs="+", metavar="NAME", help="splits (default: the first)")
     add("--seeds", type=int, default=1, metavar="N", help="seeds 0..N-1 (default: 1)")
     add("--trials", type=int, default=6, metavar="N", help="trials of each search (default: 6)")
@@ -186,10 +189,12 @@ def _assignment(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def _store(arguments: argparse.Namespace, console: Console) -> Path:
+def _store(arguments: argparse.Namespace, console: Console) -> str | Path:
     """The clip store: the given one, or the embedded dataset's, made where it isn't yet."""
     if arguments.data is not None:
-        return arguments.data.resolve()  # trainings run in folders of their own
+        if is_uri(arguments.data):
+            return str(arguments.data)
+        return Path(arguments.data).resolve()  # trainings run in folders of their own
     if arguments.dataset != "synthetic":
         raise ValueError(
             f"--dataset {arguments.dataset} needs --data DIR, the clip store that "

@@ -7,18 +7,19 @@ A store is a folder:
 - ``videos-….arrow``: one row for each video, stored or only annotated, sorted by name: what the
   annotations say of it, and the shard and row of its record.
 - ``splits-….arrow``: the splits' lists as row numbers of the videos' table.
-- ``manifest.json``: everything else: classes, fingerprint, shards, and each skipped video with its
-  reason. It names the two tables and is replaced in one step, so a reader sees all of an old state
-  or all of a new one.
+- ``manifest.json``: everything else: classes, fingerprint, shards, the files' sizes, and each
+  skipped video with its reason. It names the two tables and is replaced in one step, so a reader
+  sees all of an old state or all of a new one.
 
-Nothing in it depends on when, where or in how many goes it was prepared.
+Nothing in it depends on when, where or in how many goes it was prepared. It is prepared in a local
+folder; a copy of it may be read at any place that ``pyarrow.fs`` reaches, through a local cache.
 """
 
 import json
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from numpy.typing import NDArray
 from study.data.annotations import Annotations, Split, Video
 from study.data.files import write_whole
 from study.data.flow import FlowSettings
+from study.data.remote import CachedFolder, is_uri
 
 __all__ = [
     "RECORD_SCHEMA",
@@ -310,39 +312,41 @@ class ClipStore:
     """A finished store, open for reading. Picklable: a copy opens the same files again.
 
     Attributes:
-        path: The store's folder.
+        path: The store's folder, or its URI.
         fingerprint: Digest of all that a training can see: settings, annotations, records.
         settings: What the store was made with.
         skip_entries: For each video that could not be used, the reason and the digest of its file.
         shards: Number of shards.
+        manifest: The manifest file's content.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = Path(path)
-        self.settings = read_settings(self.path)
-        manifest = _read_json(self.path / "manifest.json")
+    def __init__(self, path: str | Path) -> None:
+        self._remote = CachedFolder(str(path)) if is_uri(path) else None
+        self.path: str | Path = self._remote.uri if self._remote else Path(path)
+        read = self._remote.read if self._remote else partial(_read, Path(path))
+        settings, manifest = read("settings.json", "manifest.json")
+        self.settings = parse_settings(settings, self.path)
         if manifest is None:
-            raise FileNotFoundError(
-                f"clip store {self.path} is unfinished: run `python -m study.prepare "
-                f"{self.settings.dataset} --store {self.path} …` again, it goes on where it stopped"
-            )
-        self._manifest = manifest
-        self.fingerprint: str = manifest["fingerprint"]
-        self.skip_entries: dict[str, dict[str, Any]] = manifest["skipped"]
-        self.shards: int = manifest["shards"]
-        self._videos = read_table(self.path / manifest["videos"])
+            raise FileNotFoundError(_unfinished(self.path, self.settings))
+        self.manifest = manifest
+        self._manifest = json.loads(manifest)
+        self.fingerprint: str = self._manifest["fingerprint"]
+        self.skip_entries: dict[str, dict[str, Any]] = self._manifest["skipped"]
+        self.shards: int = self._manifest["shards"]
+        self._videos = self._table("videos")
         self._names = self._videos["name"]
         self._shards: dict[int, Any] = {}
 
     @classmethod
     def open(cls, path: str | Path) -> "ClipStore":
-        """Opens the store in a folder.
+        """Opens the store in a folder, or at a URI of ``pyarrow.fs`` such as ``s3://bucket/store``.
 
         Raises:
             FileNotFoundError: There is no store, or it is unfinished.
-            ValueError: It is of another format.
+            ValueError: It is of another format, or the URI is of no known file system.
+            OSError: The URI can't be reached, or its files don't fit into the cache.
         """
-        return cls(Path(path))
+        return cls(path)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ClipStore, (self.path,)
@@ -376,12 +380,12 @@ class ClipStore:
     @cached_property
     def annotations(self) -> Annotations:
         """The dataset's annotations, missing and skipped videos included."""
-        return _read_annotations(self._manifest, self._videos, self.path)
+        return _read_annotations(self._manifest, self._videos, self._table("splits_table"))
 
     def missing(self, split: str) -> dict[str, int]:
         """How many videos of each part of a split are not in the store, skipped ones included."""
         stored = self._videos["shard"].to_numpy() >= 0
-        table = read_table(self.path / self._manifest["splits_table"])
+        table = self._table("splits_table")
         number = self._manifest["splits"].index(split)
         mine = table["split"].to_numpy() == number
         absent = ~stored[table["video"].to_numpy()] & mine
@@ -405,8 +409,37 @@ class ClipStore:
         shard = self._videos["shard"][row].as_py()
         reader = self._shards.get(shard)
         if reader is None:
-            reader = self._shards[shard] = open_shard(shard_path(self.path, shard))
+            reader = self._shards[shard] = open_shard(self._locate_shard(shard))
         return reader.get_batch(self._videos["row"][row].as_py())
+
+    def _locate_shard(self, number: int) -> Path:
+        if self._remote is None:
+            return shard_path(Path(self.path), number)
+        name = shard_name(number)
+        return self._remote.locate(name, size=self.files[name], version=self.shard_digest(number))
+
+    def _table(self, kind: str) -> pa.RecordBatch:
+        name = self._manifest[kind]
+        if self._remote is None:
+            return read_table(Path(self.path) / name)
+        return read_table(self._remote.locate(name, size=self.files[name]))
+
+    @property
+    def files(self) -> dict[str, int]:
+        """The sizes in bytes of the tables and shards."""
+        sizes: dict[str, int] = self._manifest["files"]
+        return sizes
+
+    @property
+    def cache(self) -> Path | None:
+        """Where this machine has the files of a store with a URI; None for a local store."""
+        return None if self._remote is None else self._remote.folder
+
+    def shard_digest(self, number: int) -> str:
+        """Digest of a shard's records and their order."""
+        records = self._videos.filter(pa.array(self._videos["shard"].to_numpy() == number))
+        columns = [records[column].to_pylist() for column in ("name", "row", "digest")]
+        return blake2b(json.dumps(columns).encode(), digest_size=8).hexdigest()
 
     def _find(self, name: str) -> int | None:
         """The row of a stored video in the videos' table."""
@@ -442,7 +475,12 @@ class ClipStore:
 
 def shard_path(store: Path, number: int) -> Path:
     """Where a shard lies."""
-    return store / "shards" / f"{number:05d}.arrow"
+    return store / shard_name(number)
+
+
+def shard_name(number: int) -> str:
+    """A shard's file in the store's folder."""
+    return f"shards/{number:05d}.arrow"
 
 
 def open_shard(path: Path) -> Any:
@@ -462,15 +500,33 @@ def read_settings(path: Path) -> StoreSettings:
         FileNotFoundError: There is no store.
         ValueError: It is of another format.
     """
-    plain = _read_json(path / "settings.json")
-    if plain is None:
+    (content,) = _read(path, "settings.json")
+    return parse_settings(content, path)
+
+
+def parse_settings(content: bytes | None, path: str | Path) -> StoreSettings:
+    if content is None:
+        how = f"--store DIR … --upload {path}`" if is_uri(path) else f"--store {path} …`"
         raise FileNotFoundError(
             f"no clip store in {path}: it has no settings.json; make one with "
-            f"`python -m study.prepare DATASET --store {path} …`"
+            f"`python -m study.prepare DATASET {how}"
         )
+    plain = json.loads(content)
     if plain.pop("format") != FORMAT:
         raise ValueError(f"clip store {path} is of another format; prepare it again elsewhere")
     return StoreSettings.from_dict(plain)
+
+
+def _unfinished(path: str | Path, settings: StoreSettings) -> str:
+    if is_uri(path):
+        return (
+            f"the upload of clip store {path} is unfinished: run `python -m study.prepare --store "
+            f"DIR --upload {path}` again, it goes on where it stopped"
+        )
+    return (
+        f"clip store {path} is unfinished: run `python -m study.prepare {settings.dataset} --store "
+        f"{path} …` again, it goes on where it stopped"
+    )
 
 
 def write_settings(path: Path, settings: StoreSettings) -> None:
@@ -478,11 +534,10 @@ def write_settings(path: Path, settings: StoreSettings) -> None:
     write_whole(path / "settings.json", _to_json({"format": FORMAT, **settings.to_dict()}))
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
+def _read(path: Path, *names: str) -> list[bytes | None]:
+    """The content of small files in a local folder; None where there is no such file."""
+    files = [path / name for name in names]
+    return [file.read_bytes() if file.exists() else None for file in files]
 
 
 def _to_json(value: Any) -> bytes:
@@ -553,6 +608,12 @@ def write_manifest(
         ],
         schema=_VIDEOS_SCHEMA,
     )
+    tables = {
+        "videos": _write_table(path, "videos", table),
+        "splits_table": _write_table(path, "splits", _splits_table(annotations, row_of)),
+    }
+    shards = 1 + max((place.shard for place in places.values()), default=-1)
+    files = [*tables.values(), *map(shard_name, range(shards))]
     manifest = {
         "format": FORMAT,
         "dataset": annotations.dataset,
@@ -560,14 +621,14 @@ def write_manifest(
             settings, annotations, {name: places[name].digest for name in sorted(places)}
         ),
         "stored": len(places),
-        "shards": 1 + max((place.shard for place in places.values()), default=-1),
+        "shards": shards,
+        "files": {name: (path / name).stat().st_size for name in files},
         "skipped": {name: dict(skipped[name]) for name in sorted(skipped)},
         "classes": annotations.classes,
         "flip_classes": annotations.flip_classes,
         "class_groups": annotations.class_groups,
         "splits": list(annotations.splits),
-        "videos": _write_table(path, "videos", table),
-        "splits_table": _write_table(path, "splits", _splits_table(annotations, row_of)),
+        **tables,
     }
     write_whole(path / "manifest.json", _to_json(manifest))
     for kind in ("videos", "splits"):
@@ -620,7 +681,7 @@ def _write_table(path: Path, kind: str, table: pa.RecordBatch) -> str:
 
 
 def _read_annotations(
-    manifest: Mapping[str, Any], table: pa.RecordBatch, path: Path
+    manifest: Mapping[str, Any], table: pa.RecordBatch, lists: pa.RecordBatch
 ) -> Annotations:
     videos: list[Video] = []
     groups: dict[str, str] = {}  # one string for each group, not for each video
@@ -632,7 +693,6 @@ def _read_annotations(
         ):
             group = groups.setdefault(group, group)
             videos.append(Video(name=name, path=place, label=label, group=group))
-    lists = read_table(path / manifest["splits_table"])
     number, part, video = (lists[column].to_numpy() for column in ("split", "part", "video"))
     splits = {}
     for i, name in enumerate(manifest["splits"]):

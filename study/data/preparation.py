@@ -150,7 +150,7 @@ def _summarise(
             for s in splits
         },
         fingerprint=store.fingerprint,
-        bytes=sum(path.stat().st_size for path in store.path.glob("shards/*.arrow")),
+        bytes=sum(path.stat().st_size for path in builder.store.glob("shards/*.arrow")),
         seconds=seconds,
     )
 

@@ -41,7 +41,7 @@ class Job:
 
     Attributes:
         training: What to train.
-        store: The clip store's path.
+        store: The clip store's path or URI.
         results: The results folder or address.
         checkpoints: The folder of checkpoints, on storage that every node sees.
         study: The study's name.
@@ -142,7 +142,7 @@ def run_job(job: Job, report: Callable[[EpochReport], None] | None = None) -> li
             for epoch in epochs:
                 report(epoch)
         return epochs
-    store = ClipStore.open(Path(job.store))
+    store = ClipStore.open(job.store)
     if store.fingerprint != training.target.store_fingerprint:
         raise ValueError(
             f"clip store {job.store} has fingerprint {store.fingerprint}, but the training was "
