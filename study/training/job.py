@@ -3,6 +3,7 @@
 This is where the plan meets the data: nothing here knows of Ray or of a search.
 """
 
+import contextlib
 import json
 import platform
 import resource
@@ -364,9 +365,19 @@ def _gflops(model: VideoModel, training: Training) -> float:
 
 
 def _device_name() -> str:
+    """The GPU's or the processor's name, as the system gives it."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
 
 
 def _peak_memory() -> int:

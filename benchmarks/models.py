@@ -1,0 +1,129 @@
+"""Every system and comparator on the embedded dataset, side by side.
+
+    python -m benchmarks.models [--store DIR] [--results DIR] [--epochs N] [--output FILE.csv]
+
+Trains the arms of the space ``all`` at fixed settings (no search; one seed) and prints for each:
+test top-1 over all classes and by class group beside the embedded dataset's ceilings, parameters,
+GFLOPs (multiply-adds) of one training clip, and training clips a second of one CPU thread.
+``benchmarks/models.csv`` is what it wrote on the hardware that its last column names.
+"""
+
+import argparse
+import csv
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+import search_spaces
+from study.data import synthetic
+from study.embedded import prepare_embedded
+from study.experiment import Request, Study, conduct, prepare_study
+from study.progress import Terminal
+from study.results.store import ResultStore
+from study.tuning.resources import Resources
+
+GROUPS = ("what", "how", "which")
+COLUMNS = ("arm", "top1", *GROUPS, "parameters", "gflops", "clips_per_second", "epochs", "hardware")
+
+
+def study_of(store: Path, results: Path, epochs: int | None) -> Study:
+    """The space ``all`` without a search."""
+    return prepare_study(
+        Request(
+            space=search_spaces.get("all"),
+            arms=None,
+            store=store,
+            splits=None,
+            seeds=1,
+            trials=0,
+            tuning="fixed",
+            train_on="train",
+            weights="none",
+            changes={} if epochs is None else {"epochs": epochs},
+            resources=Resources(),
+            results=str(results.resolve()),
+            name="models",
+        )
+    )
+
+
+def lines(study: Study) -> Iterator[dict[str, object]]:
+    """A line for each arm that has a result."""
+    classes = study.store.annotations.classes
+    group_of = {
+        label: study.store.annotations.class_groups[name] for label, name in enumerate(classes)
+    }
+    connection = ResultStore(study.request.results).connect()
+    rows = connection.execute(
+        "SELECT r.arm, r.top1, t.device, t.parameters, t.gflops, t.epochs, "
+        "(SELECT median(e.clips_per_second) FROM epochs e WHERE e.training_id = r.training_id) "
+        "FROM rows r JOIN trainings t USING (training_id) "
+        "WHERE r.study = 'models' AND r.part = 'test' ORDER BY r.top1 DESC"
+    ).fetchall()
+    for arm, top1, device, parameters, gflops, epochs, speed in rows:
+        judged = connection.execute(
+            "SELECT label, predicted FROM predictions WHERE study = 'models' AND part = 'test' "
+            "AND arm = ?",
+            [arm],
+        ).fetchall()
+        right = {group: [a == b for a, b in judged if group_of[a] == group] for group in GROUPS}
+        yield {
+            "arm": arm,
+            "top1": round(top1, 4),
+            **{group: round(sum(hits) / len(hits), 4) for group, hits in right.items()},
+            "parameters": parameters,
+            "gflops": round(gflops, 4),
+            "clips_per_second": round(speed, 1),
+            "epochs": epochs,
+            "hardware": device,
+        }
+
+
+def show(found: list[dict[str, object]], console: Console) -> None:
+    table = Table(title="top-1 in %, by class group; ceilings by construction below")
+    for name in COLUMNS[:-2]:
+        table.add_column(name, justify="left" if name == "arm" else "right")
+    for line in found:
+        table.add_row(*(_shown(name, line[name]) for name in COLUMNS[:-2]))
+    table.add_section()
+    for knowledge, by_group in synthetic.CEILINGS.items():
+        values = [synthetic.ceiling(knowledge), *(by_group[group] for group in GROUPS)]
+        table.add_row(f"ceiling: {knowledge}", *(f"{100 * value:.1f}" for value in values))
+    console.print(table)
+
+
+def _shown(name: str, value: object) -> str:
+    if name == "top1" or name in GROUPS:
+        return f"{100 * float(str(value)):.1f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--store", type=Path, help="the embedded dataset's store, if it is there")
+    parser.add_argument("--results", type=Path, help="keep the results here, and go on from them")
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--output", type=Path, help="also write the table as CSV")
+    arguments = parser.parse_args()
+    console = Console(width=110)
+    with tempfile.TemporaryDirectory() as temporary:
+        results = arguments.results or Path(temporary) / "results"
+        store = prepare_embedded(arguments.store or results / "data" / "synthetic")
+        study = study_of(store.path.resolve(), results, arguments.epochs)
+        failed = conduct(study, address=None, terminal=Terminal(console))
+        found = list(lines(study))
+    show(found, console)
+    if arguments.output:
+        with arguments.output.open("w", newline="") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(found)
+    for reason in failed:
+        console.print(f"failed: {reason}")
+
+
+if __name__ == "__main__":
+    main()
