@@ -7,7 +7,7 @@ does it. What is finished is never done again, so conducting a killed study anew
 import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -430,10 +430,11 @@ def parts_of(training: Training, plan: Plan) -> tuple[str, ...]:
 def describe(training: Training, among: Iterable[Training] = ()) -> str:
     """A training in a few words for the terminal: what tells it apart from those beside it."""
     others = [other for other in among if other.model == training.model]
+    usual = asdict(model_options(training.model)())
     told = []
     for name, value in training.options.items():
         varies = any(other.options[name] != value for other in others)
-        if varies or name in ("interaction", "backbone"):
+        if (varies and value != usual[name]) or name in ("interaction", "backbone"):
             told.append(_told(name, value))
     segments = training.hyperparameters.segments
     if any(other.hyperparameters.segments != segments for other in others):
