@@ -35,7 +35,7 @@ from study.results.rows import accuracies, fuse, load_scores
 from study.results.schema import canonical_json
 from study.results.store import ResultStore
 from study.training.evaluation import Scores
-from study.training.job import Job, Parts, split_parts
+from study.training.job import Job, Parts, build_model, split_parts
 from study.training.weights import Weights, find_weights
 from study.tuning.cluster import at_once_on, running_ray
 from study.tuning.resources import Resources
@@ -170,6 +170,15 @@ class Study:
             self.request.weights, options.get("backbone", ""), folder=self.folder / "weights"
         )
 
+    def random_starts(self, plan: Plan) -> list[str]:
+        """The nets that start from random weights though ImageNet's are asked for."""
+        if self.request.weights != "imagenet":
+            return []
+        trainings = plan.trainings.values()
+        return sorted(
+            {t.options.get("backbone", t.model) for t in trainings if t.weights == "none"}
+        )
+
     def searched_arms(self) -> tuple[Arm, ...]:
         """The arms that get a search of their own."""
         if self.request.tuning == "fixed" or self.request.trials == 0:
@@ -261,7 +270,20 @@ def prepare_study(request: Request) -> Study:
     plan = study.plan(lambda arm, target: {})
     _check_stacks(store, plan)
     _check_segments(plan)
+    _check_weights(study, plan)
     return study
+
+
+def _check_weights(study: Study, plan: Plan) -> None:
+    """Loads a given weights file into each net once: a file that doesn't fit is told of now."""
+    if study.request.weights in ("imagenet", "none"):
+        return
+    seen = set()
+    for training in plan.trainings.values():
+        net = canonical_json([training.model, training.options])
+        if net not in seen:
+            seen.add(net)
+            build_model(study.job(training), num_classes=len(study.store.annotations.classes))
 
 
 def _check_changes(changes: Mapping[str, Any], arms: Sequence[Arm]) -> None:

@@ -224,6 +224,11 @@ def _print_plan(study: Study, console: Console) -> None:
             say.warn(
                 f"{parts.missing} videos of split {target.split} are MISSING from {request.store}"
             )
+    if scratch := study.random_starts(plan):
+        say.warn(
+            f"torchvision has no ImageNet weights of {', '.join(scratch)}: they start from RANDOM "
+            "weights; give --weights PATH"
+        )
     searches = len(study.targets) * len(study.searched_arms())
     say.say(
         f"{searches} search{'es' if searches != 1 else ''} of {request.trials} trials"

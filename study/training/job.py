@@ -31,7 +31,7 @@ from study.results.store import ResultStore
 from study.training.evaluation import Scores, score
 from study.training.loop import EpochReport, train
 
-__all__ = ["Job", "Parts", "record_failure", "run_job", "split_parts"]
+__all__ = ["Job", "Parts", "build_model", "record_failure", "run_job", "split_parts"]
 
 VALIDATION_FRACTION = 0.2
 
@@ -151,7 +151,7 @@ def run_job(job: Job, report: Callable[[EpochReport], None] | None = None) -> li
         )
     parts = split_parts(store, training.target.split, train_on=training.train_on)
     device = _device()
-    model = _model(job, num_classes=len(store.annotations.classes))
+    model = build_model(job, num_classes=len(store.annotations.classes))
     fusion, fusion_lambda = job.objective
     groups = {video.name: video.group for video in (*parts.train, *parts.validation)}
 
@@ -232,7 +232,12 @@ def _device() -> str:
     return f"cuda:{torch.cuda.current_device()}"
 
 
-def _model(job: Job, *, num_classes: int) -> VideoModel:
+def build_model(job: Job, *, num_classes: int) -> VideoModel:
+    """The job's net at its initial weights.
+
+    Raises:
+        ValueError: If the weights file doesn't fit the net.
+    """
     training = job.training
     torch.manual_seed(training.seed)
     model = create_model(training.model, num_classes=num_classes, **training.options)

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from study.results.store import ResultStore
 from tests.integration.conftest import Run, environment, study_command
@@ -146,6 +147,7 @@ def test_two_workers_train_through_ray_train(study_run: Run, tmp_path: Path):
         (("--set", "flow_length=10"), "stacks of 3 flow fields"),
         (("--data", "nowhere"), "nowhere"),
         (("--weights", "nowhere.pt"), "there is no such file"),
+        (("--weights", "other.pt"), "the weights don't fit backbone 'small'"),
         (("--train-on", "all"), "--train-on all leaves no validation part"),
         (("--resume", "--name", "never"), "no study 'never'"),
         (("--workers", "0"), "--workers must be at least 1"),
@@ -153,10 +155,17 @@ def test_two_workers_train_through_ray_train(study_run: Run, tmp_path: Path):
     ],
 )
 def test_bad_input_is_refused_in_one_line_that_names_what_exists(
-    capsys: pytest.CaptureFixture[str], tiny_store: Path, tmp_path: Path, arguments, said
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tiny_store: Path,
+    tmp_path: Path,
+    arguments,
+    said,
 ):
     from study.run import main
 
+    torch.save({"other.weight": torch.zeros(1)}, tmp_path / "other.pt")
+    monkeypatch.chdir(tmp_path)
     command = study_command(tiny_store, tmp_path / "results", *arguments)
     assert main(command[3:]) == 2
     error = capsys.readouterr().err.strip()
