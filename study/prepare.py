@@ -269,10 +269,10 @@ def _upload(store: Path, uri: str, console: Console) -> int:
             console.print(f"uploaded {_size(done)} of {_size(total)}")
 
     summary = upload(store, uri, progress=show)
-    copied = f"{summary.copied} files copied, {_size(summary.bytes)}"
-    console.print(
-        f"[bold]The store is at {escape(uri)}[/]: {copied if summary.copied else 'it was'}"
-    )
+    copied = "nothing was to be copied"
+    if summary.copied:
+        copied = f"{summary.copied} files copied, {_size(summary.bytes)}"
+    console.print(f"[bold]The store is at {escape(uri)}[/]: {copied}")
     console.print(f"To use it: python -m study.run … --data {escape(uri)}")
     return 0
 

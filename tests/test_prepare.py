@@ -88,6 +88,27 @@ def test_verification_passes_and_fails(store, tmp_path, capsys):
     assert "wrong: " in capsys.readouterr().out
 
 
+def test_a_store_is_copied_to_a_uri_and_read_there(store, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TWO_STREAM_CACHE", str(tmp_path / "cache"))
+    uri = (tmp_path / "there").as_uri()
+    for said in (r"3 files copied, \d+", "nothing was to be copied"):
+        assert main(["--store", str(store), "--upload", uri]) == 0
+        assert re.search(rf"The store is at {uri}: {said}", capsys.readouterr().out)
+    assert main(["--verify", "--store", uri]) == 0
+    assert f"10 videos checked in {uri}: 0 errors" in capsys.readouterr().out
+    (shard,) = tmp_path.glob("cache/*/shards/0*.arrow")
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 255
+    shard.write_bytes(data)
+    assert main(["--verify", "--store", uri]) == 1
+    assert f"{shard.parents[1]}: delete that folder" in capsys.readouterr().out
+
+
+def test_preparing_at_a_uri_is_refused_with_what_to_do(capsys):
+    assert main(["folder", "--store", "s3://bucket/store"]) == 2
+    assert "give --store DIR --upload s3://bucket/store" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
@@ -104,6 +125,8 @@ def test_verification_passes_and_fails(store, tmp_path, capsys):
         ("folder --videos {videos} --workers 0", "workers must be at least 1, got 0"),
         ("folder --videos {videos} --deadline 0", "deadline must be above 0"),
         ("folder --videos {videos} --group [", "group"),
+        ("folder --videos {videos} --upload folder", "'folder' is no URI; give one such as s3://"),
+        ("--upload file:///nowhere", "no clip store in"),
         ("--verify", "no clip store in"),
     ],
 )

@@ -12,11 +12,11 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 import pyarrow as pa
@@ -29,8 +29,6 @@ __all__ = ["CACHE_VARIABLE", "CachedFolder", "RemoteFolder", "is_uri"]
 
 CACHE_VARIABLE = "TWO_STREAM_CACHE"
 _PIECE = 8 << 20
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
-_NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def is_uri(place: str | Path) -> bool:
@@ -92,20 +90,21 @@ class RemoteFolder:
     def put(self, source: Path, name: str) -> None:
         """Puts a local file there, whole or not at all.
 
-        One call copies it: a stream that Ctrl-C closes early would leave a part of the file as if
-        it were the whole.
+        A thread does it, which Ctrl-C doesn't reach: a stream that is closed early leaves a part of
+        the file there as if it were the whole.
         """
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(self._put, source, name).result()
+
+    def _put(self, source: Path, name: str) -> None:
         target = f"{self._path}/{name}"
         self._files.create_dir(target.rpartition("/")[0], recursive=True)
         local = isinstance(self._files, pyarrow.fs.LocalFileSystem)
         written = str(temporary_name(Path(target))) if local else target
-        pyarrow.fs.copy_files(
-            str(source.resolve()),
-            written,
-            source_filesystem=pyarrow.fs.LocalFileSystem(),
-            destination_filesystem=self._files,
-            chunk_size=_PIECE,
-        )
+        # Not by pyarrow.fs.copy_files, which is silent about what fails when the stream is closed.
+        with source.open("rb") as file, self._files.open_output_stream(written) as stream:
+            while piece := file.read(_PIECE):
+                stream.write(piece)
         if local:
             self._files.move(written, target)
 
@@ -189,44 +188,43 @@ def _answer(remote: RemoteFolder, kind: str, name: str, *more: Any) -> bytes | N
 def _is_whole(path: Path, size: int) -> bool:
     try:
         return path.stat().st_size == size
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
 
 
 def _fetch(remote: RemoteFolder, name: str, target: Path, size: int) -> None:
     """Fetches a file, unless another process is at it: then waits for that one."""
+    other = f"name another folder for the cache with {CACHE_VARIABLE}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _only_one_writer(target):
-            if _is_whole(target, size):
-                return
+        lock = target.with_name(f".{target.name}.lock").open("wb")
+    except OSError as error:
+        reason = f"can't write {target.parent}: {error.strerror}"
+        raise OSError(error.errno, f"{reason}; {other}") from None
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # the system drops it with the process
+        if _is_whole(target, size):
+            return
+        try:
             with whole_file(target) as file:
-                for piece in remote.pieces(name):
-                    file.write(piece)
-                if file.tell() != size:
-                    raise OSError(
-                        f"{name} in {remote.uri} has {file.tell()} bytes where the manifest says "
-                        f"{size}: upload the store again"
-                    )
+                _copy(remote, name, file, size)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            reason = f"no space left for the {size:,} bytes of {name} in {target.parent}"
+            raise OSError(error.errno, f"{reason}; {other}") from None
+
+
+def _copy(remote: RemoteFolder, name: str, file: IO[bytes], size: int) -> None:
+    try:
+        for piece in remote.pieces(name):
+            file.write(piece)
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{remote.uri} has no {name}, which its manifest names: upload the store again"
         ) from None
-    except OSError as error:
-        if error.errno in _NO_SPACE:
-            reason = f"no space left for the {size:,} bytes of {name} in {target.parent}"
-        elif error.errno in _NOT_ALLOWED and error.filename is not None:
-            reason = f"can't write {error.filename}: {error.strerror}"
-        else:
-            raise
+    if file.tell() != size:
         raise OSError(
-            error.errno, f"{reason}; name another folder for the cache with {CACHE_VARIABLE}"
-        ) from None
-
-
-@contextmanager
-def _only_one_writer(path: Path) -> Iterator[None]:
-    """Holds a lock that the system drops with the process."""
-    with path.with_name(f".{path.name}.lock").open("wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+            f"{name} in {remote.uri} has {file.tell()} bytes where its manifest says {size}: "
+            "upload the store again"
+        )
