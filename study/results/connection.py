@@ -132,17 +132,20 @@ class Connection:
 
     def _open(self) -> duckdb.DuckDBPyConnection:
         spill = Path(tempfile.gettempdir(), f"study-query-{secrets.token_hex(8)}")
+        quoted = str(spill).replace("'", "''")
         database = duckdb.connect(
             ":memory:",
             config={
                 "allow_community_extensions": "false",
                 "autoinstall_known_extensions": "false",
                 "autoload_known_extensions": "false",
-                "enable_external_access": "false",
                 "python_enable_replacements": "false",
-                "temp_directory": str(spill),  # made only when a query outgrows the memory
             },
         )
+        # Not in the configuration above, whose order is not kept: the first must come first. The
+        # folder is made only when a query outgrows the memory.
+        database.execute(f"SET temp_directory = '{quoted}'")
+        database.execute("SET enable_external_access = false")
         self._files: set[str] = set()
         for view in VIEWS:
             self._create(database, view)

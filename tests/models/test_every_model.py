@@ -279,8 +279,11 @@ def test_eight_clips_are_learned_by_heart(name: str) -> None:
 
 @every_model
 def test_ten_steps_have_the_golden_losses(name: str) -> None:
-    model = _without_dropout(_build(name))
-    clips, labels = _clips(name, model, clips=4), torch.arange(4)
+    """In double precision: single precision's rounding grows to 30 % in ten steps of a deep net,
+    and differs with the processor and the number of threads."""
+    model = _without_dropout(_build(name)).double()
+    clips = {stream: x.double() for stream, x in _clips(name, model, clips=4).items()}
+    labels = torch.arange(4)
     optimiser = torch.optim.SGD(model.parameters(), lr=1e-2, momentum=0.9)
     losses = []
     for _ in range(10):
@@ -294,7 +297,7 @@ def test_ten_steps_have_the_golden_losses(name: str) -> None:
         GOLDEN.mkdir(exist_ok=True)
         path.write_text(json.dumps([round(loss, 6) for loss in losses], indent=1) + "\n")
     golden = json.loads(path.read_text())
-    assert losses == pytest.approx(golden, rel=2e-3, abs=2e-4)
+    assert losses == pytest.approx(golden, rel=1e-5, abs=2e-6)
     assert losses[-1] < losses[0]
 
 
