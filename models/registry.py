@@ -30,7 +30,7 @@ import contextlib
 import dataclasses
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Self, TypeVar, get_origin, get_type_hints
+from typing import Any, Self, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -285,15 +285,17 @@ def make_options(name: str, options: Mapping[str, Any]) -> Any:
         )
     hints = get_type_hints(kind)
     values = {
-        option: tuple(value)
-        if isinstance(value, list) and get_origin(hints[option]) is tuple
-        else value
+        option: tuple(value) if isinstance(value, list) and _may_be_tuple(hints[option]) else value
         for option, value in options.items()
     }
     try:
         return kind(**values)
     except (TypeError, ValueError) as error:
         raise ValueError(f"model {name!r}: {error}") from error
+
+
+def _may_be_tuple(hint: Any) -> bool:
+    return get_origin(hint) is tuple or any(get_origin(kind) is tuple for kind in get_args(hint))
 
 
 def create_model(name: str, *, num_classes: int, **options: Any) -> VideoModel:

@@ -39,7 +39,14 @@ from study.training.job import Job, Parts, build_model, split_parts
 from study.training.weights import Weights, find_weights
 from study.tuning.cluster import at_once_on, running_ray
 from study.tuning.resources import Resources
-from study.tuning.search import Found, Placement, Search, run_trainings, search
+from study.tuning.search import (
+    Found,
+    Placement,
+    Search,
+    SearchFailedError,
+    run_trainings,
+    search,
+)
 
 __all__ = ["TUNINGS", "Request", "Study", "conduct", "prepare_study"]
 
@@ -409,16 +416,8 @@ def conduct(study: Study, *, address: str | None, terminal: Terminal) -> list[st
         )
         scratch = (study.folder / "ray" / request.name).resolve()
         placement = Placement(resources=request.resources, at_once=at_once, scratch=str(scratch))
-        found: dict[tuple[str, Target], Found] = {}
-        for arm, target, asked in study.searches():
-            terminal.heading(f"Search: {arm.label}, {target.dataset} split {target.split}")
-            with terminal.trainings(asked.epochs) as watcher:
-                best = search(asked, placement=placement, watcher=watcher, results=request.results)
-            terminal.say(
-                f"best of {best.trials}: trial {best.trial + 1}, "
-                f"validation {100 * best.validation_top1:.1f} %"
-            )
-            found[arm.name, target] = best
+        found, lost = _run_searches(study, placement, terminal)
+        study = replace(study, arms=tuple(arm for arm in study.arms if arm.name not in lost))
         plan = study.plan(partial(_values, study=study, found=found))
         terminal.heading(f"Ablation: {len(plan.rows)} rows from {len(plan.trainings)} trainings")
         jobs = [
@@ -432,7 +431,37 @@ def conduct(study: Study, *, address: str | None, terminal: Terminal) -> list[st
             failed = run_trainings(jobs, placement=placement, watcher=watcher)
     shutil.rmtree(scratch, ignore_errors=True)  # what Ray wrote of its own is never read again
     write_rows(study, plan)
-    return failed
+    return [*lost.values(), *failed]
+
+
+def _run_searches(
+    study: Study, placement: Placement, terminal: Terminal
+) -> tuple[dict[tuple[str, Target], Found], dict[str, str]]:
+    """What each search found, and the arms without a complete trial, each with what is to say.
+
+    Raises:
+        SearchFailedError: If no arm is left.
+    """
+    found: dict[tuple[str, Target], Found] = {}
+    lost: dict[str, str] = {}
+    for arm, target, asked in study.searches():
+        terminal.heading(f"Search: {arm.label}, {target.dataset} split {target.split}")
+        try:
+            with terminal.trainings(asked.epochs) as watcher:
+                best = search(
+                    asked, placement=placement, watcher=watcher, results=study.request.results
+                )
+        except SearchFailedError as error:
+            lost[arm.name] = f"{arm.name}: {error}"
+            if study.request.tuning == "shared" or len(lost) == len(study.arms):
+                raise
+            continue
+        terminal.say(
+            f"best of {best.trials}: trial {best.trial + 1}, "
+            f"validation {100 * best.validation_top1:.1f} %"
+        )
+        found[arm.name, target] = best
+    return found, lost
 
 
 def _values(

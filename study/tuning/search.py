@@ -25,13 +25,25 @@ from study.training.job import Job, record_failure
 from study.training.worker import execute
 from study.tuning.resources import Resources
 
-__all__ = ["Found", "Placement", "Search", "Watcher", "run_trainings", "search"]
+__all__ = [
+    "Found",
+    "Placement",
+    "Search",
+    "SearchFailedError",
+    "Watcher",
+    "run_trainings",
+    "search",
+]
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 METRIC = "validation_top1"
 INTERRUPTED = "interrupted"  # marks trials that a killed run left; they are proposed again
 TRIAL_RESTARTS = 2  # a lost process's training goes on from its checkpoint this many times
+
+
+class SearchFailedError(RuntimeError):
+    """No trial of a search completed."""
 
 
 class Watcher(Protocol):
@@ -150,7 +162,7 @@ def search(
         results: The results folder or address, where each ended trial becomes a line.
 
     Raises:
-        RuntimeError: If no trial completed.
+        SearchFailedError: If no trial completed.
     """
     asked.storage.parent.mkdir(parents=True, exist_ok=True)
     storage = optuna.storages.RDBStorage(f"sqlite:///{asked.storage}")
@@ -162,7 +174,7 @@ def search(
         _run_search(asked, left, storage, placement, watcher, results)
     complete = remembered.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not complete:
-        raise RuntimeError(
+        raise SearchFailedError(
             f"none of the {asked.trials} trials of the search completed; the `trials` and "
             "`trainings` views say why each failed"
         )

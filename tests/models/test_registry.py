@@ -199,3 +199,8 @@ def test_pretrained_weights_reach_every_backbone_and_need_one(toy: str) -> None:
         assert torch.equal(backbone.layer4[1].conv2.weight, weights["layer4.1.conv2.weight"])
     with pytest.raises(ValueError, match="model 'toy' has no backbone"):
         create_model(toy, num_classes=2).load_backbone_weights(weights)
+
+
+def test_lists_become_tuples_where_an_option_is_a_tuple_or_none() -> None:
+    options = make_options("attention_consistency", {"levels": ["stage3", "stage4"]})
+    assert options.levels == ("stage3", "stage4")
