@@ -42,7 +42,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 when it is done, 1 when something failed, 2 when the input was refused.
     """
     arguments = _parser().parse_args(argv)
-    console = Console(highlight=False)
+    try:
+        return _run(arguments, Console(highlight=False))
+    except KeyboardInterrupt:
+        print(
+            "\nstudy.run: interrupted. What finished is kept; the same command goes on from there.",
+            file=sys.stderr,
+        )
+        return FAILED
+
+
+def _run(arguments: argparse.Namespace, console: Console) -> int:
     try:
         study = _study(arguments, console)
     except (ValueError, OSError) as error:
@@ -54,13 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return DONE
     try:
         failed = conduct(study, address=arguments.address, terminal=Terminal(console))
-    except KeyboardInterrupt:
-        print(
-            "\nstudy.run: interrupted. What finished is kept; the same command goes on from there.",
-            file=sys.stderr,
-        )
-        return FAILED
-    except (ConnectionError, RuntimeError, OSError, ValueError) as error:
+    except (RuntimeError, OSError, ValueError) as error:
         print(f"study.run: {error}", file=sys.stderr)
         return FAILED
     for reason in failed:
