@@ -410,7 +410,7 @@ def conduct(study: Study, *, address: str | None, terminal: Terminal) -> list[st
         The trainings that failed, each with its reason; the rows that need them are missing.
     """
     request = study.request
-    with running_ray(address) as cluster:
+    with running_ray(address, nested=request.resources.workers > 1) as cluster:
         at_once = at_once_on(
             cluster, request.resources, asked=request.at_once, may_grow=address is not None
         )

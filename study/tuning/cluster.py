@@ -28,8 +28,13 @@ class ClusterTooSmallError(ValueError):
 
 
 @contextmanager
-def running_ray(address: str | None) -> Iterator[dict[str, float]]:
+def running_ray(address: str | None, *, nested: bool = False) -> Iterator[dict[str, float]]:
     """Connects to the cluster at the address, or starts a local Ray and stops it afterwards.
+
+    Args:
+        address: The cluster's address; None for a local Ray.
+        nested: Whether trainings have workers of their own. Ray then needs its state API, and so
+            the dashboard, to free the workers' place when a trial is stopped.
 
     Yields:
         The cluster's resources by Ray's names.
@@ -42,8 +47,7 @@ def running_ray(address: str | None) -> Iterator[dict[str, float]]:
             address=address or "local",
             log_to_driver=False,
             logging_level=logging.ERROR,
-            # The state API frees a stopped trial's placement group; it needs the dashboard.
-            **({} if address else {"include_dashboard": True}),
+            **({} if address else {"include_dashboard": nested}),
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ConnectionError(
