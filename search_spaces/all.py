@@ -9,7 +9,7 @@ from search_spaces.space import Arm, Parameter, Real, Settings, Space
 from search_spaces.stilt import stilt
 from search_spaces.stin import stin
 
-__all__ = ["all_systems"]
+__all__ = ["all_systems", "final_arms"]
 
 # What a clip is belongs to a system; how it is trained is the protocol's.
 CLIP = ("segments", "test_segments")
@@ -31,10 +31,10 @@ COMPARATORS = {
 }
 
 
-def all_systems() -> Space:
-    """One arm of each: its paper's final form; searched: rate, weight decay, own loss weights."""
+def final_arms() -> tuple[tuple[Space, str, str], ...]:
+    """Each system in its paper's final form: its own space, the arm's name there, its label."""
     others = comparators()
-    spaces = (
+    return (
         (stilt(), "stil-awf-simplex", "STILT"),
         (stin(), "stin", "STIN"),
         (conv_fusion(), "two-towers", "Convolutional fusion"),
@@ -42,6 +42,11 @@ def all_systems() -> Space:
         (cstm(), "cstm", "CSTM"),
         *((others, name, label) for name, label in COMPARATORS.items()),
     )
+
+
+def all_systems() -> Space:
+    """One arm of each: its paper's final form; searched: rate, weight decay, own loss weights."""
+    spaces = final_arms()
     return Space(
         name="all",
         title="All systems under one protocol: same data, epochs and search budget",
@@ -54,7 +59,7 @@ def all_systems() -> Space:
         ),
         tables=("all",),
         # Ours, as for the comparators.
-        settings=Settings(hyperparameters=others.settings.hyperparameters),
+        settings=Settings(hyperparameters=comparators().settings.hyperparameters),
         embedded=Settings(hyperparameters=EMBEDDED.hyperparameters),
         tuning="own",
     )

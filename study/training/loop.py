@@ -31,7 +31,7 @@ from study.training.checkpoint import load_checkpoint, save_checkpoint
 from study.training.evaluation import Scores, score, top_k_accuracy
 from study.training.hyperparameters import Hyperparameters
 
-__all__ = ["EpochReport", "NonFiniteLossError", "learning_rate", "train"]
+__all__ = ["EpochReport", "NonFiniteLossError", "learning_rate", "put_channels_last", "train"]
 
 ORDER_STREAM, DROPOUT_STREAM = 0, 2  # first words of seeds; an item's randomness has 1
 CHECK_EVERY = 50  # steps between looks at the losses, each of which waits for the device
@@ -176,7 +176,7 @@ class _Run:
         device = torch.device(device)
         cuda = device.type == "cuda"
         torch.backends.cudnn.deterministic = True  # or a seed would not fix a GPU's result
-        _put_channels_last(model.to(device).train())
+        put_channels_last(model.to(device).train())
         spread = None
         if _world() > 1:
             if cuda:
@@ -400,7 +400,7 @@ def _weighted(sums: dict[str, Tensor], hyperparameters: Hyperparameters) -> Tens
     return torch.stack([weights.get(name, 1.0) * loss for name, loss in sums.items()]).sum()
 
 
-def _put_channels_last(model: nn.Module) -> None:
+def put_channels_last(model: nn.Module) -> None:
     """The fastest layout for kernels over cells and, up to 1.8 times on a CPU, for 3-D ones.
 
     ``Module.to(memory_format=…)`` takes no model that has both.
