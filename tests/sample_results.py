@@ -28,7 +28,7 @@ def training(training_id: str, **values: Any) -> dict[str, Any]:
     }
 
 
-def row(arm: str, top1: float, **values: Any) -> dict[str, Any]:
+def row(arm: str, top1: float, *, fusion: str = "average", **values: Any) -> dict[str, Any]:
     return {
         "study": "first",
         "space": "stilt",
@@ -38,7 +38,8 @@ def row(arm: str, top1: float, **values: Any) -> dict[str, Any]:
         "seed": 0,
         "part": "test",
         "training_id": "t",
-        "fusion": "average",
+        "fusion": fusion,
+        "modality": {"spatial": "RGB", "temporal": "flow"}.get(fusion, "RGB + flow"),
         "views": "3 × centre",
         "top1": top1,
         "top5": 1.0,

@@ -158,11 +158,6 @@ class ResultStore:
 
         return _retried(tables)
 
-    def finished(self) -> set[str]:
-        """The ids of the trainings that are done and need no running again."""
-        column = self.read("trainings", columns=["training_id"], status="finished")
-        return set(column["training_id"].to_pylist())
-
     def connect(self) -> Connection:
         """A connection that answers SQL over the views as they are now, and does nothing else."""
         return Connection(self.sources)

@@ -24,7 +24,6 @@ __all__ = ["FORMATS", "Cell", "Table", "list_tables", "load", "render", "whole_g
 MISSING = "–"
 WIDTH = 100
 METRICS = {"top1": "top-1", "top5": "top-5"}
-MODALITIES = {"spatial": "RGB", "temporal": "flow"}
 
 Row = Mapping[str, Any]
 
@@ -229,9 +228,7 @@ def _facts(rows: Sequence[Row], arms: Mapping[str, str]) -> dict[str, str]:
         "missing videos": str(max(missing)) if missing else "unknown",
         "chance level": _list(f"{100 / n:.1f} %" for n in sorted(classes)) or "unknown",
         "views": _by_arm(rows, arms, lambda row: row["views"]),
-        "modality": _by_arm(
-            rows, arms, lambda row: row["modality"] or MODALITIES.get(row["fusion"], "RGB + flow")
-        ),
+        "modality": _by_arm(rows, arms, lambda row: row["modality"] or "unknown"),
         "hyperparameters": _by_arm(rows, arms, lambda row: row["tuning"]),
     }
 
