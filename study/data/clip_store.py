@@ -228,7 +228,7 @@ def record_digest(record: pa.RecordBatch) -> str:
     for column in ("width", "height", "frames"):
         state.update(f"{column}={record[column][0].as_py()};".encode())
     for column in ("starts", "pairs"):
-        state.update(_values(record, column).to_numpy().astype("<i4").tobytes())
+        state.update(_numbers(_values(record, column)).astype("<i4").tobytes())
         state.update(b";")
     for column in ("rgb", "flow_x", "flow_y"):
         for value in _values(record, column):
@@ -241,6 +241,14 @@ def record_digest(record: pa.RecordBatch) -> str:
 def _values(record: pa.RecordBatch, column: str) -> Any:
     """The one list of a record's column, as an Arrow array that shares its memory."""
     return record[column][0].values
+
+
+def _numbers(array: Any) -> NDArray[Any]:
+    """An Arrow array of numbers without nulls, sharing its memory.
+
+    Its own `to_numpy` imports pandas where that is installed: half a second and 50 MB.
+    """
+    return np.from_dlpack(array)
 
 
 class ClipRecord:
@@ -261,8 +269,8 @@ class ClipRecord:
         self.height: int = record["height"][0].as_py()
         self.frames: int = record["frames"][0].as_py()
         self.digest: str = record["digest"][0].as_py()
-        self.starts: NDArray[np.int32] = _values(record, "starts").to_numpy()
-        self._pairs: NDArray[np.int32] = _values(record, "pairs").to_numpy()
+        self.starts: NDArray[np.int32] = _numbers(_values(record, "starts"))
+        self._pairs: NDArray[np.int32] = _numbers(_values(record, "pairs"))
         self.positions: int = len(self.starts)
         self._rgb = _values(record, "rgb")
         self._flow = (_values(record, "flow_x"), _values(record, "flow_y"))
@@ -360,8 +368,8 @@ class ClipStore:
     @property
     def names(self) -> list[str]:
         """Names of the stored videos, sorted."""
-        stored = self._videos["shard"].to_numpy() >= 0
-        return self._names.filter(pa.array(stored)).to_pylist()
+        columns = (self._videos[column].to_pylist() for column in ("name", "shard"))
+        return [name for name, shard in zip(*columns, strict=True) if shard >= 0]
 
     @cached_property
     def skipped(self) -> dict[str, str]:
@@ -384,12 +392,12 @@ class ClipStore:
 
     def missing(self, split: str) -> dict[str, int]:
         """How many videos of each part of a split are not in the store, skipped ones included."""
-        stored = self._videos["shard"].to_numpy() >= 0
+        stored = _numbers(self._videos["shard"]) >= 0
         table = self._table("splits_table")
         number = self._manifest["splits"].index(split)
-        mine = table["split"].to_numpy() == number
-        absent = ~stored[table["video"].to_numpy()] & mine
-        part = table["part"].to_numpy()
+        mine = _numbers(table["split"]) == number
+        absent = ~stored[_numbers(table["video"])] & mine
+        part = _numbers(table["part"])
         return {name: int((absent & (part == i)).sum()) for i, name in enumerate(PARTS)}
 
     def record(self, name: str) -> ClipRecord:
@@ -426,8 +434,19 @@ class ClipStore:
 
     @property
     def files(self) -> dict[str, int]:
-        """The sizes in bytes of the tables and shards."""
-        sizes: dict[str, int] = self._manifest["files"]
+        """The sizes in bytes of the tables and shards.
+
+        Raises:
+            ValueError: An older version finished the store, which didn't write them down.
+        """
+        sizes: dict[str, int] | None = self._manifest.get("files")
+        if sizes is None:
+            did = "prepared" if self._remote is None else "uploaded"
+            raise ValueError(
+                f"the manifest.json of {self.path} lacks the files' sizes, as older versions wrote "
+                f"it: delete it and run the command that {did} the store again, which keeps what "
+                "is there and writes a new one"
+            )
         return sizes
 
     @property
@@ -437,8 +456,11 @@ class ClipStore:
 
     def shard_digest(self, number: int) -> str:
         """Digest of a shard's records and their order."""
-        records = self._videos.filter(pa.array(self._videos["shard"].to_numpy() == number))
-        columns = [records[column].to_pylist() for column in ("name", "row", "digest")]
+        rows = np.flatnonzero(_numbers(self._videos["shard"]) == number).tolist()
+        columns = [
+            [self._videos[column][row].as_py() for row in rows]
+            for column in ("name", "row", "digest")
+        ]
         return blake2b(json.dumps(columns).encode(), digest_size=8).hexdigest()
 
     def _find(self, name: str) -> int | None:
@@ -693,7 +715,7 @@ def _read_annotations(
         ):
             group = groups.setdefault(group, group)
             videos.append(Video(name=name, path=place, label=label, group=group))
-    number, part, video = (lists[column].to_numpy() for column in ("split", "part", "video"))
+    number, part, video = (_numbers(lists[column]) for column in ("split", "part", "video"))
     splits = {}
     for i, name in enumerate(manifest["splits"]):
         train, test = (

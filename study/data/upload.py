@@ -52,24 +52,25 @@ def upload(
 
     Raises:
         FileNotFoundError: There is no store in the folder, or it is unfinished.
-        ValueError: Another store is there, or something else.
+        ValueError: Another store is there, or something else; or an older version finished this one.
         OSError: It can't be reached or written; the same call goes on where it stopped.
     """
     store = ClipStore.open(path)
+    files = store.files
     remote = check_place(uri, store.settings)
     _check_shards(store, remote)
     there = remote.sizes()
     copied = copied_bytes = done = 0
     if "settings.json" not in there:
         remote.put(path / "settings.json", "settings.json")
-    for name, size in store.files.items():
+    for name, size in files.items():
         if there.get(name) != size:
             remote.put(path / name, name)
             copied += 1
             copied_bytes += size
         done += size
         if progress:
-            progress(done, sum(store.files.values()))
+            progress(done, sum(files.values()))
     if remote.read("manifest.json") != store.manifest:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "manifest.json"  # the store's own may have been replaced since

@@ -251,9 +251,9 @@ from study.data.clip_store import ClipStore
 
 def told(began):
     peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
-    print(time.perf_counter() - began, int(peak[1]) / 1024)
+    print(time.process_time() - began, int(peak[1]) / 1024)
 
-began = time.perf_counter()
+began = time.process_time()  # which other work on the machine doesn't lengthen
 store = ClipStore.open(sys.argv[1])
 assert "class7/video0000007" in store and "class7/nothing" not in store
 told(began)
@@ -296,7 +296,6 @@ def test_240_000_videos_open_in_a_second_and_200_megabytes(tmp_path):
     ).stdout.split()
     opened, opened_megabytes, read, read_megabytes = map(float, out)
     print(f"open: {opened:.3f} s, process of {opened_megabytes:.0f} MB")
-    print(f"annotations as objects: {read:.3f} s, process of {read_megabytes:.0f} MB")
-    assert opened < 1
-    assert opened_megabytes < 200
-    assert read_megabytes < 250
+    print(f"and with annotations as objects: {read:.3f} s, process of {read_megabytes:.0f} MB")
+    assert opened <= read < 1
+    assert opened_megabytes <= read_megabytes < 200

@@ -1,6 +1,7 @@
 """A clip store at a URI: copied there, and read through the cache, over files and over S3."""
 
 import errno
+import json
 import multiprocessing
 import os
 import pickle
@@ -244,6 +245,30 @@ def test_what_is_wrong_with_a_place_is_said(store, server, tmp_path):
         ClipStore.open("foo://x")
     with pytest.raises(ValueError, match=r"'folder' is no URI; give one such as s3://"):
         upload(store.path, "folder")
+
+
+def test_a_manifest_without_sizes_is_said_and_mended_as_it_is_said(
+    store, videos, annotations, tmp_path
+):
+    uri, local = (tmp_path / "there").as_uri(), tmp_path / "local"
+    upload(store.path, uri)
+    shutil.copytree(store.path, local)
+    plain = json.loads(store.manifest)
+    del plain["files"]
+    for folder in (local, tmp_path / "there"):
+        (folder / "manifest.json").write_text(json.dumps(plain))
+    assert pictures(ClipStore.open(local)) == pictures(store)
+    with pytest.raises(ValueError, match=r"local lacks .*: delete it and .* that prepared"):
+        upload(local, (tmp_path / "new").as_uri())
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(ValueError, match=r"there lacks .*: delete it and .* that uploaded"):
+        ClipStore.open(uri)
+    (local / "manifest.json").unlink()
+    assert prepare(annotations, videos, local, store.settings, workers=1).prepared == 0
+    assert (local / "manifest.json").read_bytes() == store.manifest
+    (tmp_path / "there/manifest.json").unlink()
+    assert upload(local, uri).copied == 0
+    assert pictures(ClipStore.open(uri)) == pictures(store)
 
 
 def test_a_damaged_copy_is_said(store, tmp_path):
