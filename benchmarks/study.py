@@ -14,6 +14,7 @@
 
 import argparse
 import contextlib
+import os
 import tempfile
 import threading
 import time
@@ -46,7 +47,7 @@ class PeakMemory(threading.Thread):
 
     def run(self) -> None:
         while not self._stopped.wait(0.25):
-            self.bytes = max(self.bytes, sum(map(_pss, _session())))
+            self.bytes = max(self.bytes, sum(map(_pss, _family())))
 
     def stop(self) -> int:
         self._stopped.set()
@@ -54,15 +55,17 @@ class PeakMemory(threading.Thread):
         return self.bytes
 
 
-def _session() -> list[Path]:
-    """The /proc folders of the processes of this session, which Ray's processes stay in."""
-    own = Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[3]
-    folders = []
+def _family() -> list[Path]:
+    """The /proc folders of this process and all its descendants, Ray's among them."""
+    children: dict[str, list[Path]] = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if (folder / "stat").read_text().rsplit(")", 1)[1].split()[3] == own:
-                folders.append(folder)
-    return folders
+            parent = (folder / "stat").read_text().rsplit(")", 1)[1].split()[1]
+            children.setdefault(parent, []).append(folder)
+    family = [Path("/proc") / str(os.getpid())]
+    for folder in family:  # grows as it goes
+        family += children.get(folder.name, [])
+    return family
 
 
 def _pss(folder: Path) -> int:
