@@ -189,20 +189,30 @@ def search(
 
 
 def _take_up(remembered: optuna.Study, first: Mapping[str, Any]) -> int:
-    """Queues the first values, or what was left running; returns how many trials have ended."""
+    """Queues what to try before anything new is proposed; returns how many trials count as done.
+
+    Queued are the first values, and what a killed run left. Failed trials count, so that each
+    search has the same budget; but where all of them failed the cause may be gone by now, and
+    they are tried again.
+    """
     trials = remembered.get_trials(deepcopy=False)
     if not trials and first:
         remembered.enqueue_trial(dict(first))
+    again = [trial.params for trial in trials if trial.state == TrialState.RUNNING]
     for trial in trials:
         if trial.state == TrialState.RUNNING:
             optuna.Trial(remembered, trial._trial_id).set_user_attr(INTERRUPTED, True)
             remembered.tell(trial.number, state=TrialState.FAIL)
-            if trial.params:
-                remembered.enqueue_trial(trial.params)
-    return sum(
-        trial.state.is_finished() and INTERRUPTED not in trial.user_attrs
-        for trial in remembered.get_trials(deepcopy=False)
-    )
+    ended = [t for t in trials if t.state.is_finished() and INTERRUPTED not in t.user_attrs]
+    if all(trial.state == TrialState.FAIL for trial in ended):
+        again += [trial.params for trial in ended]
+        ended = []
+    queued = [t.system_attrs.get("fixed_params") for t in trials if t.state == TrialState.WAITING]
+    for params in again:
+        if params and params not in queued:
+            remembered.enqueue_trial(params)
+            queued.append(params)
+    return len(ended)
 
 
 def _drop_checkpoints(asked: Search, remembered: optuna.Study, *, keep: Mapping[str, Any]) -> None:
