@@ -146,8 +146,8 @@ class AttentionConsistency(VideoModel):
             levels = stages[-1:] if options.map == "cam" else stages[-3:]
         super().__init__(
             num_classes=num_classes,
-            inputs=("rgb",) if slow_fast else ("rgb", "flow"),
             streams=("spatial",) if options.lateral else ("spatial", "temporal"),
+            inputs=("rgb",) if slow_fast else None,
             independent_streams=not options.lateral and not levels,
             flow_length=options.flow_length,
             partial_bn=options.partial_bn,
@@ -184,9 +184,7 @@ class AttentionConsistency(VideoModel):
     def _build_tower(self, stream: str) -> nn.Module:
         options = self.options
         if options.form == "two_stream":
-            return create_backbone(
-                options.backbone, in_channels=self.input_channels(STREAM_INPUTS[stream])
-            )
+            return self.new_backbone(options.backbone, stream)
         width, depths = PATHWAYS[options.backbone]
         fast = max(1, width // options.channel_ratio)
         if stream == "temporal":
@@ -208,12 +206,6 @@ class AttentionConsistency(VideoModel):
         if self.options.form == "slow_fast":
             maps = self._run_pathways(inputs["rgb"])
         else:
-            frames = {name: x.shape[1] for name, x in inputs.items()}
-            self._require(
-                frames["rgb"] == frames["flow"],
-                "takes as many frames of `rgb` as of `flow`",
-                f"{frames['rgb']} and {frames['flow']}",
-            )
             maps = {
                 stream: self._run_backbone(stream, inputs[STREAM_INPUTS[stream]])
                 for stream in self.streams

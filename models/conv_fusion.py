@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.backbones import Backbone, create_backbone, list_backbones
+from models.backbones import Backbone, list_backbones
 from models.checks import check_at_least, check_one_of, check_range, check_types
 from models.layers.fully_connected import load_fully_connected, native_grid, pool_to_grid
 from models.layers.gaussian_identity import gaussian_identity_
 from models.layers.head import mlp_head
 from models.output import ModelOutput
-from models.registry import STREAM_INPUTS, VideoModel, register_model
+from models.registry import VideoModel, register_model
 
 __all__ = ["ConvFusion", "ConvFusionOptions", "TowerFusion", "bilinear"]
 
@@ -158,6 +158,7 @@ class ConvFusion(VideoModel):
         super().__init__(
             num_classes=num_classes,
             streams=("spatial", "temporal")[: options.towers],
+            inputs=("rgb", "flow"),
             flow_length=options.flow_length,
             partial_bn=options.partial_bn,
         )
@@ -169,9 +170,7 @@ class ConvFusion(VideoModel):
         self.backbones = nn.ModuleDict()
         for stream, name in names.items():
             with self.own_seed(stream):
-                self.backbones[stream] = create_backbone(
-                    name, in_channels=self.input_channels(STREAM_INPUTS[stream])
-                )
+                self.backbones[stream] = self.new_backbone(name, stream)
         self.stages = {stream: _conv_stages(self._backbone(stream)) for stream in names}
         hidden = () if options.method == "bilinear" else options.head_dims
         self.head_layers = tuple(f"fc{6 + i}" for i in range(len(hidden) + 1))
@@ -278,11 +277,6 @@ class ConvFusion(VideoModel):
     def forward(self, rgb: Tensor | None = None, flow: Tensor | None = None) -> ModelOutput:
         inputs = self.check_inputs(rgb, flow)
         frames = inputs["rgb"].shape[1]
-        self._require(
-            inputs["flow"].shape[1] == frames,
-            "takes as many frames of `rgb` as of `flow`",
-            f"{frames} and {inputs['flow'].shape[1]}",
-        )
         spatial, temporal = inputs["rgb"].flatten(0, 1), inputs["flow"].flatten(0, 1)
         waiting = list(self.stages["temporal"])
         for stage in self.stages["spatial"]:

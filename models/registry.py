@@ -35,7 +35,7 @@ from typing import Any, Self, TypeVar, get_args, get_origin, get_type_hints
 import torch
 from torch import Tensor, nn
 
-from models.backbones import Backbone
+from models.backbones import Backbone, create_backbone
 from models.output import ModelOutput
 
 __all__ = [
@@ -59,18 +59,20 @@ class VideoModel(nn.Module):
 
     Args:
         num_classes: Number of classes N, two or more.
-        inputs: The inputs that ``forward`` needs, out of ``"rgb"`` and ``"flow"``.
         streams: The streams that it returns logits for.
+        inputs: The inputs that ``forward`` needs, out of ``"rgb"`` and ``"flow"``; None for those
+            of the streams.
         independent_streams: True when no stream's logits or gradients depend on another's input
             or parameters, so that each stream trains as it would alone.
         flow_length: Flow fields L in a stack; the input ``flow`` has 2L channels.
         min_frames: Fewest frames T of a clip that the network can work on.
+        min_size: Smallest height and width in pixels; ``new_backbone`` raises it.
         partial_bn: Freeze the statistics and the affine parameters of every 2-D BatchNorm of
             each backbone but the first (Temporal Segment Networks, §4).
 
     Attributes:
-        num_classes, inputs, streams, independent_streams, flow_length, min_frames, partial_bn:
-            As given.
+        num_classes, streams, inputs, independent_streams, flow_length, min_frames, min_size,
+            partial_bn: As given.
         model_name: The name that it is registered under.
     """
 
@@ -80,11 +82,12 @@ class VideoModel(nn.Module):
         self,
         *,
         num_classes: int,
-        inputs: tuple[str, ...] = ("rgb", "flow"),
         streams: tuple[str, ...] = ("spatial", "temporal"),
+        inputs: tuple[str, ...] | None = None,
         independent_streams: bool = False,
         flow_length: int = 10,
         min_frames: int = 1,
+        min_size: int = 1,
         partial_bn: bool = False,
     ) -> None:
         super().__init__()
@@ -94,11 +97,12 @@ class VideoModel(nn.Module):
                 f"but got {num_classes!r}."
             )
         self.num_classes = num_classes
-        self.inputs = inputs
         self.streams = streams
+        self.inputs = tuple(STREAM_INPUTS[s] for s in streams) if inputs is None else inputs
         self.independent_streams = independent_streams
         self.flow_length = flow_length
         self.min_frames = min_frames
+        self.min_size = min_size
         self.partial_bn = partial_bn
         # One draw whatever the streams are: what is built after it doesn't depend on them.
         self._seed = int(torch.randint(2**31, (), device="cpu"))
@@ -112,7 +116,7 @@ class VideoModel(nn.Module):
                 needed when ``inputs`` names it.
 
         Raises:
-            ValueError: An input is missing or of a wrong shape.
+            ValueError: An input is missing, or of a wrong shape or type.
         """
         raise NotImplementedError
 
@@ -123,8 +127,8 @@ class VideoModel(nn.Module):
             The used inputs by name.
 
         Raises:
-            ValueError: An input is missing, or has a wrong rank, wrong channels or too few frames,
-                or the inputs differ in their number of clips.
+            ValueError: An input is missing, isn't of floating point, or has a wrong rank, wrong
+                channels, too few frames or too few pixels; or the inputs differ in B, T, H or W.
         """
         given = {"rgb": rgb, "flow": flow}
         used: dict[str, Tensor] = {}
@@ -137,11 +141,11 @@ class VideoModel(nn.Module):
                 )
             self._check_shape(name, x)
             used[name] = x
-        clips = [x.shape[0] for x in used.values()]
+        sizes = [(*x.shape[:2], *x.shape[3:]) for x in used.values()]
         self._require(
-            clips[0] == clips[-1],
-            "takes as many clips of `rgb` as of `flow`",
-            f"{clips[0]} and {clips[-1]}",
+            sizes[0] == sizes[-1],
+            "takes `rgb` and `flow` of the same (B, T, H, W)",
+            f"{sizes[0]} and {sizes[-1]}",
         )
         return used
 
@@ -155,6 +159,14 @@ class VideoModel(nn.Module):
         self._require(
             x.shape[1] >= self.min_frames, f"{takes} with T at least {self.min_frames}", got
         )
+        self._require(
+            min(x.shape[3:]) >= self.min_size,
+            f"takes `{name}` of at least {self.min_size} × {self.min_size} px",
+            f"{x.shape[3]} × {x.shape[4]}",
+        )
+        self._require(
+            x.is_floating_point(), f"takes `{name}` normalised, in floating point", f"{x.dtype}"
+        )
 
     def _require(self, condition: bool, takes: str, got: str) -> None:
         if not condition:
@@ -163,6 +175,13 @@ class VideoModel(nn.Module):
     def input_channels(self, name: str) -> int:
         """Channels of the input ``name``: 3 for ``rgb``, 2L for ``flow``."""
         return {"rgb": 3, "flow": 2 * self.flow_length}[name]
+
+    def new_backbone(self, name: str, stream: str) -> Backbone:
+        """A backbone for the stream's input, with fresh weights."""
+        channels = self.input_channels(STREAM_INPUTS[stream])
+        backbone = create_backbone(name, in_channels=channels)
+        self.min_size = max(self.min_size, backbone.min_size)
+        return backbone
 
     def example_inputs(
         self, *, batch_size: int = 1, frames: int | None = None, size: int = 224

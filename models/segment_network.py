@@ -10,7 +10,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from models.backbones import Backbone, create_backbone, list_backbones
+from models.backbones import Backbone, list_backbones
 from models.checks import check_at_least, check_one_of, check_range, check_subset, check_types
 from models.layers.head import mlp_head
 from models.layers.temporal_conv import set_frames
@@ -59,7 +59,6 @@ class SegmentNetwork(VideoModel):
     def __init__(self, options: SegmentOptions, *, num_classes: int) -> None:
         super().__init__(
             num_classes=num_classes,
-            inputs=tuple(STREAM_INPUTS[stream] for stream in options.streams),
             streams=options.streams,
             independent_streams=True,
             flow_length=options.flow_length,
@@ -70,9 +69,7 @@ class SegmentNetwork(VideoModel):
         self.heads = nn.ModuleDict()
         for stream in options.streams:
             with self.own_seed(stream):
-                backbone = create_backbone(
-                    options.backbone, in_channels=self.input_channels(STREAM_INPUTS[stream])
-                )
+                backbone = self.new_backbone(options.backbone, stream)
                 self._prepare_backbone(backbone)
                 self.backbones[stream] = backbone
                 self.heads[stream] = self._build_head(backbone)
@@ -89,12 +86,16 @@ class SegmentNetwork(VideoModel):
         output = ModelOutput(logits={}, features={})
         for stream in self.streams:
             x = inputs[STREAM_INPUTS[stream]]
-            backbone = cast(Backbone, self.backbones[stream])
-            set_frames(backbone, x.shape[1])
-            frames = self._pool(stream, backbone(x.flatten(0, 1)))
+            frames = self._pool(stream, self._extract(stream, x, output))
             features, logits = self._classify(stream, frames.unflatten(0, (-1, x.shape[1])))
             output.features[stream], output.logits[stream] = features, logits
         return output
+
+    def _extract(self, stream: str, x: Tensor, output: ModelOutput) -> Tensor:
+        """Input (B, T, C, H, W) → maps (B·T, D, h, w); may add to the output."""
+        backbone = cast(Backbone, self.backbones[stream])
+        set_frames(backbone, x.shape[1])
+        return cast(Tensor, backbone(x.flatten(0, 1)))
 
     def _pool(self, stream: str, maps: Tensor) -> Tensor:
         """Maps (B·T, D, h, w) → what the classifier sees of a frame, (B·T, D)."""

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from models.backbones import Backbone, create_backbone
+from models.backbones import Backbone
 from models.checks import check_at_least, check_one_of, check_range, check_types
 from models.layers.frames import fold_frames, unfold_frames
 from models.layers.head import mlp_head
 from models.output import ModelOutput
-from models.registry import STREAM_INPUTS, VideoModel, register_model
+from models.registry import VideoModel, register_model
 
 __all__ = ["SpatiotemporalMultiplier", "SpatiotemporalMultiplierOptions", "gated_block"]
 
@@ -83,9 +83,7 @@ class SpatiotemporalMultiplier(VideoModel):
         self.heads = nn.ModuleDict()
         for stream in self.streams:
             with self.own_seed(stream):
-                backbone = create_backbone(
-                    options.backbone, in_channels=self.input_channels(STREAM_INPUTS[stream])
-                )
+                backbone = self.new_backbone(options.backbone, stream)
                 size = backbone.num_features
                 self.backbones[stream] = backbone
                 self.heads[stream] = mlp_head(size, (), num_classes, dropout=options.dropout)
@@ -94,20 +92,15 @@ class SpatiotemporalMultiplier(VideoModel):
 
     def forward(self, rgb: Tensor | None = None, flow: Tensor | None = None) -> ModelOutput:
         inputs = self.check_inputs(rgb, flow)
-        frames = {name: x.shape[1] for name, x in inputs.items()}
-        self._require(
-            frames["rgb"] == frames["flow"],
-            "takes as many frames of `rgb` as of `flow`",
-            f"{frames['rgb']} and {frames['flow']}",
-        )
+        frames = inputs["rgb"].shape[1]
         spatial, temporal = inputs["rgb"].flatten(0, 1), inputs["flow"].flatten(0, 1)
         for stage in cast(Backbone, self.backbones["spatial"]).stages:
             spatial, temporal = self._run_stage(stage, spatial, temporal)
         output = ModelOutput(logits={}, features={})
         for stream, maps in (("spatial", spatial), ("temporal", temporal)):
             if stream in self.mixers:
-                maps = fold_frames(self.mixers[stream](unfold_frames(maps, frames["rgb"])))
-            pooled = maps.mean(dim=(2, 3)).unflatten(0, (-1, frames["rgb"])).mean(dim=1)
+                maps = fold_frames(self.mixers[stream](unfold_frames(maps, frames)))
+            pooled = maps.mean(dim=(2, 3)).unflatten(0, (-1, frames)).mean(dim=1)
             output.features[stream] = pooled
             output.logits[stream] = self.heads[stream](pooled)
         return output

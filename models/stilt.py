@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from models.backbones import create_backbone, list_backbones
+from models.backbones import list_backbones
 from models.checks import check_at_least, check_one_of, check_range, check_subset, check_types
 from models.layers.attention import AlternatingCoAttention, place_code
 from models.layers.head import mlp_head
@@ -94,7 +94,6 @@ class Stilt(VideoModel):
     def __init__(self, options: StiltOptions, *, num_classes: int) -> None:
         super().__init__(
             num_classes=num_classes,
-            inputs=tuple(STREAM_INPUTS[stream] for stream in options.streams),
             streams=options.streams,
             independent_streams=not options.interaction,
             flow_length=options.flow_length,
@@ -105,9 +104,7 @@ class Stilt(VideoModel):
         self.heads = nn.ModuleDict()
         for stream in options.streams:
             with self.own_seed(stream):
-                backbone = create_backbone(
-                    options.backbone, in_channels=self.input_channels(STREAM_INPUTS[stream])
-                )
+                backbone = self.new_backbone(options.backbone, stream)
                 placed = options.interaction and options.place_code
                 size = backbone.num_features + placed * 4 * PLACE_FREQUENCIES
                 self.backbones[stream] = backbone

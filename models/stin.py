@@ -16,25 +16,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.backbones import Backbone, create_backbone, list_backbones
-from models.checks import check_at_least, check_one_of, check_range, check_subset, check_types
+from models.backbones import Backbone
+from models.checks import check_at_least
 from models.layers.frames import over_frames
 from models.layers.head import mlp_head
 from models.layers.non_local import NonLocal
 from models.output import ModelOutput
-from models.registry import STREAM_INPUTS, VideoModel, register_model
+from models.registry import register_model
+from models.segment_network import SegmentNetwork, SegmentOptions
 
 __all__ = ["ApparentDifference", "Stin", "StinOptions", "TemporalSelfAttention"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class StinOptions:
-    """Options of ``stin``.
+class StinOptions(SegmentOptions):
+    """Options of ``stin``, beside those of every segment network.
 
     Attributes:
-        backbone: Feature extractor of each stream.
-        streams: ``("spatial", "temporal")`` or one of them; they train independently.
-        flow_length: Flow fields L in a stack.
         stage: Stage of the backbone whose map is injected into; None for the last (ours).
         difference: What the apparent difference is taken of: features of consecutive segments, or
             their pixels (ours).
@@ -48,13 +46,9 @@ class StinOptions:
         attention_dim: Channels of the self-attention's embeddings.
         attend_within: Whether a cell attends to the cells of its own frame or of the whole clip
             (ours).
-        dropout: Dropout before each classifier.
-        partial_bn: Freeze every BatchNorm of a backbone but the first.
     """
 
-    backbone: str = "resnet50"
     streams: tuple[str, ...] = ("spatial", "temporal")
-    flow_length: int = 10
     stage: str | None = None
     difference: Literal["features", "pixels"] = "features"
     rectified: bool = True
@@ -63,16 +57,10 @@ class StinOptions:
     attention_loss: bool = True
     attention_dim: int = 512
     attend_within: Literal["frame", "clip"] = "frame"
-    dropout: float = 0.5
-    partial_bn: bool = False
 
     def __post_init__(self) -> None:
-        check_types(self)
-        check_one_of(self, "backbone", list_backbones())
-        check_subset(self, "streams", tuple(STREAM_INPUTS))
-        for name in ("flow_length", "attention_dim"):
-            check_at_least(self, name, 1)
-        check_range(self, "dropout", 0, 1)
+        SegmentOptions.__post_init__(self)
+        check_at_least(self, "attention_dim", 1)
 
 
 class ApparentDifference(nn.Module):
@@ -133,36 +121,25 @@ class TemporalSelfAttention(nn.Module):
 
 
 @register_model("stin", StinOptions)
-class Stin(VideoModel):
+class Stin(SegmentNetwork):
     """A segment network of two streams, each with its injection: F + γ·module(F), γ from zero.
 
     The output's ``attention`` has ``temporal`` over the n = T·h·w cells of the flow maps.
     """
 
+    options: StinOptions
+
     def __init__(self, options: StinOptions, *, num_classes: int) -> None:
-        super().__init__(
-            num_classes=num_classes,
-            inputs=tuple(STREAM_INPUTS[stream] for stream in options.streams),
-            streams=options.streams,
-            independent_streams=True,
-            flow_length=options.flow_length,
-            partial_bn=options.partial_bn,
-        )
-        self.options = options
-        self.backbones = nn.ModuleDict()
+        super().__init__(options, num_classes=num_classes)
         self.injections = nn.ModuleDict()
         self.scales = nn.ParameterDict()
-        self.heads = nn.ModuleDict()
         self.auxiliary_heads = nn.ModuleDict()
         for stream in options.streams:
-            with self.own_seed(stream):
-                self._build_stream(stream)
+            with self.own_seed(f"{stream}/injection"):
+                self._build_injection(stream)
 
-    def _build_stream(self, stream: str) -> None:
-        options = self.options
-        backbone = create_backbone(
-            options.backbone, in_channels=self.input_channels(STREAM_INPUTS[stream])
-        )
+    def _build_injection(self, stream: str) -> None:
+        options, backbone = self.options, cast(Backbone, self.backbones[stream])
         self.stage = backbone.stages[-1] if options.stage is None else options.stage
         if self.stage not in backbone.stages:
             raise ValueError(
@@ -170,10 +147,6 @@ class Stin(VideoModel):
                 f"{options.backbone!r}, but got {self.stage!r}."
             )
         channels = backbone.stage_channels[self.stage]
-        self.backbones[stream] = backbone
-        self.heads[stream] = mlp_head(
-            backbone.num_features, (), self.num_classes, dropout=options.dropout
-        )
         has_loss = options.difference_loss if stream == "spatial" else options.attention_loss
         if options.injection or has_loss:
             self.injections[stream] = (
@@ -188,21 +161,13 @@ class Stin(VideoModel):
                 channels, (), self.num_classes, dropout=options.dropout
             )
 
-    def forward(self, rgb: Tensor | None = None, flow: Tensor | None = None) -> ModelOutput:
-        inputs = self.check_inputs(rgb, flow)
-        output = ModelOutput(logits={}, features={})
-        for stream in self.streams:
-            x = inputs[STREAM_INPUTS[stream]]
-            maps = x.flatten(0, 1)
-            backbone = cast(Backbone, self.backbones[stream])
-            for stage in backbone.stages:
-                maps = backbone.forward_stage(stage, maps)
-                if stage == self.stage and stream in self.injections:
-                    maps = self._inject(stream, maps.unflatten(0, x.shape[:2]), x, output)
-            pooled = maps.mean(dim=(2, 3)).unflatten(0, x.shape[:2]).mean(dim=1)  # (B, D)
-            output.features[stream] = pooled
-            output.logits[stream] = self.heads[stream](pooled)
-        return output
+    def _extract(self, stream: str, x: Tensor, output: ModelOutput) -> Tensor:
+        maps, backbone = x.flatten(0, 1), cast(Backbone, self.backbones[stream])
+        for stage in backbone.stages:
+            maps = backbone.forward_stage(stage, maps)
+            if stage == self.stage and stream in self.injections:
+                maps = self._inject(stream, maps.unflatten(0, x.shape[:2]), x, output)
+        return maps
 
     def _inject(self, stream: str, maps: Tensor, x: Tensor, output: ModelOutput) -> Tensor:
         """Run the stream's module on maps (B, T, C, h, w); returns maps (B·T, C, h, w)."""

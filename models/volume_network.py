@@ -57,10 +57,10 @@ class VolumeNetwork(VideoModel):
     def __init__(self, options: VolumeOptions, *, num_classes: int) -> None:
         super().__init__(
             num_classes=num_classes,
-            inputs=tuple(STREAM_INPUTS[stream] for stream in options.streams),
             streams=options.streams,
             independent_streams=True,
             flow_length=options.flow_length,
+            min_size=MIN_SIZE,
         )
         self.options = options
         self.nets = nn.ModuleDict()
@@ -82,14 +82,8 @@ class VolumeNetwork(VideoModel):
         inputs = self.check_inputs(rgb, flow)
         output = ModelOutput(logits={}, features={})
         for stream in self.streams:
-            name = STREAM_INPUTS[stream]
-            x = inputs[name]
-            self._require(
-                min(x.shape[-2:]) >= MIN_SIZE,
-                f"takes `{name}` of at least {MIN_SIZE} × {MIN_SIZE} px",
-                f"{x.shape[-2]} × {x.shape[-1]}",
-            )
-            maps = self.nets[stream](as_volume(x, 3 if stream == "spatial" else 2))
+            volume = as_volume(inputs[STREAM_INPUTS[stream]], 3 if stream == "spatial" else 2)
+            maps = self.nets[stream](volume)
             features, logits = self._classify(stream, maps)
             output.features[stream], output.logits[stream] = features, logits
         return output

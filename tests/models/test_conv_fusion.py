@@ -276,13 +276,6 @@ def test_towers_of_other_channels_can_only_be_fused_bilinearly() -> None:
     assert model(**_clips(model)).logits["spatial"].shape == (2, 4)
 
 
-def test_different_numbers_of_frames_are_refused() -> None:
-    model = _model()
-    clips = _clips(model)
-    with pytest.raises(ValueError, match="as many frames of `rgb` as of `flow`, but got 2 and 3"):
-        model(rgb=clips["rgb"][:, :2], flow=clips["flow"])
-
-
 def test_the_pools_windows_cover_every_frame() -> None:
     model = _model(pool_frames=5).eval()
     maps = torch.randn(2 * 7, 96, 3, 3)

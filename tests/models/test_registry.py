@@ -31,7 +31,11 @@ class _Options:
 class _Toy(VideoModel):
     def __init__(self, options: _Options, *, num_classes: int) -> None:
         super().__init__(
-            num_classes=num_classes, flow_length=3, min_frames=2, independent_streams=True
+            num_classes=num_classes,
+            flow_length=3,
+            min_frames=2,
+            min_size=4,
+            independent_streams=True,
         )
         self.heads = nn.ModuleDict()
         for stream, channels in (("spatial", 3), ("temporal", 6)):
@@ -112,7 +116,14 @@ def test_wrong_inputs_are_answered_with_model_what_it_takes_and_what_it_got(toy:
             r"\(B, T, 6, H, W\) \(two for each of 3 flow fields\), but got \(2, 3, 4, 8, 8\)",
         ),
         ({"rgb": rgb[:, :1], "flow": flow}, r"with T at least 2, but got \(2, 1, 3, 8, 8\)"),
-        ({"rgb": rgb[:1], "flow": flow}, r"as many clips of `rgb` as of `flow`, but got 1 and 2"),
+        (
+            {"rgb": rgb[:1], "flow": flow},
+            r"the same \(B, T, H, W\), but got \(1, 3, 8, 8\) and \(2, 3, 8, 8\)",
+        ),
+        ({"rgb": rgb, "flow": flow[:, :2]}, r"the same .* \(2, 3, 8, 8\) and \(2, 2, 8, 8\)"),
+        ({"rgb": rgb, "flow": flow[..., 1:]}, r"the same .* \(2, 3, 8, 8\) and \(2, 3, 8, 7\)"),
+        ({"rgb": rgb.byte(), "flow": flow}, r"`rgb` normalised, .* but got torch\.uint8"),
+        ({"rgb": rgb[..., :3], "flow": flow}, r"`rgb` of at least 4 × 4 px, but got 8 × 3"),
     ]
     for inputs, message in wrong:
         with pytest.raises(ValueError, match=f"model 'toy' takes .*{message}|'toy' {message}"):

@@ -77,7 +77,3 @@ def test_bad_input_is_refused() -> None:
     match = "model 'spatiotemporal_multiplier': `backbone` must be one of 'small', 'resnet18'"
     with pytest.raises(ValueError, match=match):
         _model(backbone="vgg16")
-    model = _model()
-    clips = _clips(model)
-    with pytest.raises(ValueError, match="as many frames of `rgb` as of `flow`, but got 1 and 2"):
-        model(rgb=clips["rgb"][:, :1], flow=clips["flow"])
