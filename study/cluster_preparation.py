@@ -75,6 +75,7 @@ def prepare_on_cluster(
     try:
         left = len(builder.open_videos(retry_skipped=False))
         total = len(builder.existing)
+        done = before = total - left
         staged_before = builder.staging.count()
         if left:
             with running_ray(address):
@@ -93,9 +94,10 @@ def prepare_on_cluster(
                 )
 
                 def report() -> None:
-                    done = total - left + builder.staging.count() - staged_before
-                    if progress and done <= total:
-                        progress(Progress(done=done, total=total, skipped=0, before=total - left))
+                    nonlocal done  # never less, also when a node clears away what it staged
+                    done = max(done, min(total, before + builder.staging.count() - staged_before))
+                    if progress:
+                        progress(Progress(done=done, total=total, skipped=0, before=before))
 
                 _run(work, nodes or len(cores), report)
     finally:

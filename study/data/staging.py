@@ -102,8 +102,9 @@ class Staging:
         _write_shard(target, [record])
 
     def count(self) -> int:
-        """Videos that are staged, packed or not, or skipped."""
-        files = (self.store / "staging").glob("??/*")
+        """Videos that are staged, packed or not, or skipped; others may be clearing them away."""
+        folders = os.walk(self.store / "staging")  # passes over a folder that is gone
+        files = (Path(file) for _, _, names in folders for file in names)
         return len({file.stem for file in files if not file.name.startswith(".")})
 
     def clear(self, names: Sequence[str]) -> None:

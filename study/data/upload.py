@@ -52,7 +52,7 @@ def upload(
 
     Raises:
         FileNotFoundError: There is no store in the folder, or it is unfinished.
-        ValueError: Another store is there, or something else; or an older version finished this one.
+        ValueError: Another store is there, or something else; an older version finished this one.
         OSError: It can't be reached or written; the same call goes on where it stopped.
     """
     store = ClipStore.open(path)

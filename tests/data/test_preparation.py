@@ -175,6 +175,22 @@ def children_of(pid: int) -> list[int]:
     return [p for p in pids if b"preparation:serve" in Path(f"/proc/{p}/cmdline").read_bytes()]
 
 
+def test_counting_what_is_staged_bears_with_others_that_clear_it_away(tmp_path, monkeypatch):
+    for name in ("ab", "cd"):
+        (tmp_path / "staging" / name).mkdir(parents=True)
+        (tmp_path / f"staging/{name}/{name}0.arrow").touch()
+    real = os.scandir
+
+    def clear_first(path="."):
+        if str(path).endswith("ab"):
+            shutil.rmtree(path, ignore_errors=True)
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", clear_first)
+        assert staging.Staging(tmp_path).count() == 1
+
+
 def test_a_rerun_of_a_finished_store_touches_nothing(
     videos, annotations, full_settings, undisturbed
 ):
