@@ -8,18 +8,26 @@ same flow of real clips, 256 pixels high:
 
 - ours: `study.data.dataset.ClipDataset` on a clip store. It gives bytes; normalising them is the
   training device's work, so a row of its own has it, on the same core.
+- ours, only cut: the same as a training on a GPU loads it. Crops are padded to the batch's largest;
+  resizing and mirroring, left to the GPU, are in no row.
 - jpeg folder: the field's classic layout, ``img_*.jpg``, ``flow_x_*.jpg`` and ``flow_y_*.jpg``, the
   store's own JPEG bytes, through PIL, resized by PIL, to normalised float tensors.
 - decord: RGB from the original video and flow from a video of it (x and y side by side),
   seeking and decoding each time; cropped as ours.
 
 Rates are of one core's processor time, stacked in batches, the best of several rounds in which the
-loaders take turns. Scaling is wall time through loader processes, so it needs an idle machine. The
-last line is ours against the JPEG folder.
+loaders take turns. Most of ours is decoding, which a row shows alone; the rest is cropping,
+resizing and writing the batch.
+
+A second table has ours through loader processes: by wall time, against as many times the rate
+without them, which needs an idle machine; and by the processor time of all processes, their start
+included, which shows what handing batches over costs on a busy one too. The last line is ours
+against the JPEG folder.
 """
 
 import argparse
 import os
+import resource
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -40,7 +48,7 @@ from torch.utils.data import Dataset, default_collate
 
 from study.data.catalog import annotate
 from study.data.clip_store import ClipRecord, ClipStore, StoreSettings, stack_starts
-from study.data.dataset import ClipDataset, ClipSettings, make_loader
+from study.data.dataset import PREFETCH, ClipDataset, ClipSettings, make_loader
 from study.data.flow import FlowSettings
 from study.data.preparation import prepare
 from study.data.sampling import segment_positions
@@ -238,16 +246,26 @@ def samples_a_second(
     return best
 
 
-def through_processes(data: ClipDataset, workers: int, samples: int) -> float:
-    """Samples a second by wall time through loader processes, the first batches left out."""
+def through_processes(data: ClipDataset, workers: int, samples: int) -> tuple[float, float]:
+    """Samples a second through loader processes: of wall time, without the first batches, and of
+    all processes' processor time."""
     batches = [
         [(first + k) % len(data) for k in range(BATCH)] for first in range(0, samples, BATCH)
     ]
     arrivals = []
+    before = _processor_seconds()
     for _ in make_loader(data, batches, device=CPU, workers=workers):
         arrivals.append(time.perf_counter())
-    first = 2 * workers  # what was prefetched while the processes started
-    return BATCH * (len(arrivals) - 1 - first) / (arrivals[-1] - arrivals[first])
+    used = _processor_seconds() - before  # the loader is gone, and its processes with it
+    first = PREFETCH * workers  # what was made while the processes started
+    wall = BATCH * (len(arrivals) - 1 - first) / (arrivals[-1] - arrivals[first])
+    return wall, BATCH * len(arrivals) / used
+
+
+def _processor_seconds() -> float:
+    """Of this process and of those that it started and saw end."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 def main() -> None:
@@ -268,6 +286,7 @@ def main() -> None:
         rates = samples_a_second(
             {
                 "ours": ours.__getitems__,
+                "ours, only cut": lambda i: ours.batch(i, resized=False),
                 "ours + normalising": lambda i: model_inputs(ours.__getitems__(i), CPU),
                 "JPEG folder, PIL": lambda i: default_collate([folders[k] for k in i]),
                 "videos, decord": lambda i: default_collate([videos[k] for k in i]),
@@ -275,12 +294,12 @@ def main() -> None:
             },
             [ours, folders, videos],
         )
-        cores = len(os.sched_getaffinity(0))
+        processes = sorted({0, 1, len(os.sched_getaffinity(0))})
         rounds = [
-            [through_processes(ours, workers, given.samples) for workers in (1, cores)]
-            for _ in range(ROUNDS)
+            [through_processes(ours, workers, given.samples) for workers in processes]
+            for _ in track(range(ROUNDS), "loader processes", transient=True)
         ]
-        one, every = (max(rates) for rates in zip(*rounds, strict=True))
+    scaling = np.max(rounds, axis=0)  # (processes, wall and processor time)
     table = Table(title="T=3, L=10, 224×224, from 256 px frames")
     for column in ("loader", "samples/s a core", "ms a sample", "against the JPEG folder"):
         table.add_column(column, justify="left" if column == "loader" else "right")
@@ -288,11 +307,14 @@ def main() -> None:
         ratio = rate / rates["JPEG folder, PIL"]
         table.add_row(name, f"{rate:.1f}", f"{1e3 / rate:.2f}", f"{ratio:.2f}×")
     console.print(table)
-    console.print(
-        f"decoding is {rates['ours'] / rates['decoding alone']:.0%} of ours\n"
-        f"loader processes: 1 gives {one:.1f} samples/s, {cores} give {every:.1f}: "
-        f"{every / cores / one:.0%} linear"
-    )
+    console.print(f"decoding is {rates['ours'] / rates['decoding alone']:.0%} of ours")
+    table = Table(title=f"ours through loader processes, at a load of {os.getloadavg()[0]:.1f}")
+    for column in ("loader processes", "samples/s", "of linear", "samples/s a core"):
+        table.add_column(column, justify="right")
+    for workers, (wall, processor) in zip(processes, scaling, strict=True):
+        linear = wall / (max(1, workers) * scaling[0, 0])
+        table.add_row(str(workers), f"{wall:.1f}", f"{linear:.0%}", f"{processor:.1f}")
+    console.print(table)
     console.print(f"{rates['ours'] / rates['JPEG folder, PIL']:.1f}×")
 
 

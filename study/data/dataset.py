@@ -1,8 +1,8 @@
 """Clips of a store as a torch dataset: sampled, decoded, cropped; bytes until on the device."""
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import cv2
@@ -14,12 +14,14 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from study.data.annotations import Annotations, Video
 from study.data.sampling import segment_positions, view_positions
-from study.data.transforms import Crop, cut, test_crops, training_crop
+from study.data.transforms import Crop, cut, sampling, test_crops, training_crop
 from study.training.hyperparameters import CROPS, Hyperparameters
 
 __all__ = ["ClipDataset", "ClipSettings", "Record", "Store", "make_loader"]
 
 INPUTS = ("rgb", "flow")
+PREFETCH = 2  # batches that a loader process makes ahead of the one that is in use
+Memory = Callable[[str, tuple[int, ...]], Tensor]
 CLIP_STREAM = 1  # the first word of an item's seed, apart from those of order and dropout
 
 
@@ -90,12 +92,24 @@ class ClipSettings:
 
 @dataclass(frozen=True, slots=True)
 class _Clips:
-    """The clips of one video that an item has: positions (K, T), and the crops of each clip."""
+    """The clips of one video that an item has: positions (K, T), the crops of each clip, and the
+    height and width to which these are resized."""
 
     record: Record
     positions: NDArray[np.int64]
     crops: Sequence[Crop]
+    sides: tuple[int, int]
     label: int
+
+    def as_cut(self) -> "_Clips":
+        """The same with a crop that is neither resized nor mirrored."""
+        [crop] = self.crops
+        unmirrored = [replace(crop, mirrored=False)]
+        return replace(self, crops=unmirrored, sides=(crop.height, crop.width))
+
+
+def _new_memory(kind: str, shape: tuple[int, ...]) -> Tensor:
+    return torch.empty(shape, dtype=torch.uint8)
 
 
 class ClipDataset(Dataset[dict[str, Tensor]]):
@@ -168,21 +182,47 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
 
     def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """Items stacked to a batch; every crop is written straight to its place in it."""
+        return self.batch(indices)
+
+    def batch(
+        self,
+        indices: Sequence[int],
+        *,
+        resized: bool = True,
+        memory: Memory = _new_memory,
+    ) -> dict[str, Tensor]:
+        """Items stacked to a batch; every crop is written straight to its place in it.
+
+        Args:
+            indices: The items.
+            resized: False leaves it to `study.data.transforms.model_inputs` to resize and mirror
+                augmented items: ``rgb`` (B, T, 3, H, W) and ``flow`` (B, T, 2L, H, W) have each
+                item's crop as it was cut in the corner at the top left, H and W are those of the
+                largest, what lies beyond a crop is undefined, and ``rows``, ``columns`` and
+                ``mirrored`` (`study.data.transforms.sampling`) tell the rest.
+            memory: Gives an input of a name and shape the uint8 memory that it is written to.
+        """
         clips = [self._choose(index) for index in indices]
         batch = {
             "label": torch.tensor([clip.label for clip in clips]),
             "index": torch.tensor(list(indices)),
         }
-        return batch | {kind: self._images(kind, clips) for kind in self.inputs}
+        if self.augment and not resized:
+            batch |= sampling([clip.crops[0] for clip in clips], self.clip.crop_size)
+            clips = [clip.as_cut() for clip in clips]
+        for kind in self.inputs:
+            batch[kind] = self._images(kind, clips, memory)
+        return batch
 
     def _choose(self, index: int) -> _Clips:
         """Where and how the clips of one video are taken."""
         video, clip = self.videos[index], self.clip
         record = self.store.record(video.name)
+        sides = (clip.crop_size, clip.crop_size)
         if not self.augment:
             positions = view_positions(record.positions, clip.segments, clips=clip.clips)
             crops = self._test_crops(record.height, record.width)
-            return _Clips(record, positions, crops, video.label)
+            return _Clips(record, positions, crops, sides, video.label)
         rng = np.random.default_rng((CLIP_STREAM, self.seed, int(self._epoch), index))
         positions = segment_positions(record.positions, clip.segments, rng=rng)[None]
         crop = training_crop(
@@ -194,33 +234,35 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
             rng=rng,
         )
         label = self.flip_classes[video.label] if crop.mirrored else video.label
-        return _Clips(record, positions, [crop], label)
+        return _Clips(record, positions, [crop], sides, label)
 
     def _test_crops(self, height: int, width: int) -> list[Crop]:
         clip = self.clip
         return test_crops(height, width, size=clip.crop_size, scales=clip.scales, crops=clip.crops)
 
-    def _images(self, kind: str, clips: Sequence[_Clips]) -> Tensor:
-        """(B, T, C, S, S), or (B, V, T, C, S, S) with several views; each image decoded once."""
-        size = self.clip.crop_size
-        image = (size, size, 3) if kind == "rgb" else (2 * self.clip.flow_length, size, size)
+    def _images(self, kind: str, clips: Sequence[_Clips], memory: Memory) -> Tensor:
+        """(B, T, C, H, W), or (B, V, T, C, H, W) with several views; each image decoded once."""
+        height, width = np.max([clip.sides for clip in clips], axis=0).tolist()
+        image = (height, width, 3) if kind == "rgb" else (2 * self.clip.flow_length, height, width)
         count, segments = clips[0].positions.shape
-        batch = _empty((len(clips), count, len(clips[0].crops), segments, *image))
+        batch = memory(kind, (len(clips), count, len(clips[0].crops), segments, *image))
+        if kind == "rgb":
+            batch = batch.movedim(-1, -3)
         read = self._rgb if kind == "rgb" else self._flow
         for one, images in zip(clips, batch.numpy(), strict=True):
+            height, width = one.sides
             for k, t in np.ndindex(count, segments):
-                read(one.record, int(one.positions[k, t]), one.crops, images[k, :, t])
+                out = images[k, :, t, :, :height, :width]
+                read(one.record, int(one.positions[k, t]), one.crops, out)
         batch = batch.flatten(1, 2)
-        if batch.shape[1] == 1:
-            batch = batch[:, 0]
-        return batch.movedim(-1, -3) if kind == "rgb" else batch
+        return batch[:, 0] if batch.shape[1] == 1 else batch
 
     def _rgb(
         self, record: Record, position: int, crops: Sequence[Crop], out: NDArray[np.uint8]
     ) -> None:
         frame = _decode(record.rgb(position), cv2.IMREAD_COLOR_RGB, record, position)
-        for crop, image in zip(crops, out, strict=True):  # image: (S, S, 3)
-            cut(frame, crop, image)
+        for crop, image in zip(crops, out, strict=True):  # image: (3, H, W), channels last
+            cut(frame, crop, image.transpose(1, 2, 0))
 
     def _flow(
         self, record: Record, position: int, crops: Sequence[Crop], out: NDArray[np.uint8]
@@ -228,18 +270,10 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
         pairs = record.flow(position, self.clip.flow_length)
         for k, data in enumerate(plane for pair in pairs for plane in pair):
             plane = _decode(data, cv2.IMREAD_GRAYSCALE, record, position)
-            for crop, stack in zip(crops, out, strict=True):  # stack: (2L, S, S)
+            for crop, stack in zip(crops, out, strict=True):  # stack: (2L, H, W)
                 cut(plane, crop, stack[k])
                 if crop.mirrored and k % 2 == 0:
                     np.subtract(255, stack[k], out=stack[k])
-
-
-def _empty(shape: tuple[int, ...]) -> Tensor:
-    """Bytes to be filled; in a loader process shared with the one that takes the batches."""
-    if get_worker_info() is None:
-        return torch.empty(shape, dtype=torch.uint8)
-    storage = torch.UntypedStorage._new_shared(math.prod(shape))
-    return torch.empty(0, dtype=torch.uint8).set_(storage).view(shape)
 
 
 def _decode(data: Any, flags: int, record: Record, position: int) -> NDArray[np.uint8]:
@@ -258,23 +292,73 @@ def make_loader(
 ) -> "DataLoader[dict[str, Tensor]]":
     """Loads the batches in their order; each new iteration reads `batches` anew.
 
+    The ``rgb`` and ``flow`` of a batch from a loader process are valid until the next batch is
+    taken or a new iteration begins: then their memory is another batch's. Copies that
+    `study.data.transforms.model_inputs` makes stay.
+
     Args:
         data: The clips.
         batches: Indices of each batch.
-        device: Where the batches will go; for a GPU they are put in pinned memory.
-        workers: Processes that load and stay for all iterations; 0 loads in this one.
+        device: Where the batches will go. For a GPU they are put in pinned memory, and augmented
+            items are only cut: `study.data.transforms.model_inputs` resizes and mirrors them there.
+        workers: Processes that load and stay for all iterations, each with `PREFETCH` + 1 batches
+            of shared memory; 0 loads in this one.
     """
     if workers > 0:
         _one_thread()  # a process that is forked while OpenCV has threads hangs in OpenCV
+    cuda = device.type == "cuda"
     return DataLoader(
-        data,
+        _Batches(data, resized=not cuda),
         batch_sampler=batches,
         num_workers=workers,
+        prefetch_factor=PREFETCH if workers > 0 else None,
         persistent_workers=workers > 0,
-        pin_memory=device.type == "cuda",
+        pin_memory=cuda,
         worker_init_fn=_one_thread,
         collate_fn=_as_it_is,
     )
+
+
+class _Batches(Dataset[dict[str, Tensor]]):
+    """Batches of a dataset; those of a loader process are in memory that it shares and reuses.
+
+    New shared memory for each batch would cost a quarter of the loader's time: the system clears
+    each page when it is first written. A process is told its next batch when the oldest of the
+    `PREFETCH` that it was told before is taken, so with one piece of memory more than that, it
+    never writes to a batch that waits or is in use.
+    """
+
+    def __init__(self, data: ClipDataset, *, resized: bool) -> None:
+        self._data = data
+        self._resized = resized
+        self._pieces: list[dict[str, Tensor]] = [{} for _ in range(PREFETCH + 1)]
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Any]:
+        if get_worker_info() is None:
+            return self._data.batch(indices, resized=self._resized)
+        batch = self._data.batch(indices, resized=self._resized, memory=self._shared_memory)
+        self._pieces.append(self._pieces.pop(0))
+        return {
+            name: values if name in INPUTS else _InMessage(values) for name, values in batch.items()
+        }
+
+    def _shared_memory(self, kind: str, shape: tuple[int, ...]) -> Tensor:
+        piece, size = self._pieces[0], math.prod(shape)
+        if kind not in piece or len(piece[kind]) < size:
+            piece.pop(kind, None)  # its memory is free before more is asked for
+            storage = torch.UntypedStorage._new_shared(size)
+            piece[kind] = torch.empty(0, dtype=torch.uint8).set_(storage)
+        return piece[kind][:size].view(shape)
+
+
+class _InMessage:
+    """A small tensor, sent in the message itself instead of in shared memory of its own."""
+
+    def __init__(self, values: Tensor) -> None:
+        self._values = values.numpy()
+
+    def __reduce__(self) -> tuple[Callable[[NDArray[Any]], Tensor], tuple[NDArray[Any]]]:
+        return torch.from_numpy, (self._values,)
 
 
 def _as_it_is(batch: Any) -> Any:

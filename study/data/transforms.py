@@ -8,6 +8,7 @@ field of view doesn't depend on the size that a store holds.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import cv2
@@ -22,6 +23,7 @@ __all__ = [
     "cut",
     "model_inputs",
     "normalise",
+    "sampling",
     "test_crops",
     "training_crop",
 ]
@@ -128,19 +130,43 @@ def cut(image: NDArray[np.uint8], crop: Crop, out: NDArray[np.uint8]) -> None:
     Args:
         image: (H, W) or (H, W, 3).
         crop: What to cut.
-        out: (size, size) or (size, size, 3), contiguous; overwritten.
+        out: (h, w) or (h, w, 3); overwritten. Contiguous where there is more to do than to copy.
     """
     part = image[crop.top : crop.top + crop.height, crop.left : crop.left + crop.width]
-    size = out.shape[0]
-    if part.shape[:2] == (size, size):
+    if part.shape == out.shape:
         if crop.mirrored:
             cv2.flip(part, 1, dst=out)
         else:
             np.copyto(out, part)
         return
-    cv2.resize(part, (size, size), dst=out, interpolation=cv2.INTER_LINEAR)
+    cv2.resize(part, out.shape[1::-1], dst=out, interpolation=cv2.INTER_LINEAR)
     if crop.mirrored:
         cv2.flip(out, 1, dst=out)
+
+
+def sampling(crops: Sequence[Crop], size: int) -> dict[str, Tensor]:
+    """How `model_inputs` makes the model's input of crops that were only cut.
+
+    Args:
+        crops: One of each of B clips.
+        size: Side S of the model's input.
+
+    Returns:
+        ``rows`` and ``columns`` (B, S) float32, where in its crop each row and column of the input
+        is sampled, in pixels, mirrored crops from right to left; ``mirrored`` (B,) bool.
+    """
+    columns = [_centres(crop.width, size)[:: -1 if crop.mirrored else 1] for crop in crops]
+    return {
+        "rows": torch.from_numpy(np.stack([_centres(crop.height, size) for crop in crops])),
+        "columns": torch.from_numpy(np.stack(columns)),
+        "mirrored": torch.tensor([crop.mirrored for crop in crops]),
+    }
+
+
+def _centres(length: int, size: int) -> NDArray[np.float32]:
+    """Centres of `size` equal parts of a line of pixels, none beyond the outermost centres."""
+    centres = (np.arange(size) + 0.5) * (length / size) - 0.5
+    return centres.clip(0, length - 1).astype(np.float32)
 
 
 def normalise(frames: Tensor, kind: str) -> Tensor:
@@ -150,7 +176,7 @@ def normalise(frames: Tensor, kind: str) -> Tensor:
     negation of flow negates the input) and divided by the mean of RGB's deviations.
 
     Args:
-        frames: ``rgb`` (..., 3, H, W) or ``flow`` (..., 2L, H, W), uint8.
+        frames: ``rgb`` (..., 3, H, W) or ``flow`` (..., 2L, H, W), uint8, or float16 in 0..255.
         kind: ``rgb`` or ``flow``.
 
     Returns:
@@ -158,13 +184,20 @@ def normalise(frames: Tensor, kind: str) -> Tensor:
     """
     if kind == "flow":
         return frames.float().sub_(127.5).div_(255 * FLOW_STD)
-    mean = torch.tensor(RGB_MEAN, device=frames.device).mul_(255)[:, None, None]
-    std = torch.tensor(RGB_STD, device=frames.device).mul_(255)[:, None, None]
+    mean, std = _rgb_mean_and_std(frames.device)
     return frames.float().sub_(mean).div_(std)
+
+
+@cache  # or each batch would wait for a copy to the device
+def _rgb_mean_and_std(device: torch.device) -> tuple[Tensor, Tensor]:
+    mean, std = (torch.tensor(x, device=device).mul_(255) for x in (RGB_MEAN, RGB_STD))
+    return mean[:, None, None], std[:, None, None]
 
 
 def model_inputs(batch: Mapping[str, Any], device: torch.device) -> dict[str, Tensor]:
     """A batch's ``rgb`` and ``flow`` on the device, normalised, every view a clip of its own.
+
+    Crops that were only cut are resized and mirrored there.
 
     Args:
         batch: Stacked items of a `study.data.dataset.ClipDataset`; bytes cross to the device.
@@ -174,14 +207,49 @@ def model_inputs(batch: Mapping[str, Any], device: torch.device) -> dict[str, Te
         ``rgb`` (B, T, 3, S, S) and ``flow`` (B, T, 2L, S, S) float32, those that the batch has;
         B counts views. Each frame's channels are last in memory.
     """
-    inputs = {}
+
+    def there(name: str) -> Tensor:
+        return batch[name].to(device, non_blocking=True)
+
+    inputs: dict[str, Tensor] = {}
     for kind in ("rgb", "flow"):
         if kind not in batch:
             continue
-        frames: Tensor = batch[kind].to(device, non_blocking=True)
+        frames = there(kind)
+        if "rows" in batch:
+            frames = _resize(frames, there("rows"), there("columns"))
         *_, segments, channels, height, width = frames.shape
         frames = frames.reshape(-1, channels, height, width)
         # One layout, however the batch was stacked: another would sum in another order.
         frames = frames.contiguous(memory_format=torch.channels_last)
         inputs[kind] = normalise(frames, kind).unflatten(0, (-1, segments))
+    if "flow" in inputs and "mirrored" in batch:
+        sign = 1 - 2 * there("mirrored").float()
+        inputs["flow"][:, :, 0::2] *= sign[:, None, None, None, None]
     return inputs
+
+
+def _resize(frames: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Bilinear interpolation where rows and columns cross, as two matrix products.
+
+    A pixel's weight falls linearly to nought at its neighbours, so what lies beyond a crop, where
+    nothing was written, has weight nought. Half precision holds bytes exactly, their weights to
+    2⁻¹² and the result to an eighth of a grey level.
+
+    Args:
+        frames: (B, T, C, H, W) uint8, each video's crop in the corner at the top left.
+        rows: (B, S), in 0..H-1.
+        columns: (B, S), in 0..W-1.
+
+    Returns:
+        (B, T, C, S, S) float16, in 0..255.
+    """
+    with torch.autocast(frames.device.type, enabled=False):
+        down, across = (
+            (1 - (places[:, :, None] - torch.arange(length, device=frames.device)).abs())
+            .clamp_(min=0)
+            .half()
+            for places, length in zip((rows, columns), frames.shape[-2:], strict=True)
+        )  # (B, S, H) and (B, S, W)
+        frames = torch.einsum("btchw,bxw->btchx", frames.half(), across)
+        return torch.einsum("btchx,byh->btcyx", frames, down)

@@ -1,13 +1,19 @@
+import time
+from collections.abc import Iterator
+from itertools import islice
+
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from study.data.dataset import ClipDataset, ClipSettings, make_loader
+from study.data.dataset import PREFETCH, ClipDataset, ClipSettings, make_loader
+from study.data.transforms import model_inputs
 from study.training.hyperparameters import Hyperparameters
 from tests.memory_store import MemoryStore, make_store, make_video
 
 CLIP = ClipSettings(segments=2, flow_length=2, crop_size=21, scales=(1.0, 0.875, 0.75), flip=True)
+CPU = torch.device("cpu")
 CENTRE = ClipSettings(segments=2, flow_length=2, crop_size=21)
 
 
@@ -17,6 +23,18 @@ def _place_store(frames: int = 6, height: int = 24, width: int = 30) -> MemorySt
     rgb = np.stack([np.stack([columns, rows, 0 * rows + t], -1) for t in range(frames)])
     flow = np.stack([np.stack([columns + t, rows + t]) for t in range(frames)])
     return MemoryStore({make_video(0): (rgb.astype(np.uint8), flow.astype(np.uint8))}, classes=1)
+
+
+def _store_of_sizes(*sizes: tuple[int, int]) -> MemoryStore:
+    rng = np.random.default_rng(0)
+    noise = {
+        make_video(k): (
+            rng.integers(0, 256, (4, *size, 3), dtype=np.uint8),
+            rng.integers(0, 256, (4, 2, *size), dtype=np.uint8),
+        )
+        for k, size in enumerate(sizes)
+    }
+    return MemoryStore(noise, classes=1)
 
 
 def _data(store: MemoryStore, clip: ClipSettings = CLIP, **options: object) -> ClipDataset:
@@ -78,7 +96,7 @@ def test_an_item_depends_on_seed_epoch_and_index_alone() -> None:
 def test_loader_processes_make_the_same_items_and_see_a_new_epoch() -> None:
     data = _data(make_store(videos=4))
     batches = [[0, 3], [2, 1]]
-    loader = make_loader(data, batches, device=torch.device("cpu"), workers=2)
+    loader = make_loader(data, batches, device=CPU, workers=2)
     for epoch in (0, 1):
         data.set_epoch(epoch)
         batches.reverse()
@@ -90,12 +108,88 @@ def test_loader_processes_make_the_same_items_and_see_a_new_epoch() -> None:
                 assert torch.equal(batch["flow"][row], expected["flow"])
 
 
+def _check(batches: list[list[int]], loaded: Iterator[dict], data: ClipDataset) -> None:
+    for indices, batch in zip(batches, loaded, strict=True):
+        expected = data.batch(indices)
+        assert batch.keys() == expected.keys()
+        assert _equal(batch, expected)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("workers", [1, 2])
+def test_memory_that_is_used_again_has_the_right_batch_while_it_is_valid(workers: int) -> None:
+    data = _data(make_store(videos=9))
+    batches: list[list[int]] = []
+    loader = make_loader(data, batches, device=CPU, workers=workers)
+    epochs = [
+        [[0, 1], [2, 3], [4, 5], [6, 7], [8]],
+        [[k] for k in range(9)],
+        [list(range(9)), [3, 2, 1], list(range(9)), [4]] * 2,  # larger than before
+        [[5, 7]],
+        [[k, 8 - k] for k in range(9)],
+    ]
+    for epoch, batches[:] in enumerate(epochs):
+        data.set_epoch(epoch)
+        loaded = iter(loader)
+        if epoch == 2:  # broken off while batches are under way
+            _check(batches[:2], islice(loaded, 2), data)
+            data.set_epoch(17)
+            loaded = iter(loader)
+        _check(batches, loaded, data)
+
+
+@pytest.mark.timeout(60)
+def test_a_batch_is_valid_until_the_next_is_taken() -> None:
+    data = _data(make_store(videos=8))
+    batches = [[k] for k in range(8)]
+    taken = []
+    for indices, batch in zip(
+        batches, make_loader(data, batches, device=CPU, workers=1), strict=True
+    ):
+        time.sleep(0.1)  # the loader process does all that it was told to do
+        expected = data.batch(indices)
+        assert _equal(batch, expected)
+        taken.append((batch, expected))
+    for batch, expected in taken:  # label and index stay, and so does what the memory held last
+        assert torch.equal(batch["label"], expected["label"])
+        assert torch.equal(batch["index"], expected["index"])
+    valid = [torch.equal(batch["rgb"], expected["rgb"]) for batch, expected in taken]
+    assert valid == [False] * (8 - PREFETCH - 1) + [True] * (PREFETCH + 1)
+
+
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_clips_for_a_gpu_are_finished_there_to_what_a_cpu_gets(workers: int) -> None:
+    data = _data(_store_of_sizes((24, 30), (40, 28), (19, 50)))
+    batches = [[0, 1, 2], [1]]
+    loader = make_loader(data, batches, device=torch.device("cuda"), workers=workers)
+    for epoch in range(4):
+        data.set_epoch(epoch)
+        for indices, batch in zip(batches, loader, strict=True):
+            expected = data.batch(indices)
+            assert torch.equal(batch["label"], expected["label"])
+            inputs, wanted = model_inputs(batch, CPU), model_inputs(expected, CPU)
+            for kind, values in wanted.items():
+                assert (inputs[kind] - values).abs().max() < 1 / 255 / 0.229  # a grey level
+                assert inputs[kind].stride() == values.stride()
+
+
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument")
+def test_test_views_for_a_gpu_are_those_for_a_cpu() -> None:
+    clip = ClipSettings(segments=2, flow_length=2, crop_size=21, crops="ten")
+    data = _data(_store_of_sizes((24, 30), (40, 28)), clip, augment=False)
+    [batch] = make_loader(data, [[0, 1]], device=torch.device("cuda"), workers=0)
+    expected = data.batch([0, 1])
+    assert batch.keys() == expected.keys()
+    assert _equal(batch, expected)
+
+
 @pytest.mark.timeout(60)
 def test_loader_processes_start_where_opencv_has_threads() -> None:
     cv2.setNumThreads(4)
     cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (9, 9), 3)
     data = _data(make_store(videos=2))
-    loader = make_loader(data, [[0], [1]], device=torch.device("cpu"), workers=1)
+    loader = make_loader(data, [[0], [1]], device=CPU, workers=1)
     assert [batch["index"].item() for batch in loader] == [0, 1]
 
 

@@ -11,6 +11,7 @@ from study.data.transforms import (
     cut,
     model_inputs,
     normalise,
+    sampling,
     training_crop,
 )
 from study.data.transforms import (
@@ -161,3 +162,69 @@ def test_views_become_clips_of_a_batch() -> None:
     inputs = model_inputs({"rgb": rgb, "label": torch.zeros(2)}, torch.device("cpu"))
     assert set(inputs) == {"rgb"}
     assert torch.equal(inputs["rgb"][7], normalise(rgb[1, 2], "rgb"))
+
+
+CROPS_OF_A_BATCH = [
+    Crop(top=1, left=2, height=20, width=20),
+    Crop(top=0, left=9, height=20, width=20, mirrored=True),
+    Crop(top=3, left=7, height=37, width=31, mirrored=True),
+    Crop(top=0, left=0, height=40, width=60),  # exactly twice and thrice the input
+    Crop(top=5, left=3, height=11, width=17, mirrored=True),
+    Crop(top=39, left=0, height=1, width=60),
+]
+
+
+def _as_cut(
+    images: NDArray[np.uint8], crops: list[Crop], size: int, beyond: int
+) -> dict[str, torch.Tensor]:
+    """Crops of images (T, C, H, W), unresized in one batch with some byte beyond them."""
+    batch = np.full((len(crops), *images.shape), beyond, np.uint8)
+    for crop, out in zip(crops, batch, strict=True):
+        rows, columns = (
+            slice(crop.top, crop.top + crop.height),
+            slice(crop.left, crop.left + crop.width),
+        )
+        out[..., : crop.height, : crop.width] = images[..., rows, columns]
+    kind = "rgb" if images.shape[1] == 3 else "flow"
+    return {kind: torch.from_numpy(batch)} | sampling(crops, size)
+
+
+def _as_bytes(inputs: torch.Tensor, kind: str) -> torch.Tensor:
+    """What `normalise` made (..., 3 or 2L, S, S) inputs of."""
+    ends = torch.tensor([0, 255], dtype=torch.uint8)[:, None, None, None]
+    black, white = normalise(ends.expand(2, inputs.shape[-3], 1, 1), kind)
+    return (inputs - black) / (white - black) * 255
+
+
+@pytest.mark.parametrize("size", [20, 33])
+@pytest.mark.parametrize(("kind", "channels"), [("rgb", 3), ("flow", 4)])
+def test_crops_finished_on_the_device_are_those_that_opencv_makes(
+    kind: str, channels: int, size: int
+) -> None:
+    first = _image(channels=(channels,)).transpose(2, 0, 1)
+    images = np.stack([first, first[::-1]])
+    inputs = model_inputs(_as_cut(images, CROPS_OF_A_BATCH, size, 255), torch.device("cpu"))[kind]
+    assert inputs.dtype == torch.float32
+    assert inputs.shape == (len(CROPS_OF_A_BATCH), 2, channels, size, size)
+    assert inputs.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+    for b, crop in enumerate(CROPS_OF_A_BATCH):
+        for t, k in np.ndindex(2, channels):
+            expected = _cut(images[t, k], crop, size)
+            if kind == "flow" and k % 2 == 0 and crop.mirrored:
+                expected = 255 - expected
+            difference = _as_bytes(inputs, kind)[b, t, k].numpy() - expected.astype(float)
+            assert np.abs(difference).max() < 1
+            if (crop.height, crop.width) == (size, size):
+                assert np.abs(difference).max() < 1e-4
+
+
+def test_what_lies_beyond_a_crop_and_autocast_do_not_change_a_bit() -> None:
+    images = _image(channels=(4,)).transpose(2, 0, 1)[None]
+    expected, other = (
+        model_inputs(_as_cut(images, CROPS_OF_A_BATCH, 20, beyond), torch.device("cpu"))["flow"]
+        for beyond in (0, 255)
+    )
+    assert torch.equal(other, expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        batch = _as_cut(images, CROPS_OF_A_BATCH, 20, 0)
+        assert torch.equal(model_inputs(batch, torch.device("cpu"))["flow"], expected)

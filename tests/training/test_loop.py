@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import ModelOutput, VideoModel, create_model
-from study.data.dataset import ClipDataset, ClipSettings
+from study.data.dataset import ClipDataset, ClipSettings, make_loader
 from study.data.transforms import model_inputs
+from study.training import loop
 from study.training.evaluation import score
 from study.training.hyperparameters import Hyperparameters
 from study.training.loop import (
@@ -256,6 +258,23 @@ def test_loader_processes_do_not_change_the_result() -> None:
     for workers, model in enumerate(models):
         _train(model, {"epochs": 2}, loader_workers=2 * workers)
     assert _identical(*models)
+
+
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument")
+def test_clips_resized_on_the_device_train_to_about_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    models = [_auxiliary() for _ in range(2)]
+    _train(models[0], {"precision": "bfloat16"})
+    for_a_gpu = partial(make_loader, device=torch.device("cuda"))
+    monkeypatch.setattr(
+        loop,
+        "make_loader",
+        lambda data, batches, *, device, workers: for_a_gpu(data, batches, workers=workers),
+    )
+    _train(models[1], {"precision": "bfloat16"})
+    _assert_close(*models, rtol=0, atol=2e-3)
+    assert not _identical(*models)
 
 
 def test_a_resumed_training_is_bit_for_bit_the_uninterrupted_one(tmp_path: Path) -> None:
