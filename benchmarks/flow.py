@@ -2,6 +2,10 @@
 
     python -m benchmarks.flow [--videos FOLDER]
 
+Where there is a CUDA device, our solver runs on it too: in the table on a clip at a time, and below
+it on 512 pairs of 340×256 at once, beside OpenCV on one core at that size. It needs an OpenCV with
+``cv2.optflow`` (opencv-contrib-python-headless) and numba.
+
 The solvers take turns on each clip, and each clip's time is its median over the rounds. Energy is
 the TV-L1 functional of the images themselves (not linearised, λ = 0.15), a pixel; the endpoint
 difference is to OpenCV's flow; grey levels are the mean difference of the stored bytes where the
@@ -9,6 +13,7 @@ image has texture. The last line is OpenCV's time over ours.
 """
 
 import argparse
+import platform
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,6 +32,9 @@ START, FRAMES = 20, 4  # of each clip
 # (a fused multiply-add is two, the reciprocal root five) as written in tvl1._iterate_row.
 BYTES = 4 * ((6 + 4) + (10 + 4))
 OPERATIONS = 2 * 23 + 32
+GPU = FlowSettings(backend="tvl1-gpu")
+# Reads flow, extrapolated flow, dual, gradient, ρ(0), inverse; writes the first three.
+GPU_BYTES = 4 * ((2 + 2 + 4 + 2 + 1 + 1) + (2 + 2 + 4))
 
 
 def main() -> None:
@@ -38,6 +46,8 @@ def main() -> None:
     args = parser.parse_args()
     if args.videos and not args.videos.is_dir():
         parser.error(f"--videos {args.videos}: no such folder")
+    if not hasattr(cv2, "optflow"):
+        parser.error("cv2.optflow is missing: install opencv-contrib-python-headless")
     cv2.setNumThreads(1)
     if args.videos:
         clips = list(real_clips(args.videos, args.clips, args.side))
@@ -47,14 +57,26 @@ def main() -> None:
         parser.error(f"--videos {args.videos}: no video of at least {START + FRAMES} frames in it")
     height, width = np.median([clip.shape[1:] for clip in clips], axis=0).astype(int)
     kind = "real" if args.videos else "made"
-    print(f"{len(clips) * (FRAMES - 1)} {kind} frame pairs of about {width}×{height}, one core")
+    print(
+        f"{len(clips) * (FRAMES - 1)} {kind} frame pairs of about {width}×{height}, "
+        f"one core of {processor()}"
+    )
     solvers = {"opencv": PRESETS["opencv"], "tvl1": PRESETS["default"], "small": PRESETS["small"]}
+    if torch.cuda.is_available():
+        solvers["tvl1-gpu"] = GPU
     seconds, flows = measure(clips, solvers, args.rounds)
     report(clips, seconds, flows)
     roofline(240, 320)
     if torch.cuda.is_available():
-        gpu_pace(clips[0], seconds["opencv"].sum() / (len(clips) * (FRAMES - 1)))
+        gpu_pace(clips)
     print(f"{np.sum(seconds['opencv']) / np.sum(seconds['tvl1']):.1f}×")
+
+
+def processor() -> str:
+    """The processor's name, as the system gives it."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def real_clips(folder: Path, count: int, side: int) -> Iterator[np.ndarray]:
@@ -178,17 +200,34 @@ def roofline(height: int, width: int) -> None:
     )
 
 
-def gpu_pace(clip: np.ndarray, opencv: float, pairs: int = 512) -> None:
-    """Say how many pairs of 340×256 a second the GPU solves, beside OpenCV's seconds a pair."""
-    sized = np.stack([cv2.resize(frame, (340, 256)) for frame in clip])
-    frames = np.resize(np.concatenate([sized, sized[::-1]]), (pairs + 1, 256, 340))
-    settings = FlowSettings(backend="tvl1-gpu")
-    pace = pairs / best(lambda: compute_flow(frames, settings), 3)
-    scale = 340 * 256 / clip[0].size
+def gpu_pace(clips: list[np.ndarray], pairs: int = 512) -> None:
+    """Say how many pairs of 340×256 a second the GPU solves, beside OpenCV on one core."""
+    sized = [np.stack([cv2.resize(frame, (340, 256)) for frame in clip]) for clip in clips]
+    there_and_back = np.concatenate([np.concatenate([clip, clip[-2:0:-1]]) for clip in sized])
+    frames = np.resize(there_and_back, (pairs + 1, 256, 340))
+    ours = best(lambda: compute_flow(frames, GPU), 3) / pairs
+    theirs = best(lambda: compute_flow(sized[0], PRESETS["opencv"]), 1) / (FRAMES - 1)
+    iterations = GPU.warps * GPU.iterations  # as nearly every real pair takes at every level
+    pixels = sum(height * width for height, width in GPU.scheme.sizes(256, 340))
+    memory = GPU_BYTES * pixels * iterations / copied_bytes_a_second()
     print(
-        f"tvl1-gpu on {torch.cuda.get_device_name()}: {pace:.0f} pairs of 340×256 a second, "
-        f"{pace * opencv * scale:.0f} cores of OpenCV (by area)"
+        f"tvl1-gpu on {torch.cuda.get_device_name()}, {pairs} pairs of 340×256: {1 / ours:.0f} "
+        f"pairs a second, {theirs / ours:.0f}× OpenCV on one core ({1e3 * theirs:.0f} ms a pair)\n"
+        f"  a pixel-iteration: {GPU_BYTES} bytes to and from memory, which would allow "
+        f"{1 / memory:.0f} pairs a second: {memory / ours:.0%} of the roofline"
     )
+
+
+def copied_bytes_a_second() -> float:
+    """Bytes that the GPU reads and writes a second when it copies a gigabyte."""
+    source = torch.zeros(2**28, device="cuda")
+    target = torch.empty_like(source)
+
+    def copy() -> None:
+        target.copy_(source)
+        torch.cuda.synchronize()
+
+    return 2 * source.nbytes / best(copy)
 
 
 @numba.njit(nogil=True)

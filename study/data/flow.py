@@ -7,12 +7,13 @@ clipped to ±bound pixels and mapped linearly to 0..255.
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from study.data.tvl1_scheme import Scheme
 
 __all__ = ["BACKENDS", "PRESETS", "FlowSettings", "compute_flow", "dequantise", "quantise"]
 
@@ -74,6 +75,11 @@ class FlowSettings:
                 f"flow's median_filtering must be 1, 3 or 5, got {self.median_filtering!r}"
             )
 
+    @property
+    def scheme(self) -> Scheme:
+        """What our own solvers take of it."""
+        return Scheme(**{option.name: getattr(self, option.name) for option in fields(Scheme)})
+
 
 def compute_flow(
     gray: NDArray[np.uint8], settings: FlowSettings | None = None
@@ -117,12 +123,15 @@ def dequantise(stored: NDArray[np.uint8], bound: float = 20.0) -> NDArray[np.flo
 
 def _flow_by_opencv(gray: NDArray[np.uint8], settings: FlowSettings) -> NDArray[np.float32]:
     """OpenCV's DualTVL1."""
-    optflow: Any = getattr(cv2, "optflow", None)
-    if optflow is None:
+    try:
+        import cv2
+
+        optflow: Any = cv2.optflow
+    except (ImportError, AttributeError):
         raise ValueError(
-            "flow backend 'opencv' needs cv2.optflow, which this OpenCV lacks: install "
-            "opencv-contrib-python-headless in place of opencv-python"
-        )
+            "flow backend 'opencv' needs cv2.optflow, which is missing here: install "
+            "opencv-contrib-python-headless in place of any other OpenCV"
+        ) from None
     solver = optflow.DualTVL1OpticalFlow_create(
         tau=settings.tau,
         lambda_=settings.lambda_,
@@ -143,18 +152,19 @@ def _flow_by_opencv(gray: NDArray[np.uint8], settings: FlowSettings) -> NDArray[
 
 
 def _flow_by_tvl1(gray: NDArray[np.uint8], settings: FlowSettings) -> NDArray[np.float32]:
-    """Our solver on the CPU; the same scheme in torch where numba is missing."""
+    """Our solver on the CPU; the same scheme in torch where numba or OpenCV is missing."""
     try:
         from study.data import tvl1
     except ImportError as error:
         warnings.warn(
-            f"flow backend 'tvl1' runs many times slower without numba ({error}): install numba",
+            f"flow backend 'tvl1' runs many times slower than it could ({error}): install numba "
+            "and OpenCV",
             stacklevel=3,
         )
         from study.data import tvl1_torch
 
-        return tvl1_torch.solve(gray, device="cpu", **_scheme(settings))
-    return tvl1.solve(gray, **_scheme(settings))
+        return tvl1_torch.solve(gray, settings.scheme, device="cpu")
+    return tvl1.solve(gray, settings.scheme)
 
 
 def _flow_by_tvl1_gpu(gray: NDArray[np.uint8], settings: FlowSettings) -> NDArray[np.float32]:
@@ -165,12 +175,7 @@ def _flow_by_tvl1_gpu(gray: NDArray[np.uint8], settings: FlowSettings) -> NDArra
 
     if not torch.cuda.is_available():
         raise ValueError("flow backend 'tvl1-gpu' needs a CUDA device and finds none: use 'tvl1'")
-    return tvl1_torch.solve(gray, device="cuda", **_scheme(settings))
-
-
-def _scheme(settings: FlowSettings) -> dict[str, Any]:
-    names = ("lambda_", "theta", "scales", "scale_step", "warps", "iterations", "epsilon")
-    return {name: getattr(settings, name) for name in names}
+    return tvl1_torch.solve(gray, settings.scheme, device="cuda")
 
 
 BACKENDS: dict[str, Callable[[NDArray[np.uint8], FlowSettings], NDArray[np.float32]]] = {

@@ -18,7 +18,8 @@ The state of a level is one array (rows, channels, pitch): a row's channels lie 
 the rows of many iterations fit in the second-level cache, and iteration k+1 follows one row
 behind iteration k. Inner loops are written in vectors of 16 lanes, which LLVM maps to whatever
 the machine has, because numba can't be told that arrays don't overlap and so leaves such loops
-scalar. All of it stays in this one file: numba's cache on disk watches no other.
+scalar. What is compiled stays in this one file, and takes what it needs from others as arguments:
+numba's cache on disk watches no other file.
 
 Results are the same to the bit for any number of processes and threads on the same kind of CPU.
 """
@@ -36,12 +37,10 @@ from numba.core import cgutils
 from numba.extending import intrinsic, models, overload, register_model
 from numpy.typing import NDArray
 
+from study.data.tvl1_scheme import DUAL_STEP, PRIMAL_STEP, RELAXATION, Scheme
+
 __all__ = ["solve"]
 
-PRIMAL_STEP = 0.25  # times DUAL_STEP times |∇|² = 8 must not exceed 1
-DUAL_STEP = 0.5
-RELAXATION = 1.7  # in [1, 2)
-SMALLEST_SIDE = 16  # pixels; pyramids end at it, as OpenCV's do
 CACHE_BYTES = 512 * 1024  # of the rows in flight: a second-level cache that every machine has
 
 BORDER = (1, 2)  # pixels before and behind an image: reach of its interpolation
@@ -372,12 +371,10 @@ def _moved(s, height, width, pitch):  # type: ignore[no-untyped-def]
 
 
 def _solve_level(  # type: ignore[no-untyped-def]
-    s, first, second, height, width, pitch, warps, iterations, lambda_, theta, epsilon
-):
+    s, first, second, height, width, pitch, warps, iterations, epsilon,
+    sigma, tau, clip, pull, relaxation,
+):  # fmt: skip
     """Solve a level from the flow in its state, in place; the dual variables start at zero."""
-    tau, sigma, relaxation = f32(PRIMAL_STEP), f32(DUAL_STEP), f32(RELAXATION)
-    clip = f32((PRIMAL_STEP + theta) * lambda_)
-    pull = f32(PRIMAL_STEP / (PRIMAL_STEP + theta))
     stride = CHANNELS * pitch
     together = max(1, CACHE_BYTES // (4 * stride) - 2)
     for row in range(stride, (height + 1) * stride, stride):
@@ -400,38 +397,18 @@ except RuntimeError:  # no folder that a cache could be written to
 # ---- a video ------------------------------------------------------------------------------
 
 
-def solve(
-    gray: NDArray[np.uint8],
-    *,
-    lambda_: float,
-    theta: float,
-    scales: int,
-    scale_step: float,
-    warps: int,
-    iterations: int,
-    epsilon: float,
-) -> NDArray[np.float32]:
+def solve(gray: NDArray[np.uint8], scheme: Scheme) -> NDArray[np.float32]:
     """Flow from every frame to the next.
 
     Args:
         gray: Frames (F, H, W), F ≥ 2.
-        lambda_: Weight of the data term, for intensities in 0..255.
-        theta: Width of the data term's quadratic part; towards 0 it becomes the plain L1.
-        scales: Levels of the pyramid at most.
-        scale_step: Size of a level relative to the finer one.
-        warps: Linearisations at each level at most.
-        iterations: Primal-dual iterations at each warp.
-        epsilon: Root mean square change of the flow, in pixels, under which a level's warps end.
+        scheme: How to solve it.
 
     Returns:
         (F-1, 2, H, W) float32, x then y, in pixels.
     """
-    sizes = [gray.shape[1:]]
-    while len(sizes) < scales:
-        height, width = (round(side * scale_step) for side in sizes[-1])
-        if min(height, width) < SMALLEST_SIDE:
-            break
-        sizes.append((height, width))
+    sizes = scheme.sizes(*gray.shape[1:])
+    steps = [f32(x) for x in (DUAL_STEP, PRIMAL_STEP, scheme.clip, scheme.pull, RELAXATION)]
     # Buffers are made once a video: fresh pages would cost as much as a fifth of the solving.
     first, second = (
         [np.empty((height + sum(BORDER), width + sum(BORDER), 4), f32) for height, width in sizes]
@@ -443,10 +420,10 @@ def solve(
         for (height, _), pitch in zip(sizes, pitches, strict=True)
     ]
     flow = np.empty((len(gray) - 1, 2, *gray.shape[1:]), f32)
-    _fill_pyramid(second, gray[0], scale_step)
+    _fill_pyramid(second, gray[0], scheme.scale_step)
     for t in range(len(flow)):
         first, second = second, first
-        _fill_pyramid(second, gray[t + 1], scale_step)
+        _fill_pyramid(second, gray[t + 1], scheme.scale_step)
         coarser = np.zeros((2, 1, 1), f32)
         for level in reversed(range(len(sizes))):
             (height, width), pitch, s = sizes[level], pitches[level], states[level]
@@ -454,10 +431,10 @@ def solve(
             here = rows[1:-1, :2, LANES : LANES + width].swapaxes(0, 1)  # (2, height, width)
             for c in range(2):
                 enlarged = cv2.resize(coarser[c], (width, height), interpolation=cv2.INTER_LINEAR)
-                here[c] = enlarged * f32(1 / scale_step)
+                here[c] = enlarged * f32(1 / scheme.scale_step)
             _solve_level(
                 s, first[level].ravel(), second[level].ravel(), height, width, pitch,
-                warps, iterations, lambda_, theta, epsilon,
+                scheme.warps, scheme.iterations, scheme.epsilon, *steps,
             )  # fmt: skip
             coarser = here
         flow[t] = here

@@ -12,28 +12,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from study.data.tvl1_scheme import DUAL_STEP, PRIMAL_STEP, RELAXATION, Scheme
+
 __all__ = ["solve"]
 
-PRIMAL_STEP = 0.25  # these four as in study.data.tvl1, which needs numba
-DUAL_STEP = 0.5
-RELAXATION = 1.7
-SMALLEST_SIDE = 16
 BATCH_PIXELS = 2**23  # of pairs that are solved together: about a gigabyte
 
 
-def solve(
-    gray: NDArray[np.uint8],
-    *,
-    lambda_: float,
-    theta: float,
-    scales: int,
-    scale_step: float,
-    warps: int,
-    iterations: int,
-    epsilon: float,
-    device: str,
-) -> NDArray[np.float32]:
-    """Flow from every frame to the next; arguments and result as `study.data.tvl1.solve`.
+def solve(gray: NDArray[np.uint8], scheme: Scheme, *, device: str) -> NDArray[np.float32]:
+    """Flow from every frame to the next; as `study.data.tvl1.solve`.
 
     Args:
         device: The torch device to compute on.
@@ -43,12 +30,12 @@ def solve(
     batch = max(1, BATCH_PIXELS // (height * width))
     for start in range(0, frames - 1, batch):
         images = torch.from_numpy(gray[start : start + batch + 1]).to(device).float()[:, None]
-        pyramid = _pyramid(images, scales, scale_step)
+        pyramid = _pyramid(images, scheme)
         u = images.new_zeros(len(images) - 1, 2, 1, 1)
         for image in reversed(pyramid):
             ratios = (u.shape[-2] / image.shape[-2], u.shape[-1] / image.shape[-1])
-            u = _resize(u, tuple(image.shape[-2:]), ratios) / scale_step
-            u = _solve_level(image, u, lambda_, theta, warps, iterations, epsilon)
+            u = _resize(u, tuple(image.shape[-2:]), ratios) / scheme.scale_step
+            u = _solve_level(image, u, scheme)
         flow[start : start + batch] = u.cpu().numpy()
     return flow
 
@@ -67,24 +54,19 @@ def _resize(images: Tensor, size: tuple[int, ...], ratios: tuple[float, float]) 
     return images
 
 
-def _pyramid(images: Tensor, scales: int, scale_step: float) -> list[Tensor]:
+def _pyramid(images: Tensor, scheme: Scheme) -> list[Tensor]:
     """Levels (F, 1, h, w), finest first."""
-    levels: list[Tensor] = []
-    while not levels or (len(levels) < scales and min(images.shape[-2:]) >= SMALLEST_SIDE):
-        levels.append(images)
-        size = tuple(max(1, round(side * scale_step)) for side in images.shape[-2:])
-        images = _resize(images, size, (1 / scale_step, 1 / scale_step))
+    levels = [images]
+    ratio = 1 / scheme.scale_step
+    for size in scheme.sizes(*images.shape[-2:])[1:]:
+        levels.append(_resize(levels[-1], size, (ratio, ratio)))
     return levels
 
 
 def _solve_level(
     images: Tensor,  # (B+1, 1, h, w)
     u: Tensor,  # (B, 2, h, w)
-    lambda_: float,
-    theta: float,
-    warps: int,
-    iterations: int,
-    epsilon: float,
+    scheme: Scheme,
 ) -> Tensor:
     """The flow of each pair at one level, from that of the coarser one."""
     iterate = _iterate
@@ -93,7 +75,7 @@ def _solve_level(
     first, second = images[:-1], _with_differences(images[1:])
     p = u.new_zeros(len(u), 4, *u.shape[-2:])
     going = torch.ones(len(u), 1, 1, 1, dtype=torch.bool, device=u.device)
-    for _ in range(warps):
+    for _ in range(scheme.warps):
         gradient, rho, inverse = _linearise(first, second, u)
         new, new_p = iterate(
             u,
@@ -101,16 +83,16 @@ def _solve_level(
             gradient,
             rho,
             inverse,
-            iterations,
+            scheme.iterations,
             sigma=DUAL_STEP,
             tau=PRIMAL_STEP,
-            clip=(PRIMAL_STEP + theta) * lambda_,
-            pull=PRIMAL_STEP / (PRIMAL_STEP + theta),
+            clip=scheme.clip,
+            pull=scheme.pull,
             relaxation=RELAXATION,
         )
         moved = (new - u).square().sum(1).mean((1, 2))[:, None, None, None]
         u, p = torch.where(going, new, u), torch.where(going, new_p, p)
-        going = going & (moved >= epsilon**2)
+        going = going & (moved >= scheme.epsilon**2)
         if not going.any():
             break
     return u

@@ -1,5 +1,7 @@
 """Flow's interface, its 8-bit form, and OpenCV's backend."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -124,6 +126,25 @@ def test_without_numba_the_same_scheme_runs_in_torch(monkeypatch: pytest.MonkeyP
     with pytest.warns(UserWarning, match="install numba"):
         flow = compute_flow(gray, FAST)
     assert np.abs(flow - expected).mean() < 1e-3
+
+
+def test_torch_and_numpy_are_enough() -> None:
+    absent = ("cv2", "decord", "duckdb", "numba", "optuna", "PIL", "pyarrow", "ray")
+    code = f"""
+import sys, warnings
+sys.modules |= dict.fromkeys({absent})
+import numpy as np
+from study.data.flow import FlowSettings, compute_flow
+warnings.simplefilter("ignore")
+stripes = np.tile(np.arange(40) * 30 % 199, (40, 1)).astype(np.uint8)
+flow = compute_flow(np.stack([stripes, np.roll(stripes, 1, 1)]), FlowSettings(warps=3))
+assert abs(np.median(flow[0, 0]) - 1) < 0.1, np.median(flow[0, 0])
+try:
+    compute_flow(np.stack([stripes] * 2), FlowSettings(backend="opencv"))
+except ValueError as error:
+    assert "install opencv-contrib" in str(error)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 
 def test_real_frames_keep_their_motion_through_storage(real_data: Path) -> None:
