@@ -2,6 +2,9 @@
 
 Carreira and Zisserman, "Quo vadis, action recognition? A new model and the Kinetics dataset", CVPR
 2017, on 64 frames of 224² and as many flow fields.
+
+It is inflated from torchvision's GoogLeNet, which is Inception-v1 with BatchNorm and, like I3D, has
+3×3 where the original has 5×5.
 """
 
 from collections import OrderedDict
@@ -11,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.backbones.base import fold_normalisation
 from models.checks import check_at_least
 from models.registry import register_model
 from models.volume_network import VolumeNetwork, VolumeOptions, scale_width
@@ -29,6 +33,29 @@ BLOCKS = {
     "5b": (256, 160, 320, 32, 128, 128),
     "5c": (384, 192, 384, 48, 128, 128),
 }
+
+# Our modules by GoogLeNet's names.
+BRANCHES = {
+    "branch1": "one",
+    "branch2.0": "three_a.0",
+    "branch2.1": "three_a.1",
+    "branch3.0": "three_b.0",
+    "branch3.1": "three_b.1",
+    "branch4.1": "pooled.1",
+}
+GOOGLENET = {
+    "conv1": "conv1",
+    "conv2": "conv2a",
+    "conv3": "conv2b",
+    **{
+        f"inception{theirs}.{branch}": f"mixed_{ours}.{module}"
+        for ours, theirs in zip(
+            BLOCKS, ("3a", "3b", "4a", "4b", "4c", "4d", "4e", "5a", "5b"), strict=True
+        )
+        for branch, module in BRANCHES.items()
+    },
+}
+GOOGLENET_MEAN = GOOGLENET_STD = (0.5, 0.5, 0.5)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,8 +76,14 @@ class I3dOptions(VolumeOptions):
 
 @register_model("i3d", I3dOptions)
 class I3d(VolumeNetwork):
-    """Two inflated Inception networks, one of frames and one of flow fields."""
+    """Two inflated Inception networks, one of frames and one of flow fields.
 
+    ``load_backbone_weights`` takes an I3D's weights, or GoogLeNet's: each 2-D kernel is repeated
+    over time and divided by its length, so that a still video has the image's features (§2.4);
+    GoogLeNet's own scaling of images is folded into the first convolution.
+    """
+
+    classifier_prefixes = ("fc.", "aux1.", "aux2.")
     options: I3dOptions
 
     def _build_net(self, in_channels: int) -> tuple[nn.Module, int]:
@@ -73,6 +106,24 @@ class I3d(VolumeNetwork):
             layers[f"mixed_{name}"], channels = block, block.out_channels
         return nn.Sequential(layers), channels
 
+    def _adapt_checkpoint(self, stream: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        if "inception3a.branch1.conv.weight" not in weights:
+            return dict(weights)
+        inflated = {}
+        for key, value in weights.items():
+            unit = key.rsplit(".", 2)[0]  # of a key such as conv1.bn.weight
+            name = GOOGLENET.get(unit, unit) + key.removeprefix(unit)
+            inflated[name] = _inflate(value) if value.ndim == 4 else value
+        first, mean = "conv1.conv.weight", "conv1.bn.running_mean"
+        if first in inflated and mean in inflated:
+            folded, shift = fold_normalisation(
+                weights[first], mean=GOOGLENET_MEAN, std=GOOGLENET_STD
+            )
+            inflated[first] = _inflate(folded)
+            if stream == "spatial":
+                inflated[mean] = inflated[mean] - shift
+        return inflated
+
 
 class _Unit(nn.Module):
     """Convolution, BatchNorm and ReLU."""
@@ -81,7 +132,7 @@ class _Unit(nn.Module):
         super().__init__()
         self.conv = nn.Conv3d(before, after, kernel, stride=stride, padding=kernel // 2, bias=False)
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
-        self.bn = nn.BatchNorm3d(after)
+        self.bn = nn.BatchNorm3d(after, eps=1e-3)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.bn(self.conv(x)))
@@ -105,9 +156,21 @@ class _Inception(nn.Module):
         return torch.cat([self.one(x), self.three_a(x), self.three_b(x), self.pooled(x)], dim=1)
 
 
-def _max_pool(size: int, *, time: int) -> nn.MaxPool3d:
-    """A pool that halves rows and columns, and the frames where it reaches over several."""
-    kernel, stride = (time, size, size), (min(time, 2), 2, 2)
-    if size == 2:
-        return nn.MaxPool3d(kernel, stride=stride, ceil_mode=True)
-    return nn.MaxPool3d(kernel, stride=stride, padding=(time // 2, 1, 1))
+def _max_pool(size: int, *, time: int) -> nn.Module:
+    """A pool that halves rows and columns, and the frames where it reaches over several.
+
+    It reaches over the far edge of rows and columns, and over both ends of three frames.
+    """
+    cells = nn.MaxPool3d((1, size, size), stride=(1, 2, 2), ceil_mode=True)
+    if time == 1:
+        return cells
+    frames = nn.MaxPool3d(
+        (time, 1, 1), stride=(2, 1, 1), padding=((time - 1) // 2, 0, 0), ceil_mode=time == 2
+    )
+    return nn.Sequential(frames, cells)
+
+
+def _inflate(kernel: Tensor) -> Tensor:
+    """(C', C, k, k) → (C', C, k, k, k), the same at each of k frames and of the same sum."""
+    frames = kernel.shape[-1]
+    return kernel.unsqueeze(2).expand(-1, -1, frames, -1, -1) / frames

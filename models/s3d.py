@@ -5,7 +5,6 @@ classification", ECCV 2018. The network is torchvision's.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -65,11 +64,10 @@ class S3dG(S3d):
                 module.add_module("gating", SelfGating(module[1][0].out_channels))
         return net, features
 
-    def load_backbone_weights(self, state_dict: Mapping[str, Tensor]) -> None:
-        """As every 3-D network; a checkpoint of S3D leaves the gates as they are."""
-        own = self.nets[self.streams[0]].state_dict()
-        gates = {key: value for key, value in own.items() if ".gating." in key}
-        super().load_backbone_weights({**gates, **state_dict})
+    def _adapt_checkpoint(self, stream: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A checkpoint of S3D leaves the gates as they are."""
+        own = self.nets[stream].state_dict()
+        return {**{key: value for key, value in own.items() if ".gating." in key}, **weights}
 
 
 class SelfGating(nn.Module):

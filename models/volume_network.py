@@ -96,6 +96,10 @@ class VolumeNetwork(VideoModel):
     def _head(self, stream: str) -> nn.Sequential:
         return cast(nn.Sequential, self.heads[stream])
 
+    def _adapt_checkpoint(self, stream: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """A copy of a published checkpoint, less its classifier, with the keys of this network."""
+        return dict(weights)
+
     def load_backbone_weights(self, state_dict: Mapping[str, Tensor]) -> None:
         """Start every stream from a video classifier's weights, all but its classifier.
 
@@ -106,9 +110,9 @@ class VolumeNetwork(VideoModel):
         """
         prefixes = (*self.classifier_prefixes, "\0")
         given = {k: v for k, v in state_dict.items() if not k.startswith(prefixes)}
-        for net in self.nets.values():
-            own, weights = net.state_dict(), dict(given)
-            for key, value in given.items():
+        for stream, net in self.nets.items():
+            own, weights = net.state_dict(), self._adapt_checkpoint(stream, given)
+            for key, value in weights.items():
                 # The kernels that see the input.
                 seen = own[key].shape[1:2] if key in own else ()
                 if value.ndim == 5 and value.shape[1] == 3 and seen == (2,):

@@ -107,6 +107,21 @@ class Backbone(nn.Module):
         """Bring a published checkpoint to this backbone's keys and input convention."""
         return weights
 
+    def _fold_caffe_images(self, weights: dict[str, Tensor], mean: tuple[float, ...]) -> None:
+        """Make weights for blue, green, red in 0..255 less a mean take ImageNet's normalisation.
+
+        Args:
+            weights: The checkpoint, whose first convolution is changed.
+            mean: Of red, green and blue in 0..255.
+        """
+        weight, bias = f"{self.first_conv}.weight", f"{self.first_conv}.bias"
+        if weight in weights and bias in weights and weights[weight].shape[1] == 3:
+            weights[weight], shift = fold_normalisation(
+                weights[weight].flip(1), mean=tuple(m / 255 for m in mean), std=(1 / 255,) * 3
+            )
+            if self.in_channels == 3:
+                weights[bias] = weights[bias] + shift
+
     def _check_keys(self, weights: Mapping[str, Tensor]) -> None:
         # Checkpoints older than PyTorch 0.4.1 count no batches.
         missing = [

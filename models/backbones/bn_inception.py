@@ -7,12 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.backbones.base import Backbone, fold_normalisation
+from models.backbones.base import Backbone
 
 __all__ = ["BNInception"]
 
-PUBLISHED_MEAN = (128 / 255, 117 / 255, 104 / 255)  # red, green, blue
-PUBLISHED_STD = (1 / 255, 1 / 255, 1 / 255)
+PUBLISHED_MEAN = (128.0, 117.0, 104.0)  # red, green, blue
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,13 +145,7 @@ class BNInception(Backbone):
             key: value[0] if "_bn." in key and value.ndim == 2 and len(value) == 1 else value
             for key, value in weights.items()
         }
-        weight, bias = f"{self.first_conv}.weight", f"{self.first_conv}.bias"
-        if weight in adapted and bias in adapted and adapted[weight].shape[1] == 3:
-            adapted[weight], shift = fold_normalisation(
-                adapted[weight].flip(1), mean=PUBLISHED_MEAN, std=PUBLISHED_STD
-            )
-            if self.in_channels == 3:
-                adapted[bias] = adapted[bias] + shift
+        self._fold_caffe_images(adapted, PUBLISHED_MEAN)
         return adapted
 
 

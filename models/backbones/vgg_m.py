@@ -2,12 +2,11 @@
 
 from torch import Tensor, nn
 
-from models.backbones.base import Backbone, fold_normalisation
+from models.backbones.base import Backbone
 
 __all__ = ["VGGM"]
 
-PUBLISHED_MEAN = (123.68 / 255, 116.779 / 255, 103.939 / 255)  # red, green, blue
-PUBLISHED_STD = (1 / 255, 1 / 255, 1 / 255)
+PUBLISHED_MEAN = (123.68, 116.779, 103.939)  # red, green, blue
 
 
 class VGGM(Backbone):
@@ -63,11 +62,5 @@ class VGGM(Backbone):
         return x
 
     def _adapt_checkpoint(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        weight, bias = f"{self.first_conv}.weight", f"{self.first_conv}.bias"
-        if weight in weights and bias in weights and weights[weight].shape[1] == 3:
-            weights[weight], shift = fold_normalisation(
-                weights[weight].flip(1), mean=PUBLISHED_MEAN, std=PUBLISHED_STD
-            )
-            if self.in_channels == 3:
-                weights[bias] = weights[bias] + shift
+        self._fold_caffe_images(weights, PUBLISHED_MEAN)
         return weights

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from models import create_model
 from models.artnet import Smart
+from models.flops import count_flops
 
 
 def test_a_smart_block_is_appearance_beside_squared_relation() -> None:
@@ -19,6 +20,13 @@ def test_a_smart_block_is_appearance_beside_squared_relation() -> None:
     joined = torch.cat([appearance.clamp(min=0), torch.stack(energy, dim=1)], dim=1)
     expected = torch.einsum("oc,bcthw->bothw", block.reduce.weight[:, :, 0, 0, 0], joined)
     torch.testing.assert_close(block(x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_it_has_its_published_size() -> None:
+    # 23.5 GFLOPs a clip of 16 frames of 112², as tables of 3-D networks have it.
+    model = create_model("artnet", num_classes=400)
+    flops = count_flops(model, model.example_inputs(frames=16, size=112))
+    assert flops == pytest.approx(23.5, rel=0.03)
 
 
 @pytest.mark.parametrize(("smart", "blocks"), [("deep", 4), ("first", 1), ("none", 0)])

@@ -18,10 +18,11 @@ def test_a_gate_scales_each_channel_by_what_the_clip_holds() -> None:
 
 
 def test_gates_keep_their_start_when_a_plain_checkpoint_loads() -> None:
-    plain, gated = create_model("s3d", num_classes=4), create_model("s3d_g", num_classes=4)
-    before = {k: v.clone() for k, v in gated.nets["spatial"].state_dict().items() if "gating" in k}
+    plain = create_model("s3d", num_classes=4)
+    gated = create_model("s3d_g", num_classes=4, streams=("spatial", "temporal"))
+    before = {k: v.clone() for k, v in gated.nets.state_dict().items() if "gating" in k}
     gated.load_backbone_weights(plain.nets["spatial"].state_dict())
-    after = gated.nets["spatial"].state_dict()
+    after = gated.nets.state_dict()
     assert all(torch.equal(value, after[key]) for key, value in before.items())
-    key = "features.2.0.weight"
-    assert torch.equal(after[key], plain.nets["spatial"].state_dict()[key])
+    key = "spatial.features.2.0.weight"
+    assert torch.equal(after[key], plain.nets.state_dict()[key])

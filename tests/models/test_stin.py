@@ -132,6 +132,30 @@ def test_injection_starts_as_the_plain_two_stream_net(stage: str | None) -> None
         assert not torch.allclose(with_it(**clips).logits[stream], plain.logits[stream])
 
 
+@pytest.mark.parametrize("stage", ["stage2", "stage4"])
+def test_the_modules_map_times_gamma_is_added_to_the_streams(stage: str) -> None:
+    model = _model(stage=stage).eval()
+    clips = _clips(model)
+    output = model(**clips)
+    for gamma in (0.7, -0.3):
+        for stream, name in (("spatial", "rgb"), ("temporal", "flow")):
+            with torch.no_grad():
+                model.scales[stream].fill_(gamma)
+            maps = [model.backbones[stream].forward_stages(clips[name][:, t]) for t in range(3)]
+            F = torch.stack([m[stage] for m in maps], dim=1)  # (B, T, C, h, w)
+            module = model.injections[stream]
+            M = module(F, clips[name]) if stream == "spatial" else module(F)[0]
+            frames = []
+            for t in range(3):
+                x = F[:, t] + gamma * M[:, t]
+                for later in range(int(stage[-1]) + 1, 5):
+                    x = model.backbones[stream].get_submodule(f"stage{later}")(x)
+                frames.append(x.mean(dim=(2, 3)))
+            expected = model.heads[stream](sum(frames) / 3)
+            torch.testing.assert_close(model(**clips).logits[stream], expected)
+            assert not torch.allclose(output.logits[stream], expected, atol=1e-3)
+
+
 @pytest.mark.parametrize("difference_loss", [True, False])
 @pytest.mark.parametrize("attention_loss", [True, False])
 def test_each_auxiliary_loss_can_be_left_out(difference_loss: bool, attention_loss: bool) -> None:
@@ -154,6 +178,19 @@ def test_the_auxiliary_classifier_sees_the_mean_difference_of_the_segments() -> 
     torch.testing.assert_close(
         model(**clips).auxiliary_logits["apparent_difference"],
         model.auxiliary_heads["spatial"](change),
+    )
+
+
+def test_the_auxiliary_classifier_sees_the_mean_of_the_attended_flow() -> None:
+    model = _model().eval()
+    clips = _clips(model)
+    total = torch.zeros(2, 96)
+    for t in range(3):
+        maps = model.backbones["temporal"](clips["flow"][:, t])
+        attended, _ = model.injections["temporal"](maps.unsqueeze(1))
+        total += attended.mean(dim=(1, 3, 4)) / 3
+    torch.testing.assert_close(
+        model(**clips).auxiliary_logits["self_attention"], model.auxiliary_heads["temporal"](total)
     )
 
 
