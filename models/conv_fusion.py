@@ -43,13 +43,16 @@ class ConvFusionOptions:
         towers: 1, or 2 to let the temporal tower run on to a classifier of its own.
         conv: Kernel of ``method="conv"``: ``2d`` is 1×1, ``3d`` is 3×3×3 over frames and cells.
         pool: What is pooled before the classifier: cells (``2d``), or frames as well (``3d``).
-        pool_frames: Consecutive frames that 3-D pooling takes the maximum of.
-        head_dims: Hidden layers of each classifier; bilinear fusion has none.
-        head_grid: Side of the grid of cells that the classifier sees; maps are averaged to it.
-            None is the VGGs' own (7, for VGG-M 6), and 1 for other backbones.
+        pool_frames: Consecutive frames that 3-D pooling takes the maximum of. A longer clip has
+            several windows, whose last hidden layers are averaged (ours).
+        head_dims: Hidden layers of each classifier; bilinear fusion has none (the paper's
+            classifier there is a linear SVM).
+        head_grid: Side of the grid of cells that the classifier sees; maps are averaged to it
+            (ours). None is the VGGs' own (7, for VGG-M 6), and 1 for other backbones.
         dropout: Dropout after each hidden layer.
         freeze_towers: Stop backpropagation at the fusion layer, as the paper does after it has
-            trained the towers by themselves; it needs fusion at the last convolutional stage.
+            trained the towers by themselves; it needs fusion at the last convolutional stage. By
+            default the towers learn together with what follows (ours).
         partial_bn: Freeze every BatchNorm of a backbone but the first.
     """
 
@@ -403,7 +406,7 @@ def _fits(backbone: Backbone, state_dict: Mapping[str, Tensor]) -> bool:
 
 
 def _resize(x: Tensor, *, like: Tensor) -> Tensor:
-    """Bring towers of different networks to the same cells."""
+    """Bring towers of different networks to the same cells, by interpolation (ours)."""
     if x.shape[-2:] == like.shape[-2:]:
         return x
     return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)

@@ -33,8 +33,8 @@ class SpatiotemporalMultiplierOptions:
         flow_length: Flow fields L in a stack.
         interaction: What motion does to the input of appearance's residual branches: multiply it,
             add to it, or nothing.
-        temporal_conv: Mix the last maps over three frames, by a convolution that starts as the
-            identity.
+        temporal_conv: Mix frames by a convolution over three that starts as the identity. That it
+            stands behind the last maps only is ours.
         dropout: Dropout before each classifier.
         partial_bn: Freeze every BatchNorm of a backbone but the first.
     """

@@ -3,6 +3,9 @@
 Liu, Ma, Yang, Ji, Wang and Jiang, "Spatial-temporal interaction learning based two-stream network
 for action recognition", Information Sciences 2022. Adaptively weighted fusion (§3.3) works on
 scores and is in ``models.fusion``.
+
+The backbones have torchvision's geometry; the paper's Table 2 swaps strides and prints a 7×7
+max-pool.
 """
 
 from dataclasses import dataclass
@@ -40,12 +43,11 @@ class StiltOptions:
             tell each other where they look (ours; only for cells, and only with interaction).
         sharpness: Scale of the attention's scores at the start (ours). Trained from scratch over
             many cells, attention that starts uniform takes long to find anything; 7 doesn't.
-        attention_dim: Hidden size of the attention.
+        attention_dim: Hidden size of the attention (its ancestor's; the paper has no word of it).
         rounds: Times that the streams attend to each other.
-        attention_dropout: Dropout inside the attention (from its ancestor; the paper has no word
-            of it).
+        attention_dropout: Dropout inside the attention (likewise).
         head_dims: Sizes of the hidden layers of each stream's classifier (Table 3).
-        dropout: Dropout after each hidden layer of the classifiers.
+        dropout: Dropout after each hidden layer of the classifiers (ours).
         partial_bn: Freeze every BatchNorm of a backbone but the first.
     """
 

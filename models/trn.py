@@ -58,7 +58,7 @@ def relation_frames(frames: int, scale: int, relations: int) -> list[tuple[int, 
 
 
 class RelationHead(nn.Module):
-    """Σ_k W_k Σ_r ReLU(U_k [f_r1; …; f_rk] + u_k) + w_k over scales k = 2 … K (eqs. 1–3)."""
+    """Σ_k Σ_r W_k ReLU(U_k [f_r1; …; f_rk] + u_k) + w_k over scales k = 2 … K (eqs. 1–3)."""
 
     def __init__(self, num_features: int, options: TrnOptions, num_classes: int) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class RelationHead(nn.Module):
 class Trn(SegmentNetwork):
     """A segment network whose consensus is the sum of its relations; clips of two frames or more.
 
-    The w_k of a scale counts once for each of its relations, as in the sum of the paper.
+    The w_k of a scale counts once for each of its relations, as in public code of it.
     """
 
     options: TrnOptions

@@ -3,7 +3,8 @@
 Simonyan and Zisserman, "Two-stream convolutional networks for action recognition in videos",
 NeurIPS 2014: a network of single frames and one of flow stacks, fully connected layers and all,
 that meet in their class scores only. It is trained on one frame of a video (clips of T = 1) and
-tested on 25, whose class scores are averaged.
+tested on 25, whose class scores are averaged. The paper's temporal network leaves out the second
+normalisation to save memory; here both networks have it.
 """
 
 from collections.abc import Mapping

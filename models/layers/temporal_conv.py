@@ -186,9 +186,9 @@ def temporal_sites(backbone: Backbone) -> tuple[str, ...]:
     """The names of the convolutions that mix frames.
 
     In BN-Inception those of the gate-shift networks: the ``1x1`` branch of the blocks that keep
-    their resolution and ``3x3_reduce`` of 3c and 4e; in Inception-v3 the same of its blocks; in a
-    ResNet the first convolution of every residual branch, as in TSM; in the small network all
-    but the first.
+    their resolution and ``3x3_reduce`` of 3c and 4e; in Inception-v3 the same of its blocks
+    (ours); in a ResNet the first convolution of every residual branch, as in TSM; in the small
+    network all but the first (ours).
 
     Raises:
         ValueError: There are none for this backbone.

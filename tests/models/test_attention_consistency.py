@@ -111,6 +111,27 @@ def test_the_two_stream_loss_compares_each_frame_with_its_flow() -> None:
     torch.testing.assert_close(_loss(model, clips), expected)
 
 
+def test_both_activation_maps_are_of_the_class_that_the_spatial_stream_predicts() -> None:
+    model = _model(form="two_stream", map="cam").eval()
+    clips = _clips(model, frames=2)
+    with torch.no_grad():
+        for stream, predicted in (("spatial", 1), ("temporal", 3)):
+            model.heads[stream][-1].bias[predicted] = 100.0
+        expected = torch.zeros(2)
+        for t in range(2):
+            a, b = (
+                torch.einsum(
+                    "bchw,c->bhw",
+                    model.towers[stream](clips[name][:, t]),
+                    model.heads[stream][-1].weight[1],
+                ).clamp(min=0)
+                for stream, name in (("spatial", "rgb"), ("temporal", "flow"))
+            )
+            a, b = (x.flatten(1) / x.flatten(1).norm(dim=1, keepdim=True) for x in (a, b))
+            expected += (a - b).square().mean(dim=1) / 2
+        torch.testing.assert_close(_loss(model, clips), expected)
+
+
 def test_a_period_of_fast_frames_meets_its_slow_frame() -> None:
     model = _model(speed_ratio=2)
     attention = torch.arange(5.0).reshape(1, 5, 1, 1)
