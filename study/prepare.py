@@ -289,6 +289,11 @@ def _verify(store: str, console: Console) -> int:
             f"What was checked are its copies in {escape(str(opened.cache))}: delete that folder "
             "to have it fetched anew"
         )
+    elif errors:
+        console.print(
+            "To mend it, delete these shards' files and run the command that prepared the store "
+            "again: it makes their videos anew"
+        )
     return 1 if errors else 0
 
 
@@ -296,7 +301,7 @@ def _preview(store: str, name: str, console: Console) -> int:
     opened = ClipStore.open(store)
     names = [known for known in opened.names if name in (known, known.rpartition("/")[2])]
     if len(names) != 1:
-        near = names or get_close_matches(name, opened.names, cutoff=0.4)
+        near = names or get_close_matches(name, opened.names, cutoff=0.4) or opened.names[:3]
         if name in opened.skipped:
             raise ValueError(f"{name} was skipped: {opened.skipped[name]}")
         raise ValueError(
@@ -371,7 +376,7 @@ def _size(bytes_: int) -> str:
 
 def _said(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)
 
 

@@ -85,7 +85,9 @@ def test_verification_passes_and_fails(store, tmp_path, capsys):
     data[len(data) // 2] ^= 255
     shard.write_bytes(data)
     assert main(["--verify", "--store", str(copy)]) == 1
-    assert "wrong: " in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "wrong: " in out
+    assert "delete these shards' files and run the command" in out
 
 
 def test_a_store_is_copied_to_a_uri_and_read_there(store, tmp_path, monkeypatch, capsys):
@@ -138,6 +140,26 @@ def test_refused_input_gets_one_line_and_leaves_nothing(videos, tmp_path, capsys
     assert re.match(f"refused: .*{reason}", err)
     assert err.count("\n") == 1
     assert not store.exists()
+
+
+@pytest.mark.parametrize(
+    ("backend", "absent", "reason"),
+    [
+        ("tvl1-gpu", "torch.cuda.is_available", "needs a CUDA device and finds none"),
+        ("opencv", "cv2.optflow", "install opencv-contrib-python-headless"),
+    ],
+)
+def test_a_flow_backend_that_cannot_run_here_is_refused_before_anything_is_written(
+    videos, tmp_path, monkeypatch, capsys, backend, absent, reason
+):
+    if backend == "opencv":
+        monkeypatch.delattr(absent)
+    else:
+        monkeypatch.setattr(absent, lambda: False)
+    words = ["folder", "--videos", str(videos), "--store", str(tmp_path / "store")]
+    assert main([*words, *QUICK, "--flow-backend", backend]) == 2
+    assert reason in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()
 
 
 def test_other_settings_than_the_stores_are_refused(videos, store, capsys):

@@ -337,7 +337,10 @@ class ClipStore:
         if manifest is None:
             raise FileNotFoundError(_unfinished(self.path, self.settings))
         self.manifest = manifest
-        self._manifest = json.loads(manifest)
+        try:
+            self._manifest = json.loads(manifest)
+        except ValueError as error:
+            raise ValueError(self._mend_manifest(f"is damaged ({error})")) from None
         self.fingerprint: str = self._manifest["fingerprint"]
         self.skip_entries: dict[str, dict[str, Any]] = self._manifest["skipped"]
         self.shards: int = self._manifest["shards"]
@@ -441,13 +444,15 @@ class ClipStore:
         """
         sizes: dict[str, int] | None = self._manifest.get("files")
         if sizes is None:
-            did = "prepared" if self._remote is None else "uploaded"
-            raise ValueError(
-                f"the manifest.json of {self.path} lacks the files' sizes, as older versions wrote "
-                f"it: delete it and run the command that {did} the store again, which keeps what "
-                "is there and writes a new one"
-            )
+            raise ValueError(self._mend_manifest("lacks the files' sizes, as old ones do"))
         return sizes
+
+    def _mend_manifest(self, wrong: str) -> str:
+        did = "prepared" if self._remote is None else "uploaded"
+        return (
+            f"the manifest.json of {self.path} {wrong}: delete it and run the command that {did} "
+            "the store again, which keeps what is there and writes a new one"
+        )
 
     @property
     def cache(self) -> Path | None:
@@ -635,7 +640,7 @@ def write_manifest(
         "splits_table": _write_table(path, "splits", _splits_table(annotations, row_of)),
     }
     shards = 1 + max((place.shard for place in places.values()), default=-1)
-    files = [*tables.values(), *map(shard_name, range(shards))]
+    files = [*tables.values(), *map(shard_name, sorted({p.shard for p in places.values()}))]
     manifest = {
         "format": FORMAT,
         "dataset": annotations.dataset,

@@ -15,7 +15,15 @@ from numpy.typing import NDArray
 
 from study.data.tvl1_scheme import Scheme
 
-__all__ = ["BACKENDS", "PRESETS", "FlowSettings", "compute_flow", "dequantise", "quantise"]
+__all__ = [
+    "BACKENDS",
+    "PRESETS",
+    "FlowSettings",
+    "check_backend",
+    "compute_flow",
+    "dequantise",
+    "quantise",
+]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,18 +129,40 @@ def dequantise(stored: NDArray[np.uint8], bound: float = 20.0) -> NDArray[np.flo
     return (stored * np.float32(2.0 * bound / 255.0) - np.float32(bound)).astype(np.float32)
 
 
-def _flow_by_opencv(gray: NDArray[np.uint8], settings: FlowSettings) -> NDArray[np.float32]:
-    """OpenCV's DualTVL1."""
+def check_backend(settings: FlowSettings) -> None:
+    """Refuses a backend that can't run on this machine.
+
+    Raises:
+        ValueError: It lacks what the backend needs.
+    """
+    if settings.backend == "opencv":
+        _opencv_flow()
+    elif settings.backend == "tvl1-gpu":
+        _check_gpu()
+
+
+def _opencv_flow() -> Any:
     try:
         import cv2
 
-        optflow: Any = cv2.optflow
+        return cv2.optflow
     except (ImportError, AttributeError):
         raise ValueError(
             "flow backend 'opencv' needs cv2.optflow, which is missing here: install "
             "opencv-contrib-python-headless in place of any other OpenCV"
         ) from None
-    solver = optflow.DualTVL1OpticalFlow_create(
+
+
+def _check_gpu() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise ValueError("flow backend 'tvl1-gpu' needs a CUDA device and finds none: use 'tvl1'")
+
+
+def _flow_by_opencv(gray: NDArray[np.uint8], settings: FlowSettings) -> NDArray[np.float32]:
+    """OpenCV's DualTVL1."""
+    solver = _opencv_flow().DualTVL1OpticalFlow_create(
         tau=settings.tau,
         lambda_=settings.lambda_,
         theta=settings.theta,
@@ -169,12 +199,9 @@ def _flow_by_tvl1(gray: NDArray[np.uint8], settings: FlowSettings) -> NDArray[np
 
 def _flow_by_tvl1_gpu(gray: NDArray[np.uint8], settings: FlowSettings) -> NDArray[np.float32]:
     """Our solver on a GPU."""
-    import torch
-
     from study.data import tvl1_torch
 
-    if not torch.cuda.is_available():
-        raise ValueError("flow backend 'tvl1-gpu' needs a CUDA device and finds none: use 'tvl1'")
+    _check_gpu()
     return tvl1_torch.solve(gray, settings.scheme, device="cuda")
 
 

@@ -17,6 +17,7 @@ import pyarrow as pa
 from study.data.annotations import Annotations
 from study.data.catalog import resolve_video
 from study.data.clip_store import ClipStore, StoreSettings, annotated_videos
+from study.data.flow import check_backend
 from study.data.process import ChildDiedError, ChildProcess
 from study.data.recording import record_video
 from study.data.staging import SHARD_BYTES, Locks, Staging, StoreBuilder, generation
@@ -103,7 +104,8 @@ def prepare(
 
     Raises:
         FileNotFoundError: There is no videos folder, or none of the videos is in it.
-        ValueError: Other settings than the store's, or a folder that is something else.
+        ValueError: Other settings than the store's, a folder that is something else, or a flow
+            backend that can't run here.
         OSError: The disk is full, or the like; what was finished is safe.
         RuntimeError: Something unforeseen happened with a video; what was finished is safe.
     """
@@ -121,6 +123,8 @@ def prepare(
     if flow_folder is not None and not flow_folder.is_dir():
         raise FileNotFoundError(f"no flow folder {flow_folder}")
     existing = find_videos(annotations, videos_folder)
+    if settings.flow is not None and not (store_path / "manifest.json").exists():
+        check_backend(settings.flow)
     prepared = 0
     with closing(StoreBuilder(annotations, existing, store_path, settings)) as builder:
         while todo := builder.open_videos(retry_skipped=retry_skipped):

@@ -1,5 +1,6 @@
 """A picture of a stored video: sampled frames and their flow in colour."""
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,8 @@ def draw_preview(store: ClipStore, name: str, path: Path) -> None:
         for position in positions
     ]
     flows = [dequantise(planes, store.settings.bound) for planes in stored]
+    for flow in flows:
+        flow[np.abs(flow) < store.settings.bound / 200] = 0  # bytes 127 and 128: nothing moves
     speed = max(LEAST_SPEED, float(np.percentile(np.hypot(*np.stack(flows, axis=1)), 99)))
     colours = [colour_flow(flow, speed) for flow in flows]
     rows = {
@@ -67,7 +70,7 @@ def draw_preview(store: ClipStore, name: str, path: Path) -> None:
     width = 2.0
     height = width * record.height / record.width
     figure = Figure(
-        figsize=(width * (len(positions) + 1), (height + 0.15) * len(rows) + 0.9),
+        figsize=(width * (len(positions) + 1), (height + 0.15) * len(rows) + 1.2),
         layout="constrained",
     )
     axes = figure.subplots(len(rows), len(positions) + 1, squeeze=False)
@@ -84,11 +87,12 @@ def draw_preview(store: ClipStore, name: str, path: Path) -> None:
         line[-1].axis("off")
     axes[0, -1].imshow(_wheel(speed))
     axes[0, -1].set_title(f"{speed:.1f} px a frame", fontsize=9)
-    figure.suptitle(
-        f"{name}: {record.frames} frames, {record.width}×{record.height}, {record.positions} stored"
-        f" positions; flow by {store.settings.flow_backend}",
-        fontsize=10,
+    told = (
+        f"{record.frames} frames, {record.width}×{record.height}, {record.positions} stored "
+        f"positions; flow by {store.settings.flow_backend}"
     )
+    lines = [textwrap.fill(line, 13 * (len(positions) + 1)) for line in (name, told)]
+    figure.suptitle("\n".join(lines), fontsize=10)
     figure.savefig(path, dpi=110)
 
 

@@ -12,6 +12,7 @@ local ones and NFSv4 do.
 
 import errno
 import fcntl
+import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -164,7 +165,7 @@ class StoreBuilder:
         self._old: ClipStore | None = None
         self._places: dict[str, Place] = {}
         self._kept: set[str] = set()  # videos that stay skipped
-        self._shards = 0
+        self._shards: set[int] = set()  # that were looked into
         self.generation: tuple[int, int, int] | None = None
         _claim_folder(store)
         self._locks = Locks(store)
@@ -194,13 +195,18 @@ class StoreBuilder:
             )
 
     def open_videos(self, *, retry_skipped: bool) -> list[str]:
-        """Looks at the disk anew, and lists the videos that are neither stored nor skipped."""
+        """Looks at the disk anew, and lists the videos that are neither stored nor skipped.
+
+        Those of a shard that was deleted, as one that is damaged may be, are to be made again.
+        """
         self.generation = generation(self.store)
         self._old = None
         if self.generation is not None:
             self._old = ClipStore.open(self.store)
-            self._places = self._old.places()
-            self._shards = self._old.shards
+            there = (n for n in range(self._old.shards) if shard_path(self.store, n).exists())
+            self._shards = set(there)
+            places = self._old.places().items()
+            self._places = {name: place for name, place in places if place.shard in self._shards}
         self._find_shards()
         self._kept = set() if retry_skipped else set(self._unchanged_skips())
         return [
@@ -221,14 +227,16 @@ class StoreBuilder:
 
     def _find_shards(self) -> None:
         """Learns of shards that were packed since."""
-        while (path := shard_path(self.store, self._shards)).exists():
+        for path in sorted(self.store.glob("shards/[0-9]*.arrow")):
+            if (number := int(path.stem)) in self._shards:
+                continue
             reader = open_shard(path)
             for row in range(reader.num_record_batches):
                 record = reader.get_batch(row)
                 self._places[record["name"][0].as_py()] = Place(
-                    self._shards, row, record["digest"][0].as_py()
+                    number, row, record["digest"][0].as_py()
                 )
-            self._shards += 1
+            self._shards.add(number)
 
     def pack(self) -> None:
         """Packs what can be, unless another process is at it."""
@@ -295,7 +303,8 @@ class StoreBuilder:
 
     def _pack(self, names: Sequence[str]) -> None:
         files = [self.staging.file(name, ".arrow") for name in names]
-        target = shard_path(self.store, self._shards)
+        number = next(number for number in itertools.count() if number not in self._shards)
+        target = shard_path(self.store, number)
         target.parent.mkdir(exist_ok=True)
         _write_shard(target, (open_shard(file).get_batch(0) for file in files))
         self._find_shards()

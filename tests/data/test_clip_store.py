@@ -176,6 +176,10 @@ def test_opening_what_is_no_finished_store_says_what_to_do(tmp_path, settings):
     (tmp_path / "settings.json").write_text(json.dumps({"format": 0}))
     with pytest.raises(ValueError, match="another format"):
         ClipStore.open(tmp_path)
+    write_settings(tmp_path, settings)
+    (tmp_path / "manifest.json").write_text("{")
+    with pytest.raises(ValueError, match=r"manifest.json of .* is damaged .*: delete it and run"):
+        ClipStore.open(tmp_path)
 
 
 def test_settings_survive_json(settings, full_settings):

@@ -203,6 +203,38 @@ def test_a_rerun_of_a_finished_store_touches_nothing(
     assert state() == before
 
 
+def test_a_shard_that_was_deleted_is_made_anew(
+    videos, annotations, full_settings, undisturbed, tmp_path
+):
+    store = Path(shutil.copytree(undisturbed, tmp_path / "store"))
+    places = ClipStore.open(store).places().values()
+    (store / "shards/00001.arrow").unlink()
+    summary = prepare(annotations, videos, store, full_settings, workers=2)
+    assert summary.prepared == sum(place.shard == 1 for place in places)
+    assert_same(undisturbed, store)
+    (store / "shards/00000.arrow").unlink()
+    (store / "manifest.json").unlink()
+    summary = prepare(annotations, videos, store, full_settings, workers=2)
+    assert summary.prepared == sum(place.shard == 0 for place in places)
+    assert_same(undisturbed, store)
+
+
+def test_a_shard_that_was_deleted_and_cannot_be_made_anew_leaves_the_others(
+    own_videos, annotations, full_settings, undisturbed, tmp_path
+):
+    store = Path(shutil.copytree(undisturbed, tmp_path / "store"))
+    places = ClipStore.open(store).places()
+    (store / "shards/00000.arrow").unlink()
+    for name, place in places.items():
+        if place.shard == 0:
+            (own_videos / f"{name}.avi").unlink()
+    summary = prepare(annotations, own_videos, store, full_settings, workers=1)
+    assert summary.prepared == 0
+    left = ClipStore.open(store)
+    assert left.names == [name for name, place in places.items() if place.shard > 0]
+    assert list(left.verify()) == []
+
+
 @pytest.fixture
 def own_videos(videos, tmp_path):
     """A copy of the videos that a test may change."""
