@@ -8,8 +8,8 @@ same flow of real clips, 256 pixels high:
 
 - ours: `study.data.dataset.ClipDataset` on a clip store. It gives bytes; normalising them is the
   training device's work, so a row of its own has it, on the same core.
-- ours, only cut: the same as a training on a GPU loads it. Crops are padded to the batch's largest;
-  resizing and mirroring, left to the GPU, are in no row.
+- ours, only cut: as a training on a GPU loads it, crops padded to the batch's largest. Resizing and
+  mirroring are the GPU's work then, and not in this row.
 - jpeg folder: the field's classic layout, ``img_*.jpg``, ``flow_x_*.jpg`` and ``flow_y_*.jpg``, the
   store's own JPEG bytes, through PIL, resized by PIL, to normalised float tensors.
 - decord: RGB from the original video and flow from a video of it (x and y side by side),
