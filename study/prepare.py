@@ -299,11 +299,14 @@ def _verify(store: str, console: Console) -> int:
 
 def _preview(store: str, name: str, console: Console) -> int:
     opened = ClipStore.open(store)
-    names = [known for known in opened.names if name in (known, known.rpartition("/")[2])]
+    names, skipped = (
+        [known for known in videos if name in (known, known.rpartition("/")[2])]
+        for videos in (opened.names, opened.skipped)
+    )
     if len(names) != 1:
         near = names or get_close_matches(name, opened.names, cutoff=0.4) or opened.names[:3]
-        if name in opened.skipped:
-            raise ValueError(f"{name} was skipped: {opened.skipped[name]}")
+        if skipped and not names:
+            raise ValueError(f"{skipped[0]} was skipped: {opened.skipped[skipped[0]]}")
         raise ValueError(
             f"{store} has {'several videos' if names else 'no video'} {name!r}"
             + (f"; there are: {', '.join(near)}" if near else "")

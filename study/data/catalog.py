@@ -1,5 +1,6 @@
 """The datasets that a study can name, and where their videos lie."""
 
+import gc
 import os
 import re
 import stat
@@ -85,7 +86,19 @@ def annotate(
         return _annotate_folder(videos, group)
     if splits is None:
         raise ValueError(f'dataset "{dataset}" needs splits: the folder of its official lists')
-    return _OFFICIAL[dataset](splits)
+    return _read_official(dataset, splits)
+
+
+def _read_official(dataset: str, splits: Path) -> Annotations:
+    """Reads official lists with the garbage collector off: it would look again and again at the
+    hundreds of thousands of videos made so far, which takes as long as making them."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return _OFFICIAL[dataset](splits)
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def _annotate_folder(folder: Path, group: str | None) -> Annotations:

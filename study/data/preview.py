@@ -89,7 +89,7 @@ def draw_preview(store: ClipStore, name: str, path: Path) -> None:
     axes[0, -1].set_title(f"{speed:.1f} px a frame", fontsize=9)
     told = (
         f"{record.frames} frames, {record.width}×{record.height}, {record.positions} stored "
-        f"positions; flow by {store.settings.flow_backend}"
+        f"positions; flow: {store.settings.flow_backend}"
     )
     lines = [textwrap.fill(line, 13 * (len(positions) + 1)) for line in (name, told)]
     figure.suptitle("\n".join(lines), fontsize=10)

@@ -53,5 +53,8 @@ def test_the_command_draws_a_video_by_its_name_or_stem(store, tmp_path, monkeypa
         assert main(["--store", str(store.path), "--preview", name]) == 0
         assert "run/p9 is drawn in preview-run-p9.png" in capsys.readouterr().out
         (tmp_path / "preview-run-p9.png").unlink()
+    monkeypatch.setattr(ClipStore, "skipped", {"run/p20": "empty file"})
+    assert main(["--store", str(store.path), "--preview", "p20"]) == 2
+    assert "run/p20 was skipped: empty file" in capsys.readouterr().err
     assert main(["--store", str(store.path), "--preview", "run/p77"]) == 2
     assert "has no video 'run/p77'; there are: run/p7" in capsys.readouterr().err

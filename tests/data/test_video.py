@@ -5,7 +5,9 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from multiprocessing import Pipe
 from pathlib import Path
 
 import cv2
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from study.data import video
 from study.data.video import BadVideoError, VideoReader, decode, resize, resized_size
 from tests.data.video_files import moving_square, write_video
 
@@ -159,6 +162,20 @@ def test_what_is_no_video_is_refused_with_the_reason(reader, tmp_path, make, rea
     make(path)
     with pytest.raises(BadVideoError, match=reason):
         reader.open(path)
+
+
+def test_a_file_that_may_not_be_read_is_refused_with_the_reason():
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        path = write_video(Path(folder) / "clip.avi", moving_square(3))
+        path.chmod(0)
+        user = os.geteuid()
+        os.seteuid(65534 if user == 0 else user)  # root may read everything
+        try:
+            with pytest.raises(BadVideoError, match="Permission denied"):
+                video._PyavDecoder(str(path), video._Pulse(Pipe()[0]))
+        finally:
+            os.seteuid(user)
 
 
 def test_huge_sizes_in_the_header_are_refused(reader, tmp_path):
