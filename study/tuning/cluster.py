@@ -1,6 +1,7 @@
 """The Ray that a study runs on: one of its own on this machine, or a cluster's."""
 
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -42,6 +43,9 @@ def running_ray(address: str | None, *, nested: bool = False) -> Iterator[dict[s
     Raises:
         ConnectionError: If there is no cluster at the address.
     """
+    own = {} if address else _own_address()
+    before = {name: os.environ.get(name) for name in own}
+    os.environ.update(own)
     try:
         ray.init(
             address=address or "local",
@@ -54,12 +58,27 @@ def running_ray(address: str | None, *, nested: bool = False) -> Iterator[dict[s
             f"no Ray cluster answers at {address!r} ({error}). Give --address auto on a node of "
             "a running cluster, or leave --address out to run on this machine alone"
         ) from error
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
     for name in ("ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are told and kept by us
     try:
         yield ray.cluster_resources()
     finally:
         ray.shutdown()
+
+
+def _own_address() -> dict[str, str]:
+    """The environment of a local Ray whose processes know which Ray is theirs.
+
+    Ray Train's cleaner frees the place of a stopped trial's workers, but gives up where several
+    Rays run on the machine and none is named; the next trial would wait for ever.
+    """
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = free.getsockname()[1]
+    return {"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": f"127.0.0.1:{port}"}
 
 
 def at_once_on(

@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray
 import torch
 
 from study.results.store import ResultStore
@@ -116,21 +118,29 @@ def _small(*changes: str) -> list[str]:
     return [*SMALL, *changes]
 
 
+@pytest.fixture
+def another_ray() -> Iterator[None]:
+    """A Ray that has nothing to do with the study, as on a machine that is shared."""
+    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
 @pytest.mark.slow
-def test_two_workers_train_through_ray_train(study_run: Run, tmp_path: Path):
+def test_two_workers_train_through_ray_train_and_a_stopped_trial_frees_their_place(
+    study_run: Run, tmp_path: Path, another_ray: None
+):
+    """The workers fill the machine: were a stopped trial's place kept, the next would wait."""
     done = study_run(
-        "--trials",
-        "2",
-        "--workers",
-        "2",
-        "--cpus-per-worker",
-        "0.9",
-        "--arms",
-        "stil",
+        *("--workers", "2", "--cpus-per-worker", "0.9", "--at-once", "1"),
+        *("--trials", "3", "--arms", "stil", "--set"),
+        *_small("epochs=12", "learning_rate=0.03", "schedule=constant"),
+        *("options.dropout=0", "options.attention_dropout=0"),
     )
     assert done.returncode == 0, done.stderr
     trainings = lines(tmp_path / "results", "trainings")
     assert {line["workers"] for line in trainings if line["status"] == "finished"} == {2}
+    assert "pruned" in [trial["state"] for trial in lines(tmp_path / "results", "trials")]
 
 
 @pytest.mark.parametrize(
