@@ -11,6 +11,7 @@ from torchvision.models import resnet50
 from models import VideoModel, create_model
 from models.attention_consistency import activation_energy, attention_distance, class_activation
 from models.flops import count_flops, count_parameters
+from models.layers.slow_fast import Lateral
 
 SMALL: dict[str, Any] = {"backbone": "small", "flow_length": 2, "speed_ratio": 2}
 
@@ -159,6 +160,23 @@ def test_lateral_connections_carry_the_fast_pathway_to_the_one_classifier() -> N
     assert list(output.logits) == ["spatial"]
     assert output.features["spatial"].shape == (2, 24 * 32 + 6 * 32)
     assert not model.independent_streams
+
+
+def test_a_lateral_connection_sees_five_fast_frames_around_each_slow_one() -> None:
+    torch.manual_seed(0)
+    lateral = Lateral(3, 2).eval()
+    slow, fast = torch.randn(2, 4, 3, 2, 2), torch.randn(2, 3, 5, 2, 2)
+    ours = lateral(slow, fast)
+    assert torch.equal(ours[:, :4], slow)
+    kernel = lateral.conv.weight[:, :, :, 0, 0]  # (6, 3, 5)
+    for k in range(3):
+        total = torch.zeros(2, 6, 2, 2)
+        for d in range(5):
+            t = 2 * k + d - 2
+            if 0 <= t < 5:
+                total += torch.einsum("oc,bchw->bohw", kernel[:, :, d], fast[:, :, t])
+        expected = (total / (1 + 1e-5) ** 0.5).clamp(min=0)
+        torch.testing.assert_close(ours[:, 4:, k], expected)
 
 
 def test_streams_are_independent_only_without_loss_and_lateral_connections() -> None:
