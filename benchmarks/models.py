@@ -1,11 +1,12 @@
 """Every system and comparator on the embedded dataset, side by side.
 
-    python -m benchmarks.models [--store DIR] [--results DIR] [--epochs N] [--output FILE.csv]
+    python -m benchmarks.models [--trials N] [--epochs N] [--results DIR] [--output FILE.csv]
 
-Trains the arms of the space ``all`` at fixed settings (no search; one seed) and prints for each:
-test top-1 over all classes and by class group beside the embedded dataset's ceilings, parameters,
-GFLOPs (multiply-adds) of one training clip, and training clips a second of one CPU thread in the
-fastest epoch.
+Runs the space ``all``, the arms that are slow on a CPU too, each with a search of its own (one
+seed), and prints for each: test top-1 over all classes and by class group beside the embedded
+dataset's ceilings, parameters, GFLOPs (multiply-adds) of one training clip, and training clips a
+second of one CPU thread in the fastest epoch. With ``--results`` it goes on from what
+``python -m study.run --space all`` left there.
 ``benchmarks/models.csv`` is what it wrote on the hardware that its last column names.
 """
 
@@ -24,30 +25,27 @@ from study.embedded import prepare_embedded
 from study.experiment import Request, Study, conduct, prepare_study
 from study.progress import Terminal
 from study.results.store import ResultStore
-from study.tuning.resources import Resources
 
 GROUPS = ("what", "how", "which")
-COLUMNS = ("arm", "top1", *GROUPS, "parameters", "gflops", "clips_per_second", "epochs", "hardware")
+COLUMNS = (
+    *("arm", "top1", *GROUPS, "parameters", "gflops", "clips_per_second"),
+    *("epochs", "trials", "hardware"),
+)
 
 
-def study_of(store: Path, results: Path, epochs: int | None) -> Study:
-    """The space ``all`` without a search."""
+def study_of(store: Path, results: Path, epochs: int | None, trials: int) -> Study:
+    """The space ``all`` with all of its arms."""
     space = search_spaces.get("all")
     return prepare_study(
         Request(
             space=space,
             arms=tuple(arm.name for arm in space.arms),  # the slow ones too
             store=store,
-            splits=None,
-            seeds=1,
-            trials=0,
-            tuning="fixed",
-            train_on="train",
-            weights="none",
+            trials=trials,
+            tuning="own" if trials else "fixed",
             changes={} if epochs is None else {"epochs": epochs},
-            resources=Resources(),
             results=str(results.resolve()),
-            name="models",
+            name="all-synthetic",
         )
     )
 
@@ -82,16 +80,17 @@ def lines(study: Study) -> Iterator[dict[str, object]]:
             "gflops": round(gflops, 4),
             "clips_per_second": round(speed, 1),
             "epochs": epochs,
+            "trials": study.request.trials,
             "hardware": device,
         }
 
 
 def show(found: list[dict[str, object]], console: Console) -> None:
     table = Table(title="top-1 in %, by class group; ceilings by construction below")
-    for name in COLUMNS[:-2]:
+    for name in COLUMNS[:-3]:
         table.add_column(name, justify="left" if name == "arm" else "right")
     for line in found:
-        table.add_row(*(_shown(name, line[name]) for name in COLUMNS[:-2]))
+        table.add_row(*(_shown(name, line[name]) for name in COLUMNS[:-3]))
     table.add_section()
     for knowledge, by_group in synthetic.CEILINGS.items():
         values = [synthetic.ceiling(knowledge), *(by_group[group] for group in GROUPS)]
@@ -109,14 +108,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--store", type=Path, help="the embedded dataset's store, if it is there")
     parser.add_argument("--results", type=Path, help="keep the results here, and go on from them")
-    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--epochs", type=int, help="of each training (the space's)")
+    parser.add_argument("--trials", type=int, default=6, help="of each search; 0 for none (6)")
     parser.add_argument("--output", type=Path, help="also write the table as CSV")
     arguments = parser.parse_args()
     console = Console(width=110)
     with tempfile.TemporaryDirectory() as temporary:
         results = arguments.results or Path(temporary) / "results"
         store = prepare_embedded(arguments.store or results / "data" / "synthetic")
-        study = study_of(store.path.resolve(), results, arguments.epochs)
+        study = study_of(store.path.resolve(), results, arguments.epochs, arguments.trials)
         failed = conduct(study, address=None, terminal=Terminal(console))
         found = list(lines(study))
     show(found, console)

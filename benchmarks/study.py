@@ -31,7 +31,6 @@ from study.experiment import Request, Study, conduct, describe, parts_of, prepar
 from study.progress import Terminal
 from study.training.job import run_job
 from study.tuning.cluster import running_ray
-from study.tuning.resources import Resources
 from study.tuning.search import Placement, run_trainings
 
 TABLES_4_AND_5 = ("spatial", "temporal", "two-stream", "stil", "stil-awf-simplex", "stil-early")
@@ -94,14 +93,9 @@ def study_of(store: Path, results: Path, *, epochs: int | None, arms=None, trial
             space=search_spaces.get("stilt"),
             arms=arms,
             store=store,
-            splits=None,
-            seeds=1,
             trials=trials,
             tuning="shared" if trials else "fixed",
-            train_on="train",
-            weights="none",
             changes={} if epochs is None else {"epochs": epochs},
-            resources=Resources(),
             results=str(results),
             name="benchmark",
         )

@@ -7,7 +7,7 @@ does it. What is finished is never done again, so conducting a killed study anew
 import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -57,37 +57,37 @@ class Request:
 
     Attributes:
         space: The system.
-        arms: Names of the wanted arms; None for the space's default arms.
         store: The clip store's path or URI.
-        splits: Names of splits; None for the first.
-        seeds: How many seeds, 0, 1, ….
+        results: The results folder or address.
+        name: The study's name.
         trials: Trials of each search.
         tuning: ``shared`` (one search a split, for all arms), ``own`` (one an arm, each of the
             same budget) or ``fixed`` (no search).
+        arms: Names of the wanted arms; None for the space's default arms.
+        splits: Names of splits; None for the first.
+        seeds: How many seeds, 0, 1, ….
         train_on: ``train`` holds the validation part out, ``all`` trains on it too.
         weights: ``imagenet``, ``none`` or a path.
         changes: Settings by dotted name, put over the space's own.
         resources: What each training takes.
         at_once: How many trainings run at once; None for as many as the cluster holds.
-        results: The results folder or address.
-        name: The study's name.
         compile: Whether to use ``torch.compile``.
         loader_workers: Loader processes of each training process.
     """
 
     space: Space
-    arms: tuple[str, ...] | None
     store: str | Path
-    splits: tuple[str, ...] | None
-    seeds: int
-    trials: int
-    tuning: str
-    train_on: str
-    weights: str
-    changes: Mapping[str, Any]
-    resources: Resources
     results: str
     name: str
+    trials: int
+    tuning: str
+    arms: tuple[str, ...] | None = None
+    splits: tuple[str, ...] | None = None
+    seeds: int = 1
+    train_on: str = "train"
+    weights: str = "none"
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    resources: Resources = field(default_factory=Resources)
     at_once: int | None = None
     compile: bool = False
     loader_workers: int = 0

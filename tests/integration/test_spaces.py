@@ -11,7 +11,6 @@ from study.experiment import Request, Study, parts_of, prepare_study, write_rows
 from study.results.store import ResultStore
 from study.results.tables import load
 from study.training.job import run_job
-from study.tuning.resources import Resources
 
 # Volumes take 32 px and more; the tiny store's frames are that large.
 SMALL = {"epochs": 1, "warmup_epochs": 0, "batch_size": 16, "crop_size": 32}
@@ -38,14 +37,9 @@ def study_of(
             space=space,
             arms=arms,
             store=store,
-            splits=None,
-            seeds=1,
             trials=0,
             tuning="fixed",
-            train_on="train",
-            weights="none",
             changes=changes,
-            resources=Resources(),
             results=str(results),
             name=f"{name}-tiny",
         )
