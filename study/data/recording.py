@@ -15,8 +15,8 @@ from study.data.video import BadVideoError, VideoReader, resized_size
 __all__ = ["record_video"]
 
 MAX_RECORD_BYTES = 1 << 30
-FLOW_CHUNK = 16
-"""Frame pairs whose flow is computed together."""
+FLOW_CHUNK = {"tvl1": 16, "opencv": 16, "tvl1-gpu": 128}
+"""Frame pairs whose flow is computed together: many on a GPU, whose kernels take time to start."""
 
 
 def record_video(
@@ -103,7 +103,7 @@ class _Encoder:
             self._compute()
             self._run = []
         self._run.append(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY))
-        if len(self._run) > FLOW_CHUNK:
+        if len(self._run) > FLOW_CHUNK[self._settings.flow.backend]:
             self._compute()
             self._run = self._run[-1:]
 
