@@ -88,6 +88,8 @@ class I3d(VolumeNetwork):
 
     def _build_net(self, in_channels: int) -> tuple[nn.Module, int]:
         width = self.options.width
+        if width == 1:
+            self.image_network = "googlenet"
         first, second, third = (scale_width(channels, width) for channels in (64, 64, 192))
         layers: OrderedDict[str, nn.Module] = OrderedDict(
             conv1=_Unit(in_channels, first, 7, stride=2),

@@ -74,6 +74,8 @@ class VideoModel(nn.Module):
         num_classes, streams, inputs, independent_streams, flow_length, min_frames, min_size,
             partial_bn: As given.
         model_name: The name that it is registered under.
+        image_network: torchvision's name of the network of images whose weights
+            ``load_backbone_weights`` takes; empty where there is none. ``new_backbone`` sets it.
     """
 
     model_name: str = ""
@@ -104,6 +106,7 @@ class VideoModel(nn.Module):
         self.min_frames = min_frames
         self.min_size = min_size
         self.partial_bn = partial_bn
+        self.image_network = ""
         # One draw whatever the streams are: what is built after it doesn't depend on them.
         self._seed = int(torch.randint(2**31, (), device="cpu"))
 
@@ -181,6 +184,7 @@ class VideoModel(nn.Module):
         channels = self.input_channels(STREAM_INPUTS[stream])
         backbone = create_backbone(name, in_channels=channels)
         self.min_size = max(self.min_size, backbone.min_size)
+        self.image_network = self.image_network or name
         return backbone
 
     def example_inputs(

@@ -23,6 +23,7 @@ from study.plan import (
     Target,
     Training,
     fewest_frames,
+    image_network,
     make_plan,
     make_training,
     modality,
@@ -126,7 +127,7 @@ class Study:
             model,
             settings,
             train_on=self.request.train_on,
-            weights=self._weights(plain.options).name,
+            weights=self._weights(plain).name,
             code_version=code_version(model_options(model).__module__),
             **more,
         )
@@ -157,7 +158,7 @@ class Study:
 
     def job(self, training: Training, **more: Any) -> Job:
         """A job of this study."""
-        weights = self._weights(training.options)
+        weights = self._weights(training)
         return Job(
             training=training,
             store=str(self.store.path),
@@ -172,9 +173,9 @@ class Study:
             **more,
         )
 
-    def _weights(self, options: Mapping[str, Any]) -> Weights:
+    def _weights(self, training: Training) -> Weights:
         return find_weights(
-            self.request.weights, options.get("backbone", ""), folder=self.folder / "weights"
+            self.request.weights, image_network(training), folder=self.folder / "weights"
         )
 
     def random_starts(self, plan: Plan) -> list[str]:

@@ -29,6 +29,7 @@ __all__ = [
     "Target",
     "Training",
     "fewest_frames",
+    "image_network",
     "make_plan",
     "make_training",
     "modality",
@@ -243,6 +244,11 @@ def modality(training: Training, fusion: str) -> str:
 def fewest_frames(training: Training) -> int:
     """The fewest segments that the training's net works on."""
     return _net(training.model, training.options).min_frames
+
+
+def image_network(training: Training) -> str:
+    """torchvision's name of the network whose ImageNet weights fit the training's; or empty."""
+    return _net(training.model, training.options).image_network
 
 
 def _net(model: str, options: Mapping[str, Any]) -> VideoModel:

@@ -6,7 +6,7 @@ import pytest
 
 import search_spaces
 from search_spaces import Arm, Settings
-from study.plan import Target, make_plan, make_training, settings_of
+from study.plan import Target, image_network, make_plan, make_training, settings_of
 
 TARGET = Target(dataset="synthetic", store_fingerprint="f", split="1")
 SPACE = search_spaces.get("stilt")
@@ -171,3 +171,19 @@ def test_the_fingerprint_does_not_change_with_how_equal_settings_are_written():
 def test_an_unknown_hyperparameter_is_refused_with_those_that_exist():
     with pytest.raises(ValueError, match=r"learning_rat\b.*there are .*learning_rate"):
         make_training("stilt", Settings(hyperparameters={"learning_rat": 1}), target=TARGET, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "network"),
+    [
+        ("stilt", {"backbone": "resnet34"}, "resnet34"),
+        ("conv_fusion", {"temporal_backbone": "vgg_m_2048"}, "vgg16"),
+        ("attention_consistency", {"form": "slow_fast"}, ""),
+        ("i3d", {}, "googlenet"),
+        ("i3d", {"width": 0.5}, ""),
+        ("c3d", {}, ""),
+    ],
+)
+def test_a_training_starts_from_the_image_network_that_its_net_is_made_of(model, options, network):
+    training = make_training(model, Settings(options=options), target=TARGET, seed=0)
+    assert image_network(training) == network

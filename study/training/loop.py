@@ -185,6 +185,8 @@ class _Run:
                 model, device_ids=[device] if cuda else None, gradient_as_bucket_view=True
             )
         net: Callable[..., ModelOutput] = spread or model
+        if compile:
+            torch.compiler.reset()  # or networks of earlier trainings count against its limit
         batches: list[list[int]] = []
         return cls(
             model=model,

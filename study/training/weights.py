@@ -25,13 +25,13 @@ class Weights:
     file: Path | None
 
 
-def find_weights(wanted: str, backbone: str, *, folder: Path) -> Weights:
-    """The weights that a backbone starts from.
+def find_weights(wanted: str, network: str, *, folder: Path) -> Weights:
+    """The weights that a model's backbones start from.
 
     Args:
         wanted: ``imagenet`` (torchvision's), ``none``, or the path of a state dict.
-        backbone: The backbone's name. A backbone that torchvision has no weights for (the small
-            one of the embedded dataset) starts from random weights under ``imagenet``.
+        network: The name of a network of images. One that torchvision has no weights for (the
+            small one of the embedded dataset) starts from random weights under ``imagenet``.
         folder: Where downloaded weights are kept, on storage that every node sees.
 
     Raises:
@@ -41,7 +41,7 @@ def find_weights(wanted: str, backbone: str, *, folder: Path) -> Weights:
     if wanted == "none":
         return Weights(name="none", file=None)
     if wanted == "imagenet":
-        return _imagenet(backbone, folder)
+        return _imagenet(network, folder)
     path = Path(wanted)
     if not path.is_file():
         raise FileNotFoundError(
@@ -53,10 +53,10 @@ def find_weights(wanted: str, backbone: str, *, folder: Path) -> Weights:
     return Weights(name=f"sha256:{digest}", file=path.resolve())
 
 
-def _imagenet(backbone: str, folder: Path) -> Weights:
-    if backbone not in list_models():
+def _imagenet(network: str, folder: Path) -> Weights:
+    if network not in list_models():
         return Weights(name="none", file=None)
-    url = get_model_weights(backbone).IMAGENET1K_V1.url
+    url = get_model_weights(network).IMAGENET1K_V1.url
     name = url.rsplit("/", 1)[1]
     kept = folder / name
     weights = Weights(name=f"imagenet1k-v1:{name}", file=kept.resolve())
@@ -74,7 +74,7 @@ def _imagenet(backbone: str, folder: Path) -> Weights:
     except (URLError, OSError) as error:
         partial.unlink(missing_ok=True)
         raise FileNotFoundError(
-            f"the ImageNet weights of {backbone} can't be downloaded here ({error}). Fetch {url} "
+            f"the ImageNet weights of {network} can't be downloaded here ({error}). Fetch {url} "
             f"elsewhere and place it at {kept}, or give --weights none or --weights PATH"
         ) from error
     return weights

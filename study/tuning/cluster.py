@@ -47,13 +47,14 @@ def running_ray(address: str | None, *, nested: bool = False) -> Iterator[dict[s
     before = {name: os.environ.get(name) for name in own}
     os.environ.update(own)
     try:
+        _knock(address)
         ray.init(
             address=address or "local",
             log_to_driver=False,
             logging_level=logging.ERROR,
             **({} if address else {"include_dashboard": nested}),
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise ConnectionError(
             f"no Ray cluster answers at {address!r} ({error}). Give --address auto on a node of "
             "a running cluster, or leave --address out to run on this machine alone"
@@ -67,6 +68,14 @@ def running_ray(address: str | None, *, nested: bool = False) -> Iterator[dict[s
         yield ray.cluster_resources()
     finally:
         ray.shutdown()
+
+
+def _knock(address: str | None) -> None:
+    """Fails at once where nobody listens at an address; Ray itself tries for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if port.isdigit():
+        host = host.removeprefix("ray://").strip("[]")
+        socket.create_connection((host, int(port)), timeout=10).close()
 
 
 def _own_address() -> dict[str, str]:
