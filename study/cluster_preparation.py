@@ -4,6 +4,7 @@ Every node runs `study.data.preparation.prepare` on the same store, which shares
 locks on the store itself. Ray only starts them, so a node that is lost costs what it was at.
 """
 
+import logging
 import socket
 import time
 from collections.abc import Callable
@@ -16,11 +17,13 @@ from study.data.annotations import Annotations
 from study.data.clip_store import StoreSettings
 from study.data.preparation import PreparationSummary, Progress, find_videos, prepare
 from study.data.staging import StoreBuilder
-from study.tuning.cluster import running_ray
+from study.tuning.cluster import check_shared, running_ray
 
 __all__ = ["prepare_on_cluster"]
 
 _POLL_SECONDS = 2.0
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +69,7 @@ def prepare_on_cluster(
 
     Raises:
         ConnectionError: There is no cluster at the address.
+        FileNotFoundError: A node doesn't see the store.
         RuntimeError: No node could do it; the message says why.
     """
     began = time.monotonic()
@@ -78,10 +82,9 @@ def prepare_on_cluster(
         done = before = total - left
         staged_before = builder.staging.count()
         if left:
-            with running_ray(address):
-                cores = [
-                    int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]
-                ]
+            with running_ray(address) as cluster:
+                check_shared(store_path.resolve())
+                cores = [int(node.get("CPU", 0)) for node in cluster]
                 cores = [count for count in cores if count] or [1]
                 work = _Work(
                     annotations=annotations,
@@ -92,6 +95,12 @@ def prepare_on_cluster(
                     workers=workers or min(cores),
                     deadline=deadline,
                 )
+                if work.workers > max(cores):
+                    logger.warning(
+                        f"WAITING for a node of {work.workers} cores, one for each process; there "
+                        f"is none of more than {max(cores)} now. Where none is to come, stop this "
+                        "and give fewer --workers"
+                    )
 
                 def report() -> None:
                     nonlocal done  # never less, also when a node clears away what it staged

@@ -122,6 +122,23 @@ def test_a_node_that_is_lost_at_work_loses_nothing_else(cluster, tmp_path, monke
     assert_same(alone, shared)
 
 
+def test_who_waits_for_a_larger_node_is_told_so(tmp_path, monkeypatch, caplog):
+    write_video(tmp_path / "videos/run/p1.avi", moving_square(2))
+    nodes = [{"CPU": 1.0}, {"CPU": 2.0}, {}]
+
+    def wait(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cluster_preparation, "running_ray", lambda _: contextlib.nullcontext(nodes))
+    monkeypatch.setattr(cluster_preparation, "check_shared", lambda _: None)
+    monkeypatch.setattr(cluster_preparation, "_run", wait)
+    annotations, store = annotate("folder", videos=tmp_path / "videos"), tmp_path / "store"
+    with pytest.raises(KeyboardInterrupt):
+        prepare_on_cluster("auto", annotations, tmp_path / "videos", store, SETTINGS, workers=3)
+    assert "WAITING for a node of 3 cores" in caplog.text
+    assert "more than 2 now" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [

@@ -2,8 +2,12 @@
 
 import os
 import socket
-from collections.abc import Iterator, Mapping
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 # Read when Ray is imported. Its own progress output and loggers give way to the study's; a first
 # Ctrl-C ends the study at once, for everything that finished is on disk already.
@@ -18,10 +22,13 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import logging
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from study.tuning.resources import Resources, trainings_at_once
+from study.tuning.resources import DRIVER_CPUS, Resources, trainings_at_once
 
-__all__ = ["ClusterTooSmallError", "at_once_on", "running_ray"]
+__all__ = ["ClusterTooSmallError", "at_once_on", "check_shared", "running_ray"]
+
+logger = logging.getLogger(__name__)
 
 
 class ClusterTooSmallError(ValueError):
@@ -29,7 +36,7 @@ class ClusterTooSmallError(ValueError):
 
 
 @contextmanager
-def running_ray(address: str | None, *, nested: bool = False) -> Iterator[dict[str, float]]:
+def running_ray(address: str | None, *, nested: bool = False) -> Iterator[list[dict[str, float]]]:
     """Connects to the cluster at the address, or starts a local Ray and stops it afterwards.
 
     Args:
@@ -38,7 +45,7 @@ def running_ray(address: str | None, *, nested: bool = False) -> Iterator[dict[s
             the dashboard, to free the workers' place when a trial is stopped.
 
     Yields:
-        The cluster's resources by Ray's names.
+        The resources of each of the cluster's nodes, by Ray's names.
 
     Raises:
         ConnectionError: If there is no cluster at the address.
@@ -65,7 +72,7 @@ def running_ray(address: str | None, *, nested: bool = False) -> Iterator[dict[s
     for name in ("ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are told and kept by us
     try:
-        yield ray.cluster_resources()
+        yield [node["Resources"] for node in _nodes()]
     finally:
         ray.shutdown()
 
@@ -90,24 +97,87 @@ def _own_address() -> dict[str, str]:
     return {"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": f"127.0.0.1:{port}"}
 
 
+def _nodes() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def check_shared(folder: Path) -> None:
+    """Checks that what this process writes to a folder is seen by each node that Ray has now.
+
+    Raises:
+        FileNotFoundError: If a node doesn't see it; what trains or prepares there would be lost.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".shared-") as mark:
+        seen = _on_every_node(_sees, mark.name)
+    if blind := [host for host, sees in seen if not sees]:
+        raise FileNotFoundError(
+            f"node {blind[0]} doesn't see what this one writes to {folder}: on a cluster it must "
+            "be on storage that all nodes share, such as /mnt/study"
+        )
+
+
+def _on_every_node(task: Callable[..., Any], *arguments: Any) -> list[Any]:
+    started = [
+        ray.remote(task)
+        .options(
+            num_cpus=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+        )
+        .remote(*arguments)
+        for node in _nodes()
+    ]
+    answers: list[Any] = ray.get(started)
+    return answers
+
+
+def _sees(path: str) -> tuple[str, bool]:
+    return socket.gethostname(), Path(path).exists()
+
+
 def at_once_on(
-    cluster: Mapping[str, float], resources: Resources, *, asked: int | None, may_grow: bool
+    nodes: Sequence[Mapping[str, float]],
+    resources: Resources,
+    *,
+    asked: int | None,
+    may_grow: bool,
 ) -> int:
     """How many trainings to keep running at once.
 
     Args:
-        asked: What the user asks for; None means as many as the cluster holds now.
-        may_grow: Whether an autoscaler may add what is missing; then one waits for it.
+        nodes: The resources of each node.
+        asked: What the user asks for; None means as many as the nodes hold now.
+        may_grow: Whether an autoscaler may add what is missing; then one waits for it, and says so.
 
     Raises:
-        ClusterTooSmallError: If not one training fits and the cluster doesn't grow.
+        ClusterTooSmallError: If not one training fits and no node will come.
     """
-    fitting = trainings_at_once(resources, cluster)
-    if fitting == 0 and not may_grow:
-        need = ", ".join(f"{amount:g} {name}" for name, amount in resources.total.items())
-        have = ", ".join(f"{cluster.get(name, 0):g} {name}" for name in resources.total)
-        raise ClusterTooSmallError(
-            f"one training needs {need}, but this machine has {have}; give fewer --workers or "
-            "--gpus-per-worker, or the --address of a larger cluster"
+    fitting = trainings_at_once(resources, nodes)
+    if fitting == 0:
+        missing = _missing(nodes, resources)
+        if not may_grow:
+            raise ClusterTooSmallError(
+                f"one training needs {missing}; give fewer --workers, --cpus-per-worker or "
+                "--gpus-per-worker, or the --address of a larger cluster"
+            )
+        logger.warning(
+            f"WAITING: one training needs {missing} now. Where no node is to come, stop this and "
+            "give fewer --workers, --cpus-per-worker or --gpus-per-worker"
         )
     return asked or max(1, fitting)
+
+
+def _missing(nodes: Sequence[Mapping[str, float]], resources: Resources) -> str:
+    """What one training needs and what there is instead, node by node."""
+
+    def told(amounts: Mapping[str, float]) -> str:
+        return ", ".join(f"{amounts.get(name, 0):g} {name}" for name in resources.total)
+
+    need = told(resources.of_worker)
+    if resources.workers > 1:
+        need = f"{resources.workers} workers of {need}, and {DRIVER_CPUS:g} CPU beside them"
+    have = " and ".join(
+        f"{count} node{'s' if count > 1 else ''} of {node}"
+        for node, count in Counter(map(told, nodes)).items()
+    )
+    return f"{need}, but there {'is' if len(nodes) == 1 else 'are'} {have}"

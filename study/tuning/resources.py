@@ -1,10 +1,10 @@
 """What one training takes of a cluster, and how many fit at once."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["Resources", "trainings_at_once"]
+__all__ = ["DRIVER_CPUS", "Resources", "trainings_at_once"]
 
 DRIVER_CPUS = 0.01  # the process that waits for a training's workers; Ray rejects zero
 
@@ -58,8 +58,17 @@ class Resources:
         return {name: amount / self.workers for name, amount in self.total.items()}
 
 
-def trainings_at_once(resources: Resources, cluster: Mapping[str, float]) -> int:
-    """How many such trainings the cluster's resources hold at once; 0 when not even one."""
+def trainings_at_once(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> int:
+    """How many such trainings the nodes' resources hold at once; 0 when not even one.
+
+    A worker takes all that it needs from one node; several workers may be on several.
+    """
     drivers = DRIVER_CPUS if resources.workers > 1 else 0
     need = {**resources.total, "CPU": resources.total["CPU"] + drivers}
-    return min(math.floor(cluster.get(name, 0) / amount + 1e-9) for name, amount in need.items())
+    together = {name: sum(node.get(name, 0) for node in nodes) for name in need}
+    workers = sum(_times(resources.of_worker, node) for node in nodes)
+    return min(_times(need, together), workers // resources.workers)
+
+
+def _times(need: Mapping[str, float], have: Mapping[str, float]) -> int:
+    return min(math.floor(have.get(name, 0) / amount + 1e-9) for name, amount in need.items())

@@ -12,20 +12,24 @@ def test_one_worker_takes_its_resources_from_tune_and_several_from_ray_train():
 
 
 @pytest.mark.parametrize(
-    ("resources", "cluster", "fitting"),
+    ("resources", "nodes", "fitting"),
     [
-        (Resources(), {"CPU": 2}, 2),
-        (Resources(cpus_per_worker=0.9), {"CPU": 2}, 2),
-        (Resources(workers=2, cpus_per_worker=0.9), {"CPU": 2}, 1),
-        (Resources(workers=2), {"CPU": 2}, 0),  # the driver needs a little too
-        (Resources(gpus_per_worker=1), {"CPU": 64}, 0),
-        (Resources(gpus_per_worker=1), {"CPU": 64, "GPU": 8}, 8),
-        (Resources(gpus_per_worker=0.25), {"CPU": 64, "GPU": 1}, 4),
-        (Resources(workers=4, gpus_per_worker=1), {"CPU": 64, "GPU": 8}, 2),
+        (Resources(), [{"CPU": 2}], 2),
+        (Resources(cpus_per_worker=0.9), [{"CPU": 2}], 2),
+        (Resources(workers=2, cpus_per_worker=0.9), [{"CPU": 2}], 1),
+        (Resources(workers=2), [{"CPU": 2}], 0),  # the driver needs a little too
+        (Resources(gpus_per_worker=1), [{"CPU": 64}], 0),
+        (Resources(gpus_per_worker=1), [{"CPU": 64, "GPU": 8}], 8),
+        (Resources(gpus_per_worker=0.25), [{"CPU": 64, "GPU": 1}], 4),
+        (Resources(workers=4, gpus_per_worker=1), [{"CPU": 64, "GPU": 8}], 2),
+        (Resources(workers=2, cpus_per_worker=1.5), [{"CPU": 2}, {"CPU": 2}], 1),  # one on each
+        (Resources(workers=3), [{"CPU": 2}, {"CPU": 2}], 1),
+        (Resources(cpus_per_worker=3), [{"CPU": 2}, {"CPU": 2}], 0),  # a worker isn't divided
+        (Resources(gpus_per_worker=1), [{"CPU": 64}, {"CPU": 1, "GPU": 4}], 1),
     ],
 )
-def test_as_many_trainings_run_at_once_as_the_scarcest_resource_holds(resources, cluster, fitting):
-    assert trainings_at_once(resources, cluster) == fitting
+def test_as_many_trainings_run_at_once_as_the_nodes_hold(resources, nodes, fitting):
+    assert trainings_at_once(resources, nodes) == fitting
 
 
 @pytest.mark.parametrize(
