@@ -123,7 +123,8 @@ def test_a_node_that_is_lost_at_work_loses_nothing_else(cluster, tmp_path, monke
 
 
 def test_who_waits_for_a_larger_node_is_told_so(tmp_path, monkeypatch, caplog):
-    write_video(tmp_path / "videos/run/p1.avi", moving_square(2))
+    for name in ("p1", "p2"):
+        write_video(tmp_path / f"videos/run/{name}.avi", moving_square(2))
     nodes = [{"CPU": 1.0}, {"CPU": 2.0}, {}]
 
     def wait(*_):
