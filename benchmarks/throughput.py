@@ -12,8 +12,7 @@ the device within the step; loading and the optimiser's step are left out. For e
 - memory: the most that the device had allocated.
 
 A batch that doesn't fit is halved until it does, as accumulated gradients would; the column
-``at once`` has what fitted. Needs torch, torchvision and what the clip store's reader imports.
-``benchmarks/throughput.csv``, where it is there, is what it wrote on the hardware that it names.
+``at once`` has what fitted. Needs no Ray and no clip store.
 """
 
 import argparse
@@ -22,7 +21,6 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +34,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models import VideoModel, create_model
 from search_spaces.all import final_arms
-from search_spaces.space import Space
 from study.data.transforms import model_inputs
-from study.training.hyperparameters import Hyperparameters
+from study.plan import Target, Training, make_training, settings_of
 from study.training.loop import put_channels_last
 
 CLASSES = 101  # UCF101's
+TARGET = Target(dataset="random", store_fingerprint="", split="")
 MATRIX = 8192  # side of the matrices that the peak is measured with
 WARM_UP = 3
 COLUMNS = (
@@ -59,46 +57,33 @@ COLUMNS = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class System:
-    """One system as its paper trains it."""
-
-    label: str
-    model: str
-    options: dict[str, Any]
-    hyperparameters: Hyperparameters
-
-    @classmethod
-    def of(cls, space: Space, arm_name: str, label: str) -> "System":
-        arm = space.arm(arm_name)
-        settings = space.settings.updated(arm.own)
-        options = {
-            name: value for name, value in settings.options.items() if name in arm.known_options
-        }
-        hyperparameters = Hyperparameters(**settings.hyperparameters)
-        if "flow_length" in arm.known_options:
-            options["flow_length"] = hyperparameters.flow_length
-        return cls(label=label, model=arm.model, options=options, hyperparameters=hyperparameters)
-
-
-def random_clips(model: VideoModel, system: System, batch: int) -> dict[str, Tensor]:
-    """A batch as the loader gives it: (B, T, C, S, S) bytes, RGB's channels last in memory."""
-    sizes = system.hyperparameters
-    shape = (batch, sizes.segments, sizes.crop_size, sizes.crop_size)
-    clips = {
-        "rgb": torch.randint(256, (*shape, 3), dtype=torch.uint8).movedim(-1, -3),
-        "flow": torch.randint(256, (*shape, 2 * sizes.flow_length), dtype=torch.uint8)
-        .movedim(-1, -3)
-        .contiguous(),
+def systems() -> dict[str, Training]:
+    """By its label, how each system's paper trains it."""
+    return {
+        label: make_training(
+            space.arm(name).model,
+            settings_of(space.arm(name), space.settings, space=space),
+            target=TARGET,
+            seed=0,
+        )
+        for space, name, label in final_arms()
     }
-    return {name: clips[name] for name in model.inputs}
+
+
+def random_clips(model: VideoModel, training: Training, batch: int) -> dict[str, Tensor]:
+    """A batch as the loader gives it: (B, T, C, S, S) bytes, RGB's channels last in memory."""
+    sizes = training.hyperparameters
+    clip, image = (batch, sizes.segments), (sizes.crop_size, sizes.crop_size)
+    shapes = {"rgb": (*clip, *image, 3), "flow": (*clip, 2 * sizes.flow_length, *image)}
+    clips = {kind: torch.randint(256, shapes[kind], dtype=torch.uint8) for kind in model.inputs}
+    return {kind: x.movedim(-1, -3) if kind == "rgb" else x for kind, x in clips.items()}
 
 
 def make_step(
-    model: VideoModel, system: System, batch: int, device: torch.device
+    model: VideoModel, training: Training, batch: int, device: torch.device
 ) -> Callable[[], None]:
     """A forward and a backward pass of a batch, its bytes already on the device."""
-    clips = {name: x.to(device) for name, x in random_clips(model, system, batch).items()}
+    clips = {name: x.to(device) for name, x in random_clips(model, training, batch).items()}
     labels = torch.randint(CLASSES, (batch,), device=device)
 
     def step() -> None:
@@ -139,17 +124,23 @@ def matrix_peak(device: torch.device, side: int, repeats: int) -> float:
 
 
 def measure(
-    system: System, device: torch.device, *, batch: int | None, steps: int, peak: float
+    label: str,
+    training: Training,
+    device: torch.device,
+    *,
+    batch: int | None,
+    steps: int,
+    peak: float,
 ) -> dict[str, Any]:
     """One line of the table; the batch is halved until it fits."""
     torch.manual_seed(0)
-    model = create_model(system.model, num_classes=CLASSES, **system.options)
+    model = create_model(training.model, num_classes=CLASSES, **training.options)
     put_channels_last(model.to(device).train())
-    wanted = batch or system.hyperparameters.batch_size
+    wanted = batch or training.hyperparameters.batch_size
     at_once = wanted
     while True:
         try:
-            step = make_step(model, system, at_once, device)
+            step = make_step(model, training, at_once, device)
             with FlopCounterMode(display=False) as counter:
                 step()
             if device.type == "cuda":
@@ -165,10 +156,10 @@ def measure(
     speed = counter.get_total_flops() / at_once * rate
     memory = torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
     return {
-        "system": system.label,
-        "model": system.model,
-        "frames": system.hyperparameters.segments,
-        "size": system.hyperparameters.crop_size,
+        "system": label,
+        "model": training.model,
+        "frames": training.hyperparameters.segments,
+        "size": training.hyperparameters.crop_size,
         "batch": wanted,
         "at_once": at_once,
         "clips_per_second": round(rate, 1),
@@ -189,10 +180,10 @@ def show(lines: list[dict[str, Any]], console: Console, title: str) -> None:
 
 
 def main() -> None:
-    systems = {label: System.of(space, arm, label) for space, arm, label in final_arms()}
+    known = systems()
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument(
-        "--systems", nargs="+", choices=systems, metavar="SYSTEM", help=", ".join(systems)
+        "--systems", nargs="+", choices=known, metavar="NAME", help=", ".join(known)
     )
     parser.add_argument("--batch", type=int, help="instead of each paper's")
     parser.add_argument("--steps", type=int, default=20, help="timed steps of each (20)")
@@ -209,8 +200,8 @@ def main() -> None:
     console = Console(width=140, highlight=False)
     peak = matrix_peak(device, MATRIX if cuda else MATRIX // 8, given.steps)
     lines = [
-        measure(systems[label], device, batch=given.batch, steps=given.steps, peak=peak)
-        for label in track(given.systems or systems, "measuring", transient=True)
+        measure(label, known[label], device, batch=given.batch, steps=given.steps, peak=peak)
+        for label in track(given.systems or known, "measuring", transient=True)
     ]
     title = (
         f"forward + backward, bfloat16, channels last: {hardware}, torch {torch.__version__}; "

@@ -189,6 +189,7 @@ class AttentionConsistency(VideoModel):
         fast = max(1, width // options.channel_ratio)
         if stream == "temporal":
             return Pathway(fast, depths, stem_frames=5, block_frames=(3, 3, 3, 3))
+        self.image_network = options.backbone  # inflated
         lateral = tuple(2 * channels for channels in (fast, 4 * fast, 8 * fast, 16 * fast))
         return Pathway(
             width,

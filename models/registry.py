@@ -74,8 +74,8 @@ class VideoModel(nn.Module):
         num_classes, streams, inputs, independent_streams, flow_length, min_frames, min_size,
             partial_bn: As given.
         model_name: The name that it is registered under.
-        image_network: torchvision's name of the network of images whose weights
-            ``load_backbone_weights`` takes; empty where there is none. ``new_backbone`` sets it.
+        image_network: The network of images whose weights ``load_backbone_weights`` takes: the
+            first backbone, as ``new_backbone`` sets it; empty where there is none.
     """
 
     model_name: str = ""

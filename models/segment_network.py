@@ -2,7 +2,7 @@
 
 Wang et al., "Temporal segment networks: towards good practices for deep action recognition",
 ECCV 2016. Networks that mix frames inside the backbone differ from it only in
-``_build_backbone``.
+``_prepare_backbone`` or ``_extract``.
 """
 
 from dataclasses import dataclass

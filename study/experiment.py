@@ -183,9 +183,7 @@ class Study:
         if self.request.weights != "imagenet":
             return []
         trainings = plan.trainings.values()
-        return sorted(
-            {t.options.get("backbone", t.model) for t in trainings if t.weights == "none"}
-        )
+        return sorted({image_network(t) or t.model for t in trainings if t.weights == "none"})
 
     def searched_arms(self) -> tuple[Arm, ...]:
         """The arms that get a search of their own."""

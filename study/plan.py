@@ -247,7 +247,7 @@ def fewest_frames(training: Training) -> int:
 
 
 def image_network(training: Training) -> str:
-    """torchvision's name of the network whose ImageNet weights fit the training's; or empty."""
+    """The network whose ImageNet weights the training's net can start from; may be empty."""
     return _net(training.model, training.options).image_network
 
 

@@ -178,7 +178,7 @@ def test_an_unknown_hyperparameter_is_refused_with_those_that_exist():
     [
         ("stilt", {"backbone": "resnet34"}, "resnet34"),
         ("conv_fusion", {"temporal_backbone": "vgg_m_2048"}, "vgg16"),
-        ("attention_consistency", {"form": "slow_fast"}, ""),
+        ("attention_consistency", {"form": "slow_fast"}, "resnet50"),
         ("i3d", {}, "googlenet"),
         ("i3d", {"width": 0.5}, ""),
         ("c3d", {}, ""),

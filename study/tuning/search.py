@@ -193,7 +193,7 @@ def _take_up(remembered: optuna.Study, first: Mapping[str, Any]) -> int:
 
     Queued are the first values, and what a killed run left. Failed trials count, so that each
     search has the same budget; but where all of them failed the cause may be gone by now, and
-    they are tried again.
+    they are tried again, in place of the first time.
     """
     trials = remembered.get_trials(deepcopy=False)
     if not trials and first:
@@ -203,16 +203,30 @@ def _take_up(remembered: optuna.Study, first: Mapping[str, Any]) -> int:
         if trial.state == TrialState.RUNNING:
             optuna.Trial(remembered, trial._trial_id).set_user_attr(INTERRUPTED, True)
             remembered.tell(trial.number, state=TrialState.FAIL)
-    ended = [t for t in trials if t.state.is_finished() and INTERRUPTED not in t.user_attrs]
+    ended = [
+        trial
+        for number, trial in enumerate(trials)
+        if trial.state.is_finished()
+        and INTERRUPTED not in trial.user_attrs
+        and not (
+            trial.state == TrialState.FAIL
+            and any(_values(later) == trial.params for later in trials[number + 1 :])
+        )
+    ]
     if all(trial.state == TrialState.FAIL for trial in ended):
         again += [trial.params for trial in ended]
         ended = []
-    queued = [t.system_attrs.get("fixed_params") for t in trials if t.state == TrialState.WAITING]
+    queued = [_values(trial) for trial in trials if trial.state == TrialState.WAITING]
     for params in again:
         if params and params not in queued:
             remembered.enqueue_trial(params)
             queued.append(params)
     return len(ended)
+
+
+def _values(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+    """What a trial tries, or will try first of all where it waits."""
+    return trial.params or trial.system_attrs.get("fixed_params", {})
 
 
 def _drop_checkpoints(asked: Search, remembered: optuna.Study, *, keep: Mapping[str, Any]) -> None:

@@ -51,6 +51,14 @@ def test_a_failed_trial_counts_beside_one_that_did_not_fail(study: optuna.Study)
     assert queued(study) == []
 
 
+def test_a_failure_that_was_tried_again_does_not_count_twice(study: optuna.Study):
+    failed = [end(study, TrialState.FAIL) for _ in range(3)]
+    assert _take_up(study, FIRST) == 0
+    assert end(study, TrialState.COMPLETE) == failed[0]
+    assert _take_up(study, FIRST) == 1  # killed after the first of them
+    assert queued(study) == failed[1:]
+
+
 def test_trials_that_failed_without_exception_are_all_tried_again(study: optuna.Study):
     failed = [end(study, TrialState.FAIL) for _ in range(3)]
     assert _take_up(study, FIRST) == 0
