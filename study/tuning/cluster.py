@@ -22,13 +22,19 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import logging
 
 import ray
+from ray import PlacementGroupID
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.util.state import list_jobs, list_placement_groups
+from ray.util.state.exception import RayStateApiException
 
 from study.tuning.resources import DRIVER_CPUS, Resources, trainings_at_once
 
 __all__ = ["ClusterTooSmallError", "at_once_on", "check_shared", "running_ray"]
 
 logger = logging.getLogger(__name__)
+
+_MOST = 10_000  # as many as Ray's state API lists
 
 
 class ClusterTooSmallError(ValueError):
@@ -71,10 +77,30 @@ def running_ray(address: str | None, *, nested: bool = False) -> Iterator[list[d
             os.environ.pop(name) if value is None else os.environ.update({name: value})
     for name in ("ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are told and kept by us
+    if address:
+        _free_lost_places()
     try:
         yield [node["Resources"] for node in _nodes()]
     finally:
         ray.shutdown()
+
+
+def _free_lost_places() -> None:
+    """Removes placement groups that outlived their job and so hold CPUs and GPUs for ever.
+
+    Ray removes a job's when it ends; but where a study is interrupted while trainings of several
+    workers wait for their place, one may get it after that, and every later study would wait.
+    """
+    try:
+        jobs = list_jobs(limit=_MOST)
+        groups = list_placement_groups(limit=_MOST, detail=True)
+    except RayStateApiException:
+        return  # a cluster without the dashboard
+    ended = {job.job_id for job in jobs if job.status not in ("PENDING", "RUNNING")}
+    for group in groups:
+        if group.creator_job_id in ended and not group.is_detached and group.state != "REMOVED":
+            identity = PlacementGroupID.from_hex(group.placement_group_id)
+            remove_placement_group(PlacementGroup(identity))
 
 
 def _knock(address: str | None) -> None:

@@ -1,5 +1,6 @@
 import socket
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
@@ -55,3 +56,26 @@ def test_an_address_where_nobody_listens_is_refused_at_once(scheme: str):
         address = f"{scheme}127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(ConnectionError, match=f"no Ray cluster answers at '{address}'"):
             running_ray(address).__enter__()
+
+
+def test_only_places_that_outlived_their_job_are_freed(monkeypatch: pytest.MonkeyPatch):
+    groups = [
+        ("a" * 28 + "01000000", "01000000", "CREATED", False),
+        ("b" * 28 + "01000000", "01000000", "CREATED", True),  # is meant to
+        ("c" * 28 + "01000000", "01000000", "REMOVED", False),
+        ("d" * 28 + "02000000", "02000000", "CREATED", False),  # of a study that runs
+    ]
+    names = ("placement_group_id", "creator_job_id", "state", "is_detached")
+    jobs = [("01000000", "FAILED"), ("02000000", "RUNNING")]
+    found = {
+        "list_placement_groups": [
+            SimpleNamespace(**dict(zip(names, group, strict=True))) for group in groups
+        ],
+        "list_jobs": [SimpleNamespace(job_id=job, status=status) for job, status in jobs],
+    }
+    for name, listed in found.items():
+        monkeypatch.setattr(cluster, name, lambda listed=listed, **_: listed)
+    freed = []
+    monkeypatch.setattr(cluster, "remove_placement_group", lambda group: freed.append(group.id))
+    cluster._free_lost_places()
+    assert [identity.hex() for identity in freed] == [groups[0][0]]
