@@ -175,9 +175,23 @@ def test_nodes_share_the_folder_that_the_example_writes_to(name: str) -> None:
     assert "--results /mnt/study/" in example
 
 
-def test_the_example_command_is_one_that_the_study_takes() -> None:
+@pytest.mark.parametrize(("name", "margin"), [("cluster.yaml", "# *"), ("README.md", r"\$ ")])
+def test_an_example_command_is_one_line_that_the_study_takes(name: str, margin: str) -> None:
+    """A line end inside its quotes would end the command, unless a backslash is before it."""
     run = pytest.importorskip("study.run")
-    text = re.sub(r"\n# +", " ", (ROOT / "cluster.yaml").read_text())
-    flags = re.search(r"python -m study\.run (--.*?)'", text)
-    assert flags
-    run._parser().parse_args(shlex.split(flags[1]))
+    text = re.sub(f"^{margin}", "", (ROOT / name).read_text(), flags=re.MULTILINE)
+    (typed,) = re.findall(r"^ray exec \S+ --tmux '.*?'", text, re.MULTILINE | re.DOTALL)
+    *_, remote = shlex.split(typed)
+    remote = remote.replace("\\\n", "")
+    assert "\n" not in remote
+    folder, command = remote.split(" && ")
+    assert folder == "cd two-stream-study"
+    assert command.startswith("python -m study.run ")
+    run._parser().parse_args(shlex.split(command)[3:])
+
+
+def test_a_head_reaches_machines_of_ones_own() -> None:
+    cluster = described("cluster-local.yaml")
+    assert cluster["auth"].keys() == {"ssh_user", "ssh_private_key"}  # Ray hands the key to it
+    starts = cluster["head_start_ray_commands"][-1]
+    assert "RAY_enable_autoscaler_v2=0" in starts  # the new one starts no worker of this kind
