@@ -408,12 +408,21 @@ class ClipStore:
 
         Raises:
             KeyError: The store has no such video.
+            ValueError: Its place holds another record than the manifest says.
         """
         row = self._find(name)
         if row is None:
             reason = self.skipped.get(name, "it was missing when the store was prepared")
             raise KeyError(f"{self.path} has no video {name!r}: {reason}")
-        return ClipRecord(self.batch(row), self.settings)
+        record = ClipRecord(self.batch(row), self.settings)
+        if (record.name, record.digest) != (name, self._videos["digest"][row].as_py()):
+            raise ValueError(
+                f"shard {self._videos['shard'][row].as_py():05d} of {self.path} holds "
+                f"{record.name!r} of digest {record.digest} where {name!r} was prepared: the store "
+                "was mended since it was opened, or is damaged; start again, or check it with "
+                f"`python -m study.prepare --verify --store {self.path}`"
+            )
+        return record
 
     def batch(self, row: int) -> pa.RecordBatch:
         """The record in a row of the videos' table as it is stored."""

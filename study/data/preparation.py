@@ -127,12 +127,14 @@ def prepare(
         check_backend(settings.flow)
     prepared = 0
     with closing(StoreBuilder(annotations, existing, store_path, settings)) as builder:
-        while todo := builder.open_videos(retry_skipped=retry_skipped):
-            count = min(workers or _cores(), len(todo))
-            with closing(_Pool(builder, count, deadline, flow_folder)) as pool:
-                prepared += pool.run(todo, progress)
-            retry_skipped = False
-        builder.finish()
+        while True:
+            if todo := builder.open_videos(retry_skipped=retry_skipped):
+                count = min(workers or _cores(), len(todo))
+                with closing(_Pool(builder, count, deadline, flow_folder)) as pool:
+                    prepared += pool.run(todo, progress)
+                retry_skipped = False
+            elif builder.finish():
+                break
         return _summarise(annotations, builder, prepared, time.monotonic() - began)
 
 

@@ -197,16 +197,32 @@ class StoreBuilder:
     def open_videos(self, *, retry_skipped: bool) -> list[str]:
         """Looks at the disk anew, and lists the videos that are neither stored nor skipped.
 
-        Those of a shard that was deleted, as one that is damaged may be, are to be made again.
+        Those of a shard that was deleted, as one that is damaged may be, are to be made again. The
+        store is unfinished then, and what its manifest skipped is tried again.
         """
-        self.generation = generation(self.store)
-        self._old = None
-        if self.generation is not None:
+        self._locks.take(PACKING, wait=True)
+        try:
+            self._open_manifest()
+        finally:
+            self._locks.release(PACKING)
+        return self._left(retry_skipped=retry_skipped)
+
+    def _open_manifest(self) -> None:
+        """Starts anew from the manifest where it has changed, or removes it where it names a shard
+        that is gone: the next to be packed has that number, and other videos in it."""
+        if generation(self.store) == self.generation:
+            return
+        self._old, self._places = None, {}
+        if generation(self.store) is not None:
             self._old = ClipStore.open(self.store)
-            there = (n for n in range(self._old.shards) if shard_path(self.store, n).exists())
-            self._shards = set(there)
-            places = self._old.places().items()
-            self._places = {name: place for name, place in places if place.shard in self._shards}
+            self._places = self._old.places()
+        self._shards = {place.shard for place in self._places.values()}
+        if not all(shard_path(self.store, number).exists() for number in self._shards):
+            (self.store / "manifest.json").unlink()
+            self._old, self._places, self._shards = None, {}, set()
+        self.generation = generation(self.store)
+
+    def _left(self, *, retry_skipped: bool) -> list[str]:
         self._find_shards()
         self._kept = set() if retry_skipped else set(self._unchanged_skips())
         return [
@@ -230,30 +246,46 @@ class StoreBuilder:
         for path in sorted(self.store.glob("shards/[0-9]*.arrow")):
             if (number := int(path.stem)) in self._shards:
                 continue
-            reader = open_shard(path)
-            for row in range(reader.num_record_batches):
-                record = reader.get_batch(row)
-                self._places[record["name"][0].as_py()] = Place(
-                    number, row, record["digest"][0].as_py()
-                )
+            try:
+                reader = open_shard(path)
+                records = [reader.get_batch(row) for row in range(reader.num_record_batches)]
+            except (OSError, pa.ArrowException) as error:
+                raise ValueError(
+                    f"{path} can't be read ({error}): delete it and run the same command again, "
+                    "which makes its videos anew"
+                ) from None
+            for row, record in enumerate(records):
+                name, digest = (record[column][0].as_py() for column in ("name", "digest"))
+                self._places[name] = Place(number, row, digest)
             self._shards.add(number)
 
     def pack(self) -> None:
-        """Packs what can be, unless another process is at it."""
+        """Packs what can be, unless another process is at it or the manifest is another now."""
         if self._locks.take(PACKING, wait=False):
             try:
-                self._pack_ready()
+                if generation(self.store) == self.generation:
+                    self._pack_ready()
             finally:
                 self._locks.release(PACKING)
 
-    def finish(self) -> None:
-        """Packs the rest and declares the store finished; another process may have done so."""
+    def finish(self) -> bool:
+        """Packs the rest and declares the store finished; another process may have done so.
+
+        Returns:
+            False where there are videos to make, as shards are gone, and nothing was done.
+        """
         self._locks.take(PACKING, wait=True)
         try:
-            if generation(self.store) != self.generation:
-                self.open_videos(retry_skipped=False)
+            changed = generation(self.store) != self.generation
+            self._open_manifest()
+            self._find_shards()
+            lost = self._packed_and_gone()
+            for name in lost:
+                self.staging.file(name, ".packed").unlink()
+            if lost or (changed and self._left(retry_skipped=False)):
+                return False
             if self._old is not None and self._is_finished(self._old):
-                return
+                return True
             rest = self._pack_ready()
             if rest:
                 self._pack(rest)
@@ -265,8 +297,17 @@ class StoreBuilder:
                 skipped.pop(name, None)
             write_manifest(self.store, self.settings, self._annotations, self._places, skipped)
             self.staging.clear([*self.existing])
+            return True
         finally:
             self._locks.release(PACKING)
+
+    def _packed_and_gone(self) -> list[str]:
+        """Videos whose shard was deleted before the store was finished."""
+        return [
+            name
+            for name in self.existing
+            if name not in self._places and self.staging.file(name, ".packed").exists()
+        ]
 
     def _is_finished(self, old: ClipStore) -> bool:
         """Whether the manifest says all there is to say."""

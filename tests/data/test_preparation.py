@@ -235,6 +235,78 @@ def test_a_shard_that_was_deleted_and_cannot_be_made_anew_leaves_the_others(
     assert list(left.verify()) == []
 
 
+@pytest.mark.parametrize("stage", ["open_shard", "write_manifest"])
+def test_killed_while_a_deleted_shard_is_made_anew_no_video_gets_the_record_of_another(
+    own_videos, annotations, full_settings, undisturbed, tmp_path, monkeypatch, stage
+):
+    store = Path(shutil.copytree(undisturbed, tmp_path / "store"))
+    opened = ClipStore.open(store)
+    first, second, *_ = (n for n, place in opened.places().items() if place.shard == 0)
+    (own_videos / f"{first}.avi").write_bytes(b"garbage")  # the others move up
+    (store / "shards/00000.arrow").unlink()
+    real = getattr(staging, stage)
+
+    def die(path, *arguments):
+        if stage == "write_manifest" or (store / "shards/00000.arrow").exists():
+            raise KeyboardInterrupt
+        return real(path, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(staging, stage, die)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(annotations, own_videos, store, full_settings, workers=1)
+    with pytest.raises(FileNotFoundError, match="unfinished"):  # to any other process as well
+        ClipStore.open(store)
+    with pytest.raises(ValueError, match=f"shard 00000 of .* holds '{second}' .* '{first}' was"):
+        opened.record(first)
+    summary = prepare(annotations, own_videos, store, full_settings, workers=1)
+    assert list(summary.skipped) == [first]
+    mended, before = ClipStore.open(store), ClipStore.open(undisturbed)
+    assert list(mended.verify()) == []
+    assert mended.names == [name for name in before.names if name != first]
+    for name in mended.names:
+        assert bytes(mended.record(name).rgb(0)) == bytes(before.record(name).rgb(0))
+
+
+def test_who_was_at_work_when_the_manifest_was_removed_makes_the_lost_videos_too(
+    videos, annotations, full_settings, undisturbed, tmp_path, monkeypatch
+):
+    store = Path(shutil.copytree(undisturbed, tmp_path / "store"))
+    real = staging.StoreBuilder.finish
+    shard = store / "shards/00000.arrow"
+
+    def lose_a_shard_first(builder):
+        if (store / "manifest.json").exists():
+            shard.unlink()
+            (store / "manifest.json").unlink()  # as another process that finds the shard gone
+        return real(builder)
+
+    monkeypatch.setattr(staging.StoreBuilder, "finish", lose_a_shard_first)
+    prepare(annotations, videos, store, full_settings, workers=1)
+    assert_same(undisturbed, store)
+
+
+def test_a_shard_of_an_unfinished_store_that_is_damaged_can_be_deleted_too(
+    videos, annotations, full_settings, undisturbed, tmp_path, monkeypatch
+):
+    store = tmp_path / "store"
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(staging, "write_manifest", die)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(annotations, videos, store, full_settings, workers=1)
+    shard = store / "shards/00001.arrow"
+    shard.write_bytes(shard.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"00001\.arrow can't be read .*: delete it and run"):
+        prepare(annotations, videos, store, full_settings, workers=1)
+    shard.unlink()
+    prepare(annotations, videos, store, full_settings, workers=1)
+    assert_same(undisturbed, store)
+
+
 @pytest.fixture
 def own_videos(videos, tmp_path):
     """A copy of the videos that a test may change."""
