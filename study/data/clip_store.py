@@ -500,7 +500,7 @@ class ClipStore:
                 record = self.batch(row)
                 record.validate(full=True)
                 found = record["name"][0].as_py(), record_digest(record)
-            except (OSError, pa.ArrowException, IndexError) as error:
+            except (OSError, ValueError, IndexError, pa.ArrowException) as error:
                 yield f"{name}: shard {shard:05d} can't be read: {error}"
                 continue
             if found != (name, digests[name]):

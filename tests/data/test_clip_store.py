@@ -9,10 +9,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from study.data.annotations import Annotations, Split, Video
 from study.data.clip_store import (
+    RECORD_SCHEMA,
     ClipStore,
     Place,
     StoreSettings,
@@ -215,6 +217,11 @@ def test_verification_finds_a_single_wrong_byte(store, tmp_path):
     ]
     shard.write_bytes(data[:100])
     assert all("can't be read" in line for line in ClipStore.open(copy).verify())
+    with pa.ipc.new_file(str(shard), RECORD_SCHEMA) as writer:
+        writer.write_batch(store.batch(0))
+    lines = list(ClipStore.open(copy).verify())
+    assert [line.partition(":")[0] for line in lines] == store.names[1:]
+    assert all("shard 00000 can't be read" in line for line in lines)
 
 
 def test_the_fingerprint_tells_what_training_can_see():
