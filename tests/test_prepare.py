@@ -3,6 +3,7 @@
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -160,6 +161,26 @@ def test_a_flow_backend_that_cannot_run_here_is_refused_before_anything_is_writt
     assert main([*words, *QUICK, "--flow-backend", backend]) == 2
     assert reason in capsys.readouterr().err
     assert not (tmp_path / "store").exists()
+
+
+def test_a_flow_backend_that_cannot_run_here_is_refused_only_where_there_are_videos_to_do(
+    videos, tmp_path, monkeypatch, capsys
+):
+    mine, store = Path(shutil.copytree(videos, tmp_path / "videos")), tmp_path / "store"
+    words = ["folder", "--videos", str(mine), "--store", str(store), *QUICK]
+    words += ["--flow-backend", "opencv"]
+    assert main(words) == 0
+    manifest = store / "manifest.json"
+    finished = manifest.read_bytes()
+    monkeypatch.delattr("cv2.optflow")
+    manifest.unlink()
+    assert main(words) == 0
+    assert manifest.read_bytes() == finished
+    shutil.copy(mine / "run/p9.avi", mine / "run/p10.avi")
+    assert main(words) == 2
+    assert "install opencv-contrib-python-headless" in capsys.readouterr().err
+    assert manifest.read_bytes() == finished
+    assert not (store / "staging").exists()
 
 
 def test_other_settings_than_the_stores_are_refused(videos, store, capsys):

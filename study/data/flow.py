@@ -129,12 +129,14 @@ def dequantise(stored: NDArray[np.uint8], bound: float = 20.0) -> NDArray[np.flo
     return (stored * np.float32(2.0 * bound / 255.0) - np.float32(bound)).astype(np.float32)
 
 
-def check_backend(settings: FlowSettings) -> None:
-    """Refuses a backend that can't run on this machine.
+def check_backend(settings: FlowSettings | None) -> None:
+    """Refuses a backend that can't run on this machine; None, precomputed flow, needs none.
 
     Raises:
         ValueError: It lacks what the backend needs.
     """
+    if settings is None:
+        return
     if settings.backend == "opencv":
         _opencv_flow()
     elif settings.backend == "tvl1-gpu":

@@ -123,12 +123,13 @@ def prepare(
     if flow_folder is not None and not flow_folder.is_dir():
         raise FileNotFoundError(f"no flow folder {flow_folder}")
     existing = find_videos(annotations, videos_folder)
-    if settings.flow is not None and not (store_path / "manifest.json").exists():
+    if not (store_path / "settings.json").exists():
         check_backend(settings.flow)
     prepared = 0
     with closing(StoreBuilder(annotations, existing, store_path, settings)) as builder:
         while True:
             if todo := builder.open_videos(retry_skipped=retry_skipped):
+                check_backend(settings.flow)
                 count = min(workers or _cores(), len(todo))
                 with closing(_Pool(builder, count, deadline, flow_folder)) as pool:
                     prepared += pool.run(todo, progress)
