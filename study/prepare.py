@@ -22,7 +22,7 @@ from study.data.annotations import Annotations
 from study.data.catalog import annotate, list_datasets
 from study.data.clip_store import ClipStore, StoreSettings
 from study.data.flow import BACKENDS, FlowSettings
-from study.data.preparation import PreparationSummary, Progress, prepare
+from study.data.preparation import GPU_WORKERS, PreparationSummary, Progress, prepare
 from study.data.preview import draw_preview
 from study.data.remote import is_uri
 from study.data.upload import check_place, upload
@@ -114,7 +114,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="take flow computed before from DIR/VIDEO: flow_x_00001.jpg, … or folders x and y",
     )
-    add("--workers", type=int, metavar="N", help="processes (one for each core)")
+    add(
+        "--workers",
+        type=int,
+        metavar="N",
+        help=f"processes (one for each core; with tvl1-gpu, at most {GPU_WORKERS} for the GPU)",
+    )
     add("--address", help="share the work with the nodes of the Ray cluster at this address")
     add("--nodes", type=int, metavar="N", help="nodes of the cluster (those it has now)")
     add("--deadline", type=float, default=60.0, metavar="S", help="give a stuck decoder up (60 s)")

@@ -25,6 +25,7 @@ from study.data.video import BadVideoError, VideoReader
 
 __all__ = ["PreparationSummary", "Progress", "find_videos", "prepare"]
 
+GPU_WORKERS = 4  # some decode while the GPU, which they share, computes for another
 _JOBS_AHEAD = 2
 _POLL_SECONDS = 0.5
 _ATTEMPTS = 2  # before a video that kills its worker is given up
@@ -97,7 +98,9 @@ def prepare(
         store_path: The store's folder; made where it is missing.
         settings: What to store; those of an existing store must be the same.
         flow_folder: Folder of precomputed flow, for settings that say so.
-        workers: Processes to work with, one thread each; None means one for each core.
+        workers: Processes to work with, one thread each; None means one for each core, but
+            `GPU_WORKERS` at most where flow is computed on a GPU, of whose memory each takes about
+            a gigabyte, and a CUDA context.
         progress: Called about twice a second.
         deadline: Seconds without progress after which a decoder is given up.
         retry_skipped: Whether videos that were skipped before are tried again, changed or not.
@@ -130,7 +133,7 @@ def prepare(
         while True:
             if todo := builder.open_videos(retry_skipped=retry_skipped):
                 check_backend(settings.flow)
-                count = min(workers or _cores(), len(todo))
+                count = min(workers or _default_workers(settings), len(todo))
                 with closing(_Pool(builder, count, deadline, flow_folder)) as pool:
                     prepared += pool.run(todo, progress)
                 retry_skipped = False
@@ -182,8 +185,11 @@ def find_videos(annotations: Annotations, folder: Path) -> dict[str, Path]:
     return existing
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _default_workers(settings: StoreSettings) -> int:
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    return min(cores, GPU_WORKERS) if settings.flow_backend == "tvl1-gpu" else cores
 
 
 @dataclass(slots=True)

@@ -15,8 +15,8 @@ from study.data.video import BadVideoError, VideoReader, resized_size
 __all__ = ["record_video"]
 
 MAX_RECORD_BYTES = 1 << 30
-FLOW_CHUNK = {"tvl1": 16, "opencv": 16, "tvl1-gpu": 128}
-"""Frame pairs whose flow is computed together: many on a GPU, whose kernels take time to start."""
+FLOW_CHUNK = 16  # frame pairs whose flow is computed together
+GPU_FLOW_CHUNK = 128  # as a GPU's kernels take time to start
 
 
 def record_video(
@@ -89,6 +89,7 @@ class _Encoder:
         self._pairs = set(pairs.tolist())
         self._settings = settings
         self._run: list[NDArray[np.uint8]] = []  # gray frames, each pair's flow is wanted
+        self._chunk = GPU_FLOW_CHUNK if settings.flow_backend == "tvl1-gpu" else FLOW_CHUNK
         self._bytes = 0
         self.rgb: list[bytes] = []
         self._flow: list[tuple[bytes, bytes]] = []
@@ -103,7 +104,7 @@ class _Encoder:
             self._compute()
             self._run = []
         self._run.append(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY))
-        if len(self._run) > FLOW_CHUNK[self._settings.flow.backend]:
+        if len(self._run) > self._chunk:
             self._compute()
             self._run = self._run[-1:]
 

@@ -16,6 +16,7 @@ import pytest
 from study.data import preparation, staging
 from study.data.catalog import annotate
 from study.data.clip_store import ClipStore
+from study.data.flow import FlowSettings
 from study.data.preparation import prepare
 from tests.data.video_files import moving_square, write_video
 
@@ -400,6 +401,15 @@ def test_other_settings_are_refused_by_name(
         prepare(annotations, videos, undisturbed, replace(full_settings, short_side=32))
     with pytest.raises(ValueError, match=r"stacks is None there, 2 here; flow_length is unset"):
         prepare(annotations, videos, undisturbed, settings)
+
+
+@pytest.mark.parametrize(("backend", "workers"), [("tvl1", 32), ("tvl1-gpu", 4)])
+def test_few_processes_share_a_gpu_by_default(full_settings, monkeypatch, backend, workers):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(32), raising=False)
+    settings = replace(full_settings, flow=FlowSettings(backend=backend))
+    assert preparation._default_workers(settings) == workers
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(2))
+    assert preparation._default_workers(settings) == 2
 
 
 def test_what_cannot_work_is_refused_before_anything_starts(
