@@ -225,7 +225,7 @@ def model_inputs(batch: Mapping[str, Any], device: torch.device) -> dict[str, Te
         inputs[kind] = normalise(frames, kind).unflatten(0, (-1, segments))
     if "flow" in inputs and "mirrored" in batch:
         sign = 1 - 2 * there("mirrored").float()
-        inputs["flow"][:, :, 0::2] *= sign[:, None, None, None, None]
+        inputs["flow"][:, :, 0::2].mul_(sign[:, None, None, None, None])
     return inputs
 
 
@@ -234,7 +234,7 @@ def _resize(frames: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
     A pixel's weight falls linearly to nought at its neighbours, so what lies beyond a crop, where
     nothing was written, has weight nought. Half precision holds bytes exactly, their weights to
-    2⁻¹² and the result to an eighth of a grey level.
+    2⁻¹² and the result to within a quarter of a grey level.
 
     Args:
         frames: (B, T, C, H, W) uint8, each video's crop in the corner at the top left.
