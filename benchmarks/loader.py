@@ -285,9 +285,9 @@ def main() -> None:
         folders, videos = JpegFolders(ours, Path(folder)), Videos(ours, Path(folder))
         rates = samples_a_second(
             {
-                "ours": ours.__getitems__,
+                "ours": ours.batch,
                 "ours, only cut": lambda i: ours.batch(i, resized=False),
-                "ours + normalising": lambda i: model_inputs(ours.__getitems__(i), CPU),
+                "ours + normalising": lambda i: model_inputs(ours.batch(i), CPU),
                 "JPEG folder, PIL": lambda i: default_collate([folders[k] for k in i]),
                 "videos, decord": lambda i: default_collate([videos[k] for k in i]),
                 "decoding alone": lambda i: decode_alone(ours, i),

@@ -178,11 +178,7 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
         return tuple(crop.mirrored for crop in self._test_crops(1, 1)) * self.clip.clips
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {name: values[0] for name, values in self.__getitems__([index]).items()}
-
-    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """Items stacked to a batch; every crop is written straight to its place in it."""
-        return self.batch(indices)
+        return {name: values[0] for name, values in self.batch([index]).items()}
 
     def batch(
         self,
