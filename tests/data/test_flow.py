@@ -143,6 +143,8 @@ try:
     compute_flow(np.stack([stripes] * 2), FlowSettings(backend="opencv"))
 except ValueError as error:
     assert "install opencv-contrib" in str(error)
+else:
+    raise AssertionError("OpenCV's flow without OpenCV")
 """
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
