@@ -38,7 +38,7 @@ from study.results.store import ResultStore
 from study.training.evaluation import Scores
 from study.training.job import Job, Parts, build_model, split_parts
 from study.training.weights import Weights, find_weights
-from study.tuning.cluster import at_once_on, running_ray
+from study.tuning.cluster import at_once_on, check_shared, running_ray
 from study.tuning.resources import Resources
 from study.tuning.search import (
     Found,
@@ -410,6 +410,8 @@ def conduct(study: Study, *, address: str | None, terminal: Terminal) -> list[st
     """
     request = study.request
     with running_ray(address, nested=request.resources.workers > 1) as cluster:
+        if address is not None:
+            check_shared(study.folder.resolve())
         at_once = at_once_on(
             cluster, request.resources, asked=request.at_once, may_grow=address is not None
         )

@@ -14,18 +14,19 @@ MODELS = Path(models.__file__).parent
 
 
 def git_state() -> tuple[str, bool]:
-    """The project's commit and whether its working tree differs; ("", False) outside git."""
+    """The project's commit and whether the code that runs differs; ("", False) outside git."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", "-C", str(MODELS.parent), *arguments],
+            ["git", "--no-optional-locks", "-C", str(MODELS.parent), *arguments],
             capture_output=True,
             text=True,
             check=True,
         ).stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain"))
+        code = ("models", "search_spaces", "study")  # a cluster's nodes have no more than these
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "--", *code))
     except (OSError, subprocess.CalledProcessError):
         return "", False
 

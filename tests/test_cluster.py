@@ -106,7 +106,9 @@ def test_every_file_that_is_sent_is_in_the_repository(cluster: dict[str, Any]) -
             assert remote == local == "~/.ray/auth_token"
             continue
         assert remote == f"{FOLDER}/{local}"
-        assert any(path == local or path.startswith(f"{local}/") for path in tracked), local
+        assert local == ".git" or any(
+            path == local or path.startswith(f"{local}/") for path in tracked
+        )
 
 
 def test_what_is_sent_is_what_the_set_up_needs(cluster: dict[str, Any]) -> None:

@@ -68,6 +68,8 @@ def running_ray(address: str | None, *, nested: bool = False) -> Iterator[list[d
             **({} if address else {"include_dashboard": nested}),
         )
     except (OSError, ValueError, RuntimeError) as error:
+        if address is None:
+            raise ConnectionError(f"Ray doesn't start on this machine: {error}") from error
         raise ConnectionError(
             f"no Ray cluster answers at {address!r} ({error}). Give --address auto on a node of "
             "a running cluster, or leave --address out to run on this machine alone"
