@@ -1,3 +1,4 @@
+import csv
 import json
 import time
 from collections import Counter, defaultdict
@@ -265,7 +266,9 @@ def test_kinetics_is_read_as_published(real_data: Path, tmp_path: Path) -> None:
     assert kinetics.classes[video.label] == "petting animal (not cat)"
 
 
-def test_a_list_of_kinetics_full_size_is_read_in_a_second(real_data: Path, tmp_path: Path) -> None:
+def test_a_list_of_kinetics_full_size_is_read_about_as_fast_as_its_lines(
+    real_data: Path, tmp_path: Path
+) -> None:
     for name in ("validate.csv", "label_map_k400.txt"):
         (tmp_path / name).symlink_to(real_data / "splits" / "kinetics400" / name)
     classes = (tmp_path / "label_map_k400.txt").read_text().splitlines()
@@ -275,7 +278,12 @@ def test_a_list_of_kinetics_full_size_is_read_in_a_second(real_data: Path, tmp_p
     )
     began = time.process_time()  # which other work on the machine doesn't lengthen
     kinetics = annotate("kinetics400", splits=tmp_path)
-    assert time.process_time() - began < 1
+    read = time.process_time() - began
+    began = time.process_time()
+    with (tmp_path / "train.csv").open(newline="") as lines:
+        for i, (label, *row) in enumerate(csv.reader(lines)):
+            Video(name=f"{label}/{row[0]}", path=f"{label}/{row[0]}", label=i, group=row[0])
+    assert read < 4 * (time.process_time() - began)
     assert count(kinetics) == {"1": (240_000, 19_906)}
     train, validation = carve_validation(kinetics.splits["1"].train)
     assert (len(train), len(validation)) == (192_000, 48_000)
