@@ -15,7 +15,13 @@ import ray
 
 from study.data.annotations import Annotations
 from study.data.clip_store import StoreSettings
-from study.data.preparation import PreparationSummary, Progress, find_videos, prepare
+from study.data.preparation import (
+    PreparationSummary,
+    Progress,
+    default_workers,
+    find_videos,
+    prepare,
+)
 from study.data.staging import StoreBuilder
 from study.tuning.cluster import check_shared, running_ray
 
@@ -63,7 +69,8 @@ def prepare_on_cluster(
         nodes: Nodes to work on; None means those that the cluster has now. Where there are fewer,
             an autoscaler may add them.
         flow_folder: On storage that all nodes share.
-        workers: Processes on each node; None means as many as the smallest node has cores.
+        workers: Processes on each node; None means one for each core of the smallest, and
+            a few at most where flow is computed on a GPU.
         progress: Called every two seconds or so.
         deadline: Seconds without progress after which a decoder is given up.
 
@@ -92,7 +99,7 @@ def prepare_on_cluster(
                     store=store_path.resolve(),
                     settings=settings,
                     flow=None if flow_folder is None else flow_folder.resolve(),
-                    workers=workers or min(cores),
+                    workers=workers or default_workers(settings, min(cores)),
                     deadline=deadline,
                 )
                 if work.workers > max(cores):

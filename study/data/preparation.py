@@ -23,7 +23,14 @@ from study.data.recording import record_video
 from study.data.staging import SHARD_BYTES, Locks, Staging, StoreBuilder, generation
 from study.data.video import BadVideoError, VideoReader
 
-__all__ = ["PreparationSummary", "Progress", "find_videos", "prepare"]
+__all__ = [
+    "GPU_WORKERS",
+    "PreparationSummary",
+    "Progress",
+    "default_workers",
+    "find_videos",
+    "prepare",
+]
 
 GPU_WORKERS = 4  # some decode while the GPU, which they share, computes for another
 _JOBS_AHEAD = 2
@@ -133,7 +140,7 @@ def prepare(
         while True:
             if todo := builder.open_videos(retry_skipped=retry_skipped):
                 check_backend(settings.flow)
-                count = min(workers or _default_workers(settings), len(todo))
+                count = min(workers or default_workers(settings), len(todo))
                 with closing(_Pool(builder, count, deadline, flow_folder)) as pool:
                     prepared += pool.run(todo, progress)
                 retry_skipped = False
@@ -185,10 +192,11 @@ def find_videos(annotations: Annotations, folder: Path) -> dict[str, Path]:
     return existing
 
 
-def _default_workers(settings: StoreSettings) -> int:
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+def default_workers(settings: StoreSettings, cores: int | None = None) -> int:
+    """Processes of a machine of so many cores; None means this one's."""
+    if cores is None:
+        here = hasattr(os, "sched_getaffinity")
+        cores = len(os.sched_getaffinity(0)) if here else os.cpu_count() or 1
     return min(cores, GPU_WORKERS) if settings.flow_backend == "tvl1-gpu" else cores
 
 
