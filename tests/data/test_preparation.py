@@ -407,9 +407,9 @@ def test_other_settings_are_refused_by_name(
 def test_few_processes_share_a_gpu_by_default(full_settings, monkeypatch, backend, workers):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(32), raising=False)
     settings = replace(full_settings, flow=FlowSettings(backend=backend))
-    assert preparation._default_workers(settings) == workers
+    assert preparation.default_workers(settings) == workers
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(2))
-    assert preparation._default_workers(settings) == 2
+    assert preparation.default_workers(settings) == 2
 
 
 def test_what_cannot_work_is_refused_before_anything_starts(
