@@ -57,7 +57,7 @@ def running_ray(address: str | None, *, nested: bool = False) -> Iterator[list[d
         ConnectionError: If there is no cluster at the address.
     """
     own = {} if address else _own_address()
-    before = {name: os.environ.get(name) for name in own}
+    before = {name: os.environ[name] for name in own if name in os.environ}
     os.environ.update(own)
     try:
         _knock(address)
@@ -75,13 +75,14 @@ def running_ray(address: str | None, *, nested: bool = False) -> Iterator[list[d
             "a running cluster, or leave --address out to run on this machine alone"
         ) from error
     finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        for name in own:
+            del os.environ[name]
+        os.environ.update(before)
     for name in ("ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are told and kept by us
-    if address:
-        _free_lost_places()
     try:
+        if address:
+            _free_lost_places()
         yield [node["Resources"] for node in _nodes()]
     finally:
         ray.shutdown()
@@ -93,10 +94,11 @@ def _free_lost_places() -> None:
     Ray removes a job's when it ends; but where a study is interrupted while trainings of several
     workers wait for their place, one may get it after that, and every later study would wait.
     """
+    here = ray.get_runtime_context().gcs_address  # there may be other Rays on this machine
     try:
-        jobs = list_jobs(limit=_MOST)
-        groups = list_placement_groups(limit=_MOST, detail=True)
-    except RayStateApiException:
+        jobs = list_jobs(address=here, limit=_MOST)
+        groups = list_placement_groups(address=here, limit=_MOST, detail=True)
+    except (RayStateApiException, OSError, ValueError):
         return  # a cluster without the dashboard
     ended = {job.job_id for job in jobs if job.status not in ("PENDING", "RUNNING")}
     for group in groups:

@@ -208,10 +208,7 @@ def _take_up(remembered: optuna.Study, first: Mapping[str, Any]) -> int:
         for number, trial in enumerate(trials)
         if trial.state.is_finished()
         and INTERRUPTED not in trial.user_attrs
-        and not (
-            trial.state == TrialState.FAIL
-            and any(_values(later) == trial.params for later in trials[number + 1 :])
-        )
+        and not _is_tried_again(trial, trials[number + 1 :])
     ]
     if all(trial.state == TrialState.FAIL for trial in ended):
         again += [trial.params for trial in ended]
@@ -222,6 +219,13 @@ def _take_up(remembered: optuna.Study, first: Mapping[str, Any]) -> int:
             remembered.enqueue_trial(params)
             queued.append(params)
     return len(ended)
+
+
+def _is_tried_again(
+    trial: optuna.trial.FrozenTrial, later: Sequence[optuna.trial.FrozenTrial]
+) -> bool:
+    """Whether a trial failed and a later one tries the same."""
+    return trial.state == TrialState.FAIL and any(_values(one) == trial.params for one in later)
 
 
 def _values(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
