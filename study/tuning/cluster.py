@@ -82,22 +82,23 @@ def running_ray(address: str | None, *, nested: bool = False) -> Iterator[list[d
         logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are told and kept by us
     try:
         if address:
-            _free_lost_places()
+            _free_lost_places(ray.get_runtime_context().gcs_address)
         yield [node["Resources"] for node in _nodes()]
     finally:
         ray.shutdown()
 
 
-def _free_lost_places() -> None:
+def _free_lost_places(address: str) -> None:
     """Removes placement groups that outlived their job and so hold CPUs and GPUs for ever.
+
+    The address says which Ray is meant, for several may run on this machine.
 
     Ray removes a job's when it ends; but where a study is interrupted while trainings of several
     workers wait for their place, one may get it after that, and every later study would wait.
     """
-    here = ray.get_runtime_context().gcs_address  # there may be other Rays on this machine
     try:
-        jobs = list_jobs(address=here, limit=_MOST)
-        groups = list_placement_groups(address=here, limit=_MOST, detail=True)
+        jobs = list_jobs(address=address, limit=_MOST)
+        groups = list_placement_groups(address=address, limit=_MOST, detail=True)
     except (RayStateApiException, OSError, ValueError):
         return  # a cluster without the dashboard
     ended = {job.job_id for job in jobs if job.status not in ("PENDING", "RUNNING")}

@@ -78,5 +78,5 @@ def test_only_places_that_outlived_their_job_are_freed(monkeypatch: pytest.Monke
         monkeypatch.setattr(cluster, name, lambda listed=listed, **_: listed)
     freed = []
     monkeypatch.setattr(cluster, "remove_placement_group", lambda group: freed.append(group.id))
-    cluster._free_lost_places()
+    cluster._free_lost_places("head:6379")
     assert [identity.hex() for identity in freed] == [groups[0][0]]
