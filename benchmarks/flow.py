@@ -23,8 +23,8 @@ import numba
 import numpy as np
 import torch
 
-from study.data import tvl1
-from study.data.flow import PRESETS, FlowSettings, compute_flow, quantise
+from study.data.flow import tvl1
+from study.data.flow.compute import PRESETS, FlowSettings, compute_flow, quantise
 
 SUFFIXES = {".avi", ".mp4", ".mkv", ".webm"}
 START, FRAMES = 20, 4  # of each clip

@@ -6,8 +6,8 @@ A sample is 3 segments, each an RGB frame and a stack of 10 flow fields (20 imag
 several scales, flipped and resized to 224×224, all alike. The loaders read the same frames and the
 same flow of real clips, 256 pixels high:
 
-- ours: `study.data.dataset.ClipDataset` on a clip store. It gives bytes; normalising them is the
-  training device's work, so a row of its own has it, on the same core.
+- ours: `study.data.clips.dataset.ClipDataset` on a clip store. It gives bytes; normalising them is
+  the training device's work, so a row of its own has it, on the same core.
 - ours, only cut: as a training on a GPU loads it, crops padded to the batch's largest. Resizing and
   mirroring are the GPU's work then, and not in this row.
 - jpeg folder: the field's classic layout, ``img_*.jpg``, ``flow_x_*.jpg`` and ``flow_y_*.jpg``, the
@@ -46,13 +46,13 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from study.data.catalog import annotate
-from study.data.clip_store import ClipRecord, ClipStore, StoreSettings, stack_starts
-from study.data.dataset import PREFETCH, ClipDataset, ClipSettings, make_loader
-from study.data.flow import FlowSettings
-from study.data.preparation import prepare
-from study.data.sampling import segment_positions
-from study.data.transforms import RGB_MEAN, RGB_STD, Crop, cut, model_inputs, training_crop
+from study.data.clips.dataset import PREFETCH, ClipDataset, ClipSettings, make_loader
+from study.data.clips.sampling import segment_positions
+from study.data.clips.transforms import RGB_MEAN, RGB_STD, Crop, cut, model_inputs, training_crop
+from study.data.datasets.catalog import annotate
+from study.data.flow.compute import FlowSettings
+from study.data.store.clip_store import ClipRecord, ClipStore, StoreSettings, stack_starts
+from study.data.store.preparation import prepare
 
 LENGTH = 10
 CLIP = ClipSettings(

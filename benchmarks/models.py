@@ -20,11 +20,11 @@ from rich.console import Console
 from rich.table import Table
 
 import search_spaces
-from study.data import synthetic
-from study.embedded import prepare_embedded
-from study.experiment import Request, Study, conduct, prepare_study
-from study.progress import Terminal
+from study.data.datasets import embedded
+from study.data.store.embedded import prepare_embedded
+from study.request import Request, Study, conduct, prepare_study
 from study.results.store import ResultStore
+from study.terminal import Terminal
 
 GROUPS = ("what", "how", "which")
 COLUMNS = (
@@ -45,7 +45,7 @@ def study_of(store: Path, results: Path, epochs: int | None, trials: int) -> Stu
             tuning="own" if trials else "fixed",
             changes={} if epochs is None else {"epochs": epochs},
             results=str(results.resolve()),
-            name="all-synthetic",
+            name="all-embedded",
         )
     )
 
@@ -92,8 +92,8 @@ def show(found: list[dict[str, object]], console: Console) -> None:
     for line in found:
         table.add_row(*(_shown(name, line[name]) for name in COLUMNS[:-3]))
     table.add_section()
-    for knowledge, by_group in synthetic.CEILINGS.items():
-        values = [synthetic.ceiling(knowledge), *(by_group[group] for group in GROUPS)]
+    for knowledge, by_group in embedded.CEILINGS.items():
+        values = [embedded.ceiling(knowledge), *(by_group[group] for group in GROUPS)]
         table.add_row(f"ceiling: {knowledge}", *(f"{100 * value:.1f}" for value in values))
     console.print(table)
 
@@ -115,7 +115,7 @@ def main() -> None:
     console = Console(width=110)
     with tempfile.TemporaryDirectory() as temporary:
         results = arguments.results or Path(temporary) / "results"
-        store = prepare_embedded(arguments.store or results / "data" / "synthetic")
+        store = prepare_embedded(arguments.store or results / "data" / "embedded")
         study = study_of(store.path.resolve(), results, arguments.epochs, arguments.trials)
         failed = conduct(study, address=None, terminal=Terminal(console))
         found = list(lines(study))

@@ -26,12 +26,12 @@ from rich.console import Console
 from rich.table import Table
 
 import search_spaces
-from study.embedded import prepare_embedded
-from study.experiment import Request, Study, conduct, describe, parts_of, prepare_study
-from study.progress import Terminal
-from study.training.job import run_job
-from study.tuning.cluster import running_ray
-from study.tuning.search import Placement, run_trainings
+from study.cluster.connection import running_ray
+from study.cluster.queue import Placement, run_trainings
+from study.data.store.embedded import prepare_embedded
+from study.job import run_job
+from study.request import Request, Study, conduct, describe, parts_of, prepare_study
+from study.terminal import Terminal
 
 TABLES_4_AND_5 = ("spatial", "temporal", "two-stream", "stil", "stil-awf-simplex", "stil-early")
 

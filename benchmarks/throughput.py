@@ -34,7 +34,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models import VideoModel, create_model
 from search_spaces.all import final_arms
-from study.data.transforms import model_inputs
+from study.data.clips.transforms import model_inputs
 from study.plan import Target, Training, make_training, settings_of
 from study.training.loop import put_channels_last
 

@@ -20,7 +20,8 @@ import torch
 from models import VideoModel, create_model, make_options, model_options
 from models.registry import STREAM_INPUTS
 from search_spaces.space import Arm, Settings, Space
-from study.results.schema import canonical_json
+from study.data.clips.dataset import ClipSettings
+from study.provenance import canonical_json
 from study.training.hyperparameters import Hyperparameters
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "PlannedRow",
     "Target",
     "Training",
+    "clip_settings",
     "fewest_frames",
     "image_network",
     "make_plan",
@@ -83,6 +85,25 @@ class Training:
     def training_id(self) -> str:
         """The fingerprint: 16 hexadecimal digits of SHA-256 over the canonical JSON."""
         return hashlib.sha256(canonical_json(asdict(self)).encode()).hexdigest()[:16]
+
+
+def clip_settings(hyperparameters: Hyperparameters, *, views: bool = False) -> ClipSettings:
+    """How a training's clips are taken from a video.
+
+    Args:
+        hyperparameters: The training's.
+        views: As its test scores are made; otherwise as it trains and validates (one clip, one
+            centre crop).
+    """
+    return ClipSettings(
+        segments=hyperparameters.test_segments if views else hyperparameters.segments,
+        flow_length=hyperparameters.flow_length,
+        crop_size=hyperparameters.crop_size,
+        scales=hyperparameters.scales,
+        flip=hyperparameters.flip,
+        clips=hyperparameters.test_clips if views else 1,
+        crops=hyperparameters.test_crops if views else "centre",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +171,8 @@ def make_training(
     """
     options = dict(settings.options)
     hyperparameters = Hyperparameters.from_json(json.dumps(dict(settings.hyperparameters)))
+    for views in (False, True):
+        clip_settings(hyperparameters, views=views)  # checks what only clips know
     if "flow_length" in {field.name for field in fields(model_options(model))}:
         options["flow_length"] = hyperparameters.flow_length
     if streams is not None:

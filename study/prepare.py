@@ -17,16 +17,16 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from study.data import synthetic
-from study.data.annotations import Annotations
-from study.data.catalog import annotate, list_datasets
-from study.data.clip_store import ClipStore, StoreSettings
-from study.data.flow import BACKENDS, FlowSettings
-from study.data.preparation import GPU_WORKERS, PreparationSummary, Progress, prepare
-from study.data.preview import draw_preview
-from study.data.remote import is_uri
-from study.data.upload import check_place, upload
-from study.embedded import EMBEDDED_STORE
+from study.data.datasets import embedded as embedded_dataset
+from study.data.datasets.annotations import Annotations
+from study.data.datasets.catalog import annotate, list_datasets
+from study.data.flow.compute import BACKENDS, FlowSettings
+from study.data.store.clip_store import ClipStore, StoreSettings
+from study.data.store.embedded import EMBEDDED_STORE
+from study.data.store.preparation import GPU_WORKERS, PreparationSummary, Progress, prepare
+from study.data.store.preview import draw_preview
+from study.data.store.remote import is_uri
+from study.data.store.upload import check_place, upload
 
 __all__ = ["main"]
 
@@ -140,7 +140,7 @@ def _flow_options() -> dict[str, type]:
 
 def _settings(given: argparse.Namespace) -> StoreSettings:
     """The defaults, or the embedded dataset's, with what was given in their place."""
-    embedded = given.dataset == "synthetic"
+    embedded = given.dataset == "embedded"
     settings = EMBEDDED_STORE if embedded else StoreSettings(dataset=given.dataset)
     assert settings.flow is not None
     flow: dict[str, Any] = {"backend": given.flow_backend} if given.flow_backend else {}
@@ -186,7 +186,7 @@ def _annotations(given: argparse.Namespace) -> Annotations:
     annotations = annotate(
         given.dataset, videos=given.videos, splits=given.splits, group=given.group
     )
-    if given.dataset != "synthetic" and given.videos is None:
+    if given.dataset != "embedded" and given.videos is None:
         raise ValueError(f"dataset {given.dataset} needs --videos DIR, the folder of its videos")
     return annotations
 
@@ -213,10 +213,10 @@ def _prepare(
     with ExitStack() as stack:
         videos = given.videos
         if videos is None:  # the embedded dataset's
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="synthetic-"))
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="embedded-"))
             videos = Path(folder)
             console.print("Rendering the embedded dataset's videos")
-            synthetic.render_dataset(videos)
+            embedded_dataset.render_dataset(videos)
         display = stack.enter_context(_ProgressDisplay(console))
         how = {
             "flow_folder": given.flow,
@@ -228,7 +228,7 @@ def _prepare(
             how["retry_skipped"] = given.retry_skipped
             summary = prepare(annotations, videos, given.store, settings, **how)
         else:
-            from study.cluster_preparation import prepare_on_cluster  # Ray takes a second
+            from study.cluster.preparation import prepare_on_cluster  # Ray takes a second
 
             summary = prepare_on_cluster(
                 given.address, annotations, videos, given.store, settings, nodes=given.nodes, **how

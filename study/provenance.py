@@ -1,16 +1,32 @@
-"""Where a result came from: the commit, and the source code that a model is."""
+"""Where a result came from: the commit, the source code that a model is, and canonical JSON."""
 
 import ast
 import hashlib
+import json
 import subprocess
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import models
 
-__all__ = ["code_version", "git_state"]
+__all__ = ["canonical_json", "code_version", "git_state"]
 
 MODELS = Path(models.__file__).parent
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no blanks: equal values give equal strings.
+
+    Raises:
+        ValueError: If the value holds something that JSON can't, NaN and infinity among them.
+    """
+    try:
+        return json.dumps(
+            value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+        )
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{value!r} can't be written as JSON: {error}") from None
 
 
 def git_state() -> tuple[str, bool]:

@@ -13,10 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 import search_spaces
-from study.data.catalog import list_datasets
-from study.data.remote import is_uri
-from study.embedded import prepare_embedded
-from study.experiment import (
+from study.cluster.resources import Resources
+from study.data.datasets.catalog import list_datasets
+from study.data.store.embedded import prepare_embedded
+from study.data.store.remote import is_uri
+from study.request import (
     TUNINGS,
     Request,
     Study,
@@ -25,10 +26,9 @@ from study.experiment import (
     known_studies,
     prepare_study,
 )
-from study.progress import Terminal
 from study.results.store import ResultStore
 from study.results.tables import render
-from study.tuning.resources import Resources
+from study.terminal import Terminal
 
 __all__ = ["main"]
 
@@ -81,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--space", required=True, help=f"the system: {', '.join(search_spaces.names())}")
     add("--arms", nargs="+", metavar="ARM", help="rows of the ablation (default: the space's)")
-    add("--dataset", default="synthetic", help=f"{', '.join(list_datasets())}")
+    add("--dataset", default="embedded", help=f"{', '.join(list_datasets())}")
     add(
         "--data", metavar="DIR", help="the clip store that study.prepare made, or its s3:// address"
     )
@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
         default="train",
         help="hold the validation part out, or train on it too (default: train)",
     )
-    add("--weights", help="imagenet, none or a file (default: imagenet; none on synthetic)")
+    add("--weights", help="imagenet, none or a file (default: imagenet; none on embedded)")
     add(
         "--set",
         nargs="+",
@@ -142,7 +142,7 @@ def _study(arguments: argparse.Namespace, console: Console) -> Study:
         least = 0 if flag in ("trials", "loader_workers") else 1
         if value is not None and value < least:
             raise ValueError(f"--{flag.replace('_', '-')} must be at least {least}, got {value}")
-    embedded = arguments.dataset == "synthetic"
+    embedded = arguments.dataset == "embedded"
     name = arguments.name or f"{space.name}-{arguments.dataset}"
     if not re.fullmatch(r"[\w.+-]+", name):
         raise ValueError(f"--name takes letters, digits and . _ + - only, but got {name!r}")
@@ -199,13 +199,13 @@ def _store(arguments: argparse.Namespace, console: Console) -> str | Path:
         if is_uri(arguments.data):
             return str(arguments.data)
         return Path(arguments.data).resolve()  # trainings run in folders of their own
-    if arguments.dataset != "synthetic":
+    if arguments.dataset != "embedded":
         raise ValueError(
             f"--dataset {arguments.dataset} needs --data DIR, the clip store that "
             f"`python -m study.prepare {arguments.dataset} --store DIR …` makes"
         )
     local = arguments.results if "://" not in arguments.results else "results"
-    path = Path(local).resolve() / "data" / "synthetic"
+    path = Path(local).resolve() / "data" / "embedded"
     with Terminal(console).preparing("the embedded dataset") as progress:
         prepare_embedded(path, progress=progress)
     return path

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from study.data.annotations import Annotations, Video
+from study.data.datasets.annotations import Annotations, Video
 
 
 class MemoryRecord:

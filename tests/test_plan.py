@@ -8,7 +8,7 @@ import search_spaces
 from search_spaces import Arm, Settings
 from study.plan import Target, image_network, make_plan, make_training, settings_of
 
-TARGET = Target(dataset="synthetic", store_fingerprint="f", split="1")
+TARGET = Target(dataset="embedded", store_fingerprint="f", split="1")
 SPACE = search_spaces.get("stilt")
 BASE = Settings(
     options={"backbone": "small"}, hyperparameters={"epochs": 2, "crop_size": 32, "flow_length": 3}
@@ -39,7 +39,7 @@ def test_the_whole_fusion_ablation_is_sixteen_arms_from_the_same_two_trainings()
 
 
 def test_targets_and_seeds_multiply_trainings():
-    other = Target(dataset="synthetic", store_fingerprint="f", split="2")
+    other = Target(dataset="embedded", store_fingerprint="f", split="2")
     plan = plan_of(TABLES_4_AND_5, targets=(TARGET, other), seeds=(0, 1, 2))
     assert len(plan.rows) == 6 * 2 * 3
     assert len(plan.trainings) == 2 * 2 * 3

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from study.data.clip_store import ClipStore, StoreSettings
-from study.data.flow import FlowSettings
+from study.data.flow.compute import FlowSettings
+from study.data.store.clip_store import ClipStore, StoreSettings
 from study.prepare import main
 from tests.data.video_files import write_dataset
 
@@ -115,8 +115,8 @@ def test_preparing_at_a_uri_is_refused_with_what_to_do(capsys):
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ("", r"name a dataset: synthetic, ucf101"),
-        ("ucf", r'unknown dataset "ucf"; there are: synthetic, ucf101'),
+        ("", r"name a dataset: embedded, ucf101"),
+        ("ucf", r'unknown dataset "ucf"; there are: embedded, ucf101'),
         ("ucf101 --videos {videos}", "needs splits"),
         ("ucf101 --videos {videos} --splits /nowhere", "no splits folder /nowhere"),
         ("folder --videos /nowhere", "no videos folder /nowhere"),

@@ -22,7 +22,7 @@ from models.fusion import (
     select_adaptive_fusion,
 )
 from study.results.store import ResultStore
-from study.training.evaluation import Scores, mean_class_accuracy, top_k_accuracy
+from study.scores import Scores, mean_class_accuracy, top_k_accuracy
 
 __all__ = ["FusedScores", "accuracies", "fuse", "load_scores", "validation_accuracy"]
 

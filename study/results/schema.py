@@ -15,7 +15,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-__all__ = ["PARTS", "STORED_VIEWS", "VIEWS", "Column", "canonical_json", "schema", "to_table"]
+from study.provenance import canonical_json
+
+__all__ = ["PARTS", "STORED_VIEWS", "VIEWS", "Column", "schema", "to_table"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,20 +41,6 @@ class Column:
     json: bool = False
     one_of: tuple[str, ...] = ()
     fraction: bool = False
-
-
-def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no blanks: equal values give equal strings.
-
-    Raises:
-        ValueError: If the value holds something that JSON can't, NaN and infinity among them.
-    """
-    try:
-        return json.dumps(
-            value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-        )
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{value!r} can't be written as JSON: {error}") from None
 
 
 def _text(name: str, about: str, **more: Any) -> Column:

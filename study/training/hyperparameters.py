@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-__all__ = ["CROPS", "PRECISIONS", "SCHEDULES", "Hyperparameters"]
+__all__ = ["PRECISIONS", "SCHEDULES", "Hyperparameters"]
 
 SCHEDULES = ("step", "cosine", "constant")
 PRECISIONS = ("float32", "bfloat16")
-CROPS = ("centre", "three", "ten")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,7 +157,7 @@ _COUNTS = (
     "test_segments",
     "test_clips",
 )
-_CHOICES = {"schedule": SCHEDULES, "precision": PRECISIONS, "test_crops": CROPS}
+_CHOICES = {"schedule": SCHEDULES, "precision": PRECISIONS}
 
 
 def _number(

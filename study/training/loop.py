@@ -25,10 +25,11 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from models import ModelOutput, VideoModel
-from study.data.dataset import ClipDataset, make_loader
-from study.data.transforms import model_inputs
+from study.data.clips.dataset import ClipDataset, make_loader
+from study.data.clips.transforms import model_inputs
+from study.scores import Scores, top_k_accuracy
 from study.training.checkpoint import load_checkpoint, save_checkpoint
-from study.training.evaluation import Scores, score, top_k_accuracy
+from study.training.evaluation import score
 from study.training.hyperparameters import Hyperparameters
 
 __all__ = ["EpochReport", "NonFiniteLossError", "learning_rate", "put_channels_last", "train"]

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from study.data import synthetic
-from study.data.annotations import Video
-from study.data.catalog import annotate
-from study.data.clip_store import StoreSettings
-from study.data.preparation import prepare
+from study.data.datasets import embedded
+from study.data.datasets.annotations import Video
+from study.data.datasets.catalog import annotate
+from study.data.store.clip_store import StoreSettings
+from study.data.store.preparation import prepare
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ("what_yellow", "what_cyan", "how_left", "how_right")
@@ -26,7 +26,7 @@ def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of 4 classes × 8 rendered clips as a folder of class folders, 2 stacks of 3."""
     folder = tmp_path_factory.mktemp("tiny")
     videos = [video for name in CLASSES for video in _videos_of(name)[:CLIPS]]
-    synthetic.render_dataset(folder / "videos", videos)
+    embedded.render_dataset(folder / "videos", videos)
     settings = StoreSettings(dataset="folder", short_side=32, stacks=2, flow_length=3)
     prepare(
         annotate("folder", videos=folder / "videos"),
@@ -39,7 +39,7 @@ def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _videos_of(class_name: str) -> list[Video]:
-    train = synthetic.annotate().splits["1"].train
+    train = embedded.annotate().splits["1"].train
     return [video for video in train if video.name.startswith(f"{class_name}/")]
 
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 import search_spaces
-from study.experiment import Request, Study, parts_of, prepare_study, write_rows
+from study.job import run_job
+from study.request import Request, Study, parts_of, prepare_study, write_rows
 from study.results.store import ResultStore
 from study.results.tables import load
-from study.training.job import run_job
 
 # Volumes take 32 px and more; the tiny store's frames are that large.
 SMALL = {"epochs": 1, "warmup_epochs": 0, "batch_size": 16, "crop_size": 32}

@@ -147,7 +147,7 @@ def test_two_workers_train_through_ray_train_and_a_stopped_trial_frees_their_pla
     ("arguments", "said"),
     [
         (("--space", "stilts"), "no space 'stilts'; there are stilt"),
-        (("--dataset", "ucf"), "no dataset 'ucf'; there are synthetic"),
+        (("--dataset", "ucf"), "no dataset 'ucf'; there are embedded"),
         (("--split", "9"), "has no split '9'; it has 1"),
         (("--arms", "spatail"), "no arm 'spatail'; it has spatial"),
         (("--seeds", "0"), "--seeds must be at least 1, got 0"),

@@ -5,7 +5,7 @@ import pytest
 
 from study.results.rows import accuracies, fuse, load_scores, validation_accuracy
 from study.results.store import ResultStore
-from study.training.evaluation import Scores
+from study.scores import Scores
 
 CLASSES = 3
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from study.results.schema import VIEWS, canonical_json, schema, to_table
+from study.provenance import canonical_json
+from study.results.schema import VIEWS, schema, to_table
 from tests.sample_results import row, training
 
 DESIGN = Path(__file__).parents[3] / "shared" / "DESIGN.md"

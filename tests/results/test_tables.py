@@ -61,12 +61,12 @@ def test_one_seed_has_no_spread_and_an_unrun_arm_is_marked(store: ResultStore) -
 
 
 def test_the_embedded_dataset_stands_alone(store: ResultStore) -> None:
-    write_rows(store, row("stil", 0.75, dataset="synthetic", classes=8))
+    write_rows(store, row("stil", 0.75, dataset="embedded", classes=8))
     table = load("stilt-4", store)
-    assert table.datasets == ["synthetic", "ucf101", "hmdb51", "kinetics400"]
-    assert all(table.cells[arm, "synthetic", "top1"].published is None for arm in table.arms)
+    assert table.datasets == ["embedded", "ucf101", "hmdb51", "kinetics400"]
+    assert all(table.cells[arm, "embedded", "top1"].published is None for arm in table.arms)
     text = render("stilt-4", store)
-    assert "Nothing is published on synthetic: not to be compared." in text
+    assert "Nothing is published on embedded: not to be compared." in text
     assert "Not run by us: UCF101, HMDB51, Kinetics-400." in text
     assert cells_of(text, "Two-stream + STIL") == ["75.0", "94.1", "68.9", "68.8"]
 

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import ModelOutput, VideoModel, create_model
-from study.data.dataset import ClipDataset, ClipSettings, make_loader
-from study.data.transforms import model_inputs
+from study.data.clips.dataset import ClipDataset, make_loader
+from study.data.clips.transforms import model_inputs
+from study.plan import clip_settings
 from study.training import loop
 from study.training.evaluation import score
 from study.training.hyperparameters import Hyperparameters
@@ -94,7 +95,7 @@ def _data(model: VideoModel, videos: int = VIDEOS, *, augment: bool = True) -> C
         store,
         store.videos,
         inputs=model.inputs,
-        clip=ClipSettings.of(BASE),
+        clip=clip_settings(BASE),
         augment=augment,
         seed=1,
     )

@@ -1,0 +1,214 @@
+"""The Ray that a study runs on: one of its own on this machine, or a cluster's."""
+
+import os
+import socket
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# Read when Ray is imported. Its own progress output and loggers give way to the study's; a first
+# Ctrl-C ends the study at once, for everything that finished is on disk already.
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import logging
+
+import ray
+from ray import PlacementGroupID
+from ray.util.placement_group import PlacementGroup, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from ray.util.state import list_jobs, list_placement_groups
+from ray.util.state.exception import RayStateApiException
+
+from study.cluster.resources import DRIVER_CPUS, Resources, trainings_at_once
+
+__all__ = ["ClusterTooSmallError", "at_once_on", "check_shared", "running_ray"]
+
+logger = logging.getLogger(__name__)
+
+_MOST = 10_000  # as many as Ray's state API lists
+
+
+class ClusterTooSmallError(ValueError):
+    """The cluster can't hold one training."""
+
+
+@contextmanager
+def running_ray(address: str | None, *, nested: bool = False) -> Iterator[list[dict[str, float]]]:
+    """Connects to the cluster at the address, or starts a local Ray and stops it afterwards.
+
+    Args:
+        address: The cluster's address; None for a local Ray.
+        nested: Whether trainings have workers of their own. Ray then needs its state API, and so
+            the dashboard, to free the workers' place when a trial is stopped.
+
+    Yields:
+        The resources of each of the cluster's nodes, by Ray's names.
+
+    Raises:
+        ConnectionError: If there is no cluster at the address.
+    """
+    own = {} if address else _own_address()
+    before = {name: os.environ[name] for name in own if name in os.environ}
+    os.environ.update(own)
+    try:
+        _knock(address)
+        ray.init(
+            address=address or "local",
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            **({} if address else {"include_dashboard": nested}),
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        if address is None:
+            raise ConnectionError(f"Ray doesn't start on this machine: {error}") from error
+        raise ConnectionError(
+            f"no Ray cluster answers at {address!r} ({error}). Give --address auto on a node of "
+            "a running cluster, or leave --address out to run on this machine alone"
+        ) from error
+    finally:
+        for name in own:
+            del os.environ[name]
+        os.environ.update(before)
+    for name in ("ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are told and kept by us
+    try:
+        if address:
+            _free_lost_places(ray.get_runtime_context().gcs_address)
+        yield [node["Resources"] for node in _nodes()]
+    finally:
+        ray.shutdown()
+
+
+def _free_lost_places(address: str) -> None:
+    """Removes placement groups that outlived their job and so hold CPUs and GPUs for ever.
+
+    The address says which Ray is meant, for several may run on this machine.
+
+    Ray removes a job's when it ends; but where a study is interrupted while trainings of several
+    workers wait for their place, one may get it after that, and every later study would wait.
+    """
+    try:
+        jobs = list_jobs(address=address, limit=_MOST)
+        groups = list_placement_groups(address=address, limit=_MOST, detail=True)
+    except (RayStateApiException, OSError, ValueError):
+        return  # a cluster without the dashboard
+    ended = {job.job_id for job in jobs if job.status not in ("PENDING", "RUNNING")}
+    for group in groups:
+        if group.creator_job_id in ended and not group.is_detached and group.state != "REMOVED":
+            identity = PlacementGroupID.from_hex(group.placement_group_id)
+            remove_placement_group(PlacementGroup(identity))
+
+
+def _knock(address: str | None) -> None:
+    """Fails at once where nobody listens at an address; Ray itself tries for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if port.isdigit():
+        host = host.removeprefix("ray://").strip("[]")
+        socket.create_connection((host, int(port)), timeout=10).close()
+
+
+def _own_address() -> dict[str, str]:
+    """The environment of a local Ray whose processes know which Ray is theirs.
+
+    Ray Train's cleaner frees the place of a stopped trial's workers, but gives up where several
+    Rays run on the machine and none is named; the next trial would wait for ever.
+    """
+    with socket.socket() as free:
+        free.bind(("", 0))
+        port = free.getsockname()[1]
+    return {"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": f"127.0.0.1:{port}"}
+
+
+def _nodes() -> list[dict[str, Any]]:
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def check_shared(folder: Path) -> None:
+    """Checks that what this process writes to a folder is seen by each node that Ray has now.
+
+    Raises:
+        FileNotFoundError: If a node doesn't see it; what trains or prepares there would be lost.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".shared-") as mark:
+        seen = _on_every_node(_sees, mark.name)
+    if blind := [host for host, sees in seen if not sees]:
+        raise FileNotFoundError(
+            f"node {blind[0]} doesn't see what this one writes to {folder}: on a cluster it must "
+            "be on storage that all nodes share, such as /mnt/study"
+        )
+
+
+def _on_every_node(task: Callable[..., Any], *arguments: Any) -> list[Any]:
+    started = [
+        ray.remote(task)
+        .options(
+            num_cpus=0,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+        )
+        .remote(*arguments)
+        for node in _nodes()
+    ]
+    answers: list[Any] = ray.get(started)
+    return answers
+
+
+def _sees(path: str) -> tuple[str, bool]:
+    return socket.gethostname(), Path(path).exists()
+
+
+def at_once_on(
+    nodes: Sequence[Mapping[str, float]],
+    resources: Resources,
+    *,
+    asked: int | None,
+    may_grow: bool,
+) -> int:
+    """How many trainings to keep running at once.
+
+    Args:
+        nodes: The resources of each node.
+        asked: What the user asks for; None means as many as the nodes hold now.
+        may_grow: Whether an autoscaler may add what is missing; then one waits for it, and says so.
+
+    Raises:
+        ClusterTooSmallError: If not one training fits and no node will come.
+    """
+    fitting = trainings_at_once(resources, nodes)
+    if fitting == 0:
+        missing = _missing(nodes, resources)
+        if not may_grow:
+            raise ClusterTooSmallError(
+                f"one training needs {missing}; give fewer --workers, --cpus-per-worker or "
+                "--gpus-per-worker, or the --address of a larger cluster"
+            )
+        logger.warning(
+            f"WAITING: one training needs {missing} now. Where no node is to come, stop this and "
+            "give fewer --workers, --cpus-per-worker or --gpus-per-worker"
+        )
+    return asked or max(1, fitting)
+
+
+def _missing(nodes: Sequence[Mapping[str, float]], resources: Resources) -> str:
+    """What one training needs and what there is instead, node by node."""
+
+    def told(amounts: Mapping[str, float]) -> str:
+        return ", ".join(f"{amounts.get(name, 0):g} {name}" for name in resources.total)
+
+    need = told(resources.of_worker)
+    if resources.workers > 1:
+        need = f"{resources.workers} workers of {need}, and {DRIVER_CPUS:g} CPU beside them"
+    have = " and ".join(
+        f"{count} node{'s' if count > 1 else ''} of {node}"
+        for node, count in Counter(map(told, nodes)).items()
+    )
+    return f"{need}, but there {'is' if len(nodes) == 1 else 'are'} {have}"

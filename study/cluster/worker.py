@@ -1,0 +1,71 @@
+"""Runs a job where Ray put it: inline for one worker, under Ray Train for several."""
+
+from collections.abc import Callable
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from study.cluster.resources import Resources
+from study.job import Job, run_job
+from study.training.loop import EpochReport
+
+__all__ = ["execute", "metrics_of"]
+
+WORKER_FAILURES = 2  # a lost worker's training goes on from its checkpoint this many times
+
+
+def metrics_of(job: Job, epoch: EpochReport) -> dict[str, Any]:
+    """What an epoch reports to Tune."""
+    return {
+        "epoch": epoch.epoch,
+        "validation_top1": epoch.validation_top1,
+        "train_loss": epoch.train_loss,
+        "clips_per_second": epoch.clips_per_second,
+        "training_id": job.training.training_id,
+    }
+
+
+def execute(
+    job: Job,
+    resources: Resources,
+    report: Callable[[dict[str, Any]], None],
+    *,
+    storage: str,
+) -> None:
+    """Runs the job in this process, or with several workers through Ray Train's TorchTrainer.
+
+    Args:
+        report: Takes the metrics of each epoch; with several workers they reach Tune through
+            Ray Train instead.
+        storage: A folder that every node sees, for Ray Train's own records.
+    """
+    if resources.workers == 1:
+        torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
+        run_job(job, lambda epoch: report(metrics_of(job, epoch)))
+        return
+    TorchTrainer(
+        _train_on_worker,
+        train_loop_config={"job": job, "threads": max(1, int(resources.cpus_per_worker))},
+        scaling_config=ScalingConfig(
+            num_workers=resources.workers,
+            use_gpu=resources.gpus_per_worker > 0,
+            resources_per_worker=resources.of_worker,
+        ),
+        run_config=RunConfig(
+            name=f"train-{job.training.training_id}",
+            storage_path=storage,
+            failure_config=FailureConfig(max_failures=WORKER_FAILURES, controller_failure_limit=3),
+            callbacks=[TuneReportCallback()],
+        ),
+    ).fit()
+
+
+def _train_on_worker(config: dict[str, Any]) -> None:
+    job: Job = config["job"]
+    torch.set_num_threads(config["threads"])
+    run_job(job, lambda epoch: ray.train.report(metrics_of(job, epoch)))

@@ -1,0 +1,350 @@
+"""Clips of a store as a torch dataset: sampled, decoded, cropped; bytes until on the device."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+from study.data.clips.sampling import segment_positions, view_positions
+from study.data.clips.transforms import CROPS, Crop, cut, sampling, test_crops, training_crop
+from study.data.datasets.annotations import Annotations, Video
+
+__all__ = ["ClipDataset", "ClipSettings", "Record", "Store", "make_loader"]
+
+INPUTS = ("rgb", "flow")
+PREFETCH = 2  # batches that a loader process makes ahead of the one that is in use
+Memory = Callable[[str, tuple[int, ...]], Tensor]
+CLIP_STREAM = 1  # the first word of an item's seed, apart from those of order and dropout
+
+
+class Record(Protocol):
+    """What a dataset reads of a stored video; `study.data.store.clip_store.ClipRecord` has it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def width(self) -> int: ...
+    @property
+    def height(self) -> int: ...
+    @property
+    def positions(self) -> int: ...
+    def rgb(self, position: int) -> Any: ...
+    def flow(self, position: int, length: int) -> Sequence[tuple[Any, Any]]: ...
+
+
+class Store(Protocol):
+    """What a dataset needs of a clip store."""
+
+    @property
+    def annotations(self) -> Annotations: ...
+    def record(self, name: str) -> Record: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClipSettings:
+    """How clips are taken from a video.
+
+    Attributes:
+        segments: Segments T of a clip.
+        flow_length: Flow fields L in a stack.
+        crop_size: Side of a model's input in pixels.
+        scales: Sides of the training crops as fractions of the short side; a test crop's side is
+            within their range.
+        flip: Whether half of the training clips are mirrored.
+        clips: Clips of a test video.
+        crops: Crops of a test clip: ``centre``, ``three`` or ``ten``.
+    """
+
+    segments: int
+    flow_length: int
+    crop_size: int
+    scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
+    flip: bool = True
+    clips: int = 1
+    crops: str = "centre"
+
+    def __post_init__(self) -> None:
+        if self.crops not in CROPS:
+            raise ValueError(f"crops must be one of {', '.join(CROPS)}, got {self.crops!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Clips:
+    """The clips of one video that an item has: positions (K, T), the crops of each clip, and the
+    height and width to which these are resized."""
+
+    record: Record
+    positions: NDArray[np.int64]
+    crops: Sequence[Crop]
+    sides: tuple[int, int]
+    label: int
+
+    def as_cut(self) -> "_Clips":
+        """The same with a crop that is neither resized nor mirrored."""
+        [crop] = self.crops
+        unmirrored = [replace(crop, mirrored=False)]
+        return replace(self, crops=unmirrored, sides=(crop.height, crop.width))
+
+
+def _new_memory(kind: str, shape: tuple[int, ...]) -> Tensor:
+    return torch.empty(shape, dtype=torch.uint8)
+
+
+class ClipDataset(Dataset[dict[str, Tensor]]):
+    """The clips of some videos.
+
+    An item is a dict of ``rgb`` (T, 3, S, S) uint8, ``flow`` (T, 2L, S, S) uint8 in the order x1,
+    y1, x2, …, ``label`` and ``index``; inputs that aren't asked for are left out. Where the
+    settings give a test video V > 1 views, ``rgb`` and ``flow`` have them in front: (V, T, …), all
+    crops of the first clip, then of the next. `make_loader` gives items stacked.
+
+    Augmented items depend on the seed, the epoch and the index alone, whatever process makes
+    them. An augmented item that is mirrored has the mirrored video's label.
+
+    Attributes:
+        flip_classes: For each label, that of the mirrored video.
+
+    Args:
+        store: The clip store.
+        videos: Videos that the store has.
+        inputs: ``rgb``, ``flow`` or both.
+        clip: How clips are taken.
+        augment: Random positions and crops, for training; otherwise the test views.
+        seed: Of the randomness.
+
+    Raises:
+        ValueError: If there is no video, or an input is unknown.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        videos: Sequence[Video],
+        *,
+        inputs: Sequence[str] = INPUTS,
+        clip: ClipSettings,
+        augment: bool,
+        seed: int = 0,
+    ) -> None:
+        unknown = sorted(set(inputs) - set(INPUTS))
+        if unknown or not inputs:
+            raise ValueError(f"inputs must be some of {INPUTS}, got {tuple(inputs)}")
+        if not videos:
+            raise ValueError("a dataset needs at least one video, got none")
+        if seed < 0:
+            raise ValueError(f"seed must be at least 0, got {seed}")
+        self.store = store
+        self.flip_classes = store.annotations.flip_classes
+        self.videos = tuple(videos)
+        self.inputs = tuple(inputs)
+        self.clip = clip
+        self.augment = augment
+        self.seed = seed
+        # In shared memory, so that loader processes that outlive an epoch see it change.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.videos)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch whose randomness the next items have."""
+        self._epoch.fill_(epoch)
+
+    @property
+    def mirrored_views(self) -> tuple[bool, ...]:
+        """Whether each of the V views of a test video is a mirror image."""
+        return tuple(crop.mirrored for crop in self._test_crops(1, 1)) * self.clip.clips
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {name: values[0] for name, values in self.batch([index]).items()}
+
+    def batch(
+        self,
+        indices: Sequence[int],
+        *,
+        resized: bool = True,
+        memory: Memory = _new_memory,
+    ) -> dict[str, Tensor]:
+        """Items stacked to a batch; every crop is written straight to its place in it.
+
+        Args:
+            indices: The items.
+            resized: False leaves it to `transforms.model_inputs` to resize and mirror augmented
+                items: ``rgb`` (B, T, 3, H, W) and ``flow`` (B, T, 2L, H, W) have each item's crop
+                as it was cut in the corner at the top left, H and W are those of the largest, what
+                lies beyond a crop is undefined, and ``rows``, ``columns`` and ``mirrored``
+                (`transforms.sampling`) tell the rest.
+            memory: Gives an input of a name and shape the uint8 memory that it is written to.
+        """
+        clips = [self._choose(index) for index in indices]
+        batch = {
+            "label": torch.tensor([clip.label for clip in clips]),
+            "index": torch.tensor(list(indices)),
+        }
+        if self.augment and not resized:
+            batch |= sampling([clip.crops[0] for clip in clips], self.clip.crop_size)
+            clips = [clip.as_cut() for clip in clips]
+        for kind in self.inputs:
+            batch[kind] = self._images(kind, clips, memory)
+        return batch
+
+    def _choose(self, index: int) -> _Clips:
+        """Where and how the clips of one video are taken."""
+        video, clip = self.videos[index], self.clip
+        record = self.store.record(video.name)
+        sides = (clip.crop_size, clip.crop_size)
+        if not self.augment:
+            positions = view_positions(record.positions, clip.segments, clips=clip.clips)
+            crops = self._test_crops(record.height, record.width)
+            return _Clips(record, positions, crops, sides, video.label)
+        rng = np.random.default_rng((CLIP_STREAM, self.seed, int(self._epoch), index))
+        positions = segment_positions(record.positions, clip.segments, rng=rng)[None]
+        crop = training_crop(
+            record.height,
+            record.width,
+            size=clip.crop_size,
+            scales=clip.scales,
+            flip=clip.flip,
+            rng=rng,
+        )
+        label = self.flip_classes[video.label] if crop.mirrored else video.label
+        return _Clips(record, positions, [crop], sides, label)
+
+    def _test_crops(self, height: int, width: int) -> list[Crop]:
+        clip = self.clip
+        return test_crops(height, width, size=clip.crop_size, scales=clip.scales, crops=clip.crops)
+
+    def _images(self, kind: str, clips: Sequence[_Clips], memory: Memory) -> Tensor:
+        """(B, T, C, H, W), or (B, V, T, C, H, W) with several views; each image decoded once."""
+        height, width = np.max([clip.sides for clip in clips], axis=0).tolist()
+        image = (height, width, 3) if kind == "rgb" else (2 * self.clip.flow_length, height, width)
+        count, segments = clips[0].positions.shape
+        batch = memory(kind, (len(clips), count, len(clips[0].crops), segments, *image))
+        if kind == "rgb":
+            batch = batch.movedim(-1, -3)
+        read = self._rgb if kind == "rgb" else self._flow
+        for one, images in zip(clips, batch.numpy(), strict=True):
+            height, width = one.sides
+            for k, t in np.ndindex(count, segments):
+                out = images[k, :, t, :, :height, :width]
+                read(one.record, int(one.positions[k, t]), one.crops, out)
+        batch = batch.flatten(1, 2)
+        return batch[:, 0] if batch.shape[1] == 1 else batch
+
+    def _rgb(
+        self, record: Record, position: int, crops: Sequence[Crop], out: NDArray[np.uint8]
+    ) -> None:
+        frame = _decode(record.rgb(position), cv2.IMREAD_COLOR_RGB, record, position)
+        for crop, image in zip(crops, out, strict=True):  # image: (3, H, W), channels last
+            cut(frame, crop, image.transpose(1, 2, 0))
+
+    def _flow(
+        self, record: Record, position: int, crops: Sequence[Crop], out: NDArray[np.uint8]
+    ) -> None:
+        pairs = record.flow(position, self.clip.flow_length)
+        for k, data in enumerate(plane for pair in pairs for plane in pair):
+            plane = _decode(data, cv2.IMREAD_GRAYSCALE, record, position)
+            for crop, stack in zip(crops, out, strict=True):  # stack: (2L, H, W)
+                cut(plane, crop, stack[k])
+                if crop.mirrored and k % 2 == 0:
+                    np.subtract(255, stack[k], out=stack[k])
+
+
+def _decode(data: Any, flags: int, record: Record, position: int) -> NDArray[np.uint8]:
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if len(data) else None
+    if image is None or image.shape[:2] != (record.height, record.width):
+        got = "no image" if image is None else f"{image.shape[1]}×{image.shape[0]} pixels"
+        raise ValueError(
+            f"clip store: position {position} of {record.name} gives "
+            f"{got} instead of {record.width}×{record.height} pixels; prepare the store again"
+        )
+    return image
+
+
+def make_loader(
+    data: ClipDataset, batches: Iterable[list[int]], *, device: torch.device, workers: int
+) -> "DataLoader[dict[str, Tensor]]":
+    """Loads the batches in their order; each new iteration reads `batches` anew.
+
+    The ``rgb`` and ``flow`` of a batch from a loader process are valid until the next batch is
+    taken or a new iteration begins: then their memory is another batch's. Copies that
+    `study.data.clips.transforms.model_inputs` makes stay.
+
+    Args:
+        data: The clips.
+        batches: Indices of each batch.
+        device: Where the batches will go. For a GPU they are put in pinned memory, and augmented
+            items are only cut: `transforms.model_inputs` resizes and mirrors them there.
+        workers: Processes that load and stay for all iterations, each with `PREFETCH` + 1 batches
+            of shared memory; 0 loads in this one.
+    """
+    if workers > 0:
+        _one_thread()  # a process that is forked while OpenCV has threads hangs in OpenCV
+    cuda = device.type == "cuda"
+    return DataLoader(
+        _Batches(data, resized=not cuda),
+        batch_sampler=batches,
+        num_workers=workers,
+        prefetch_factor=PREFETCH if workers > 0 else None,
+        persistent_workers=workers > 0,
+        pin_memory=cuda,
+        worker_init_fn=_one_thread,
+        collate_fn=_as_it_is,
+    )
+
+
+class _Batches(Dataset[dict[str, Tensor]]):
+    """Batches of a dataset; those of a loader process are in memory that it shares and reuses.
+
+    New shared memory for each batch would cost a quarter of the loader's time: the system clears
+    each page when it is first written. A process is told its next batch when the oldest of the
+    `PREFETCH` that it was told before is taken, so with one piece of memory more than that, it
+    never writes to a batch that waits or is in use.
+    """
+
+    def __init__(self, data: ClipDataset, *, resized: bool) -> None:
+        self._data = data
+        self._resized = resized
+        self._pieces: list[dict[str, Tensor]] = [{} for _ in range(PREFETCH + 1)]
+
+    def __getitems__(self, indices: Sequence[int]) -> dict[str, Any]:
+        if get_worker_info() is None:
+            return self._data.batch(indices, resized=self._resized)
+        batch = self._data.batch(indices, resized=self._resized, memory=self._shared_memory)
+        self._pieces.append(self._pieces.pop(0))
+        return {
+            name: values if name in INPUTS else _InMessage(values) for name, values in batch.items()
+        }
+
+    def _shared_memory(self, kind: str, shape: tuple[int, ...]) -> Tensor:
+        piece, size = self._pieces[0], math.prod(shape)
+        if kind not in piece or len(piece[kind]) < size:
+            piece.pop(kind, None)  # its memory is free before more is asked for
+            storage = torch.UntypedStorage._new_shared(size)
+            piece[kind] = torch.empty(0, dtype=torch.uint8).set_(storage)
+        return piece[kind][:size].view(shape)
+
+
+class _InMessage:
+    """A small tensor, sent in the message itself instead of in shared memory of its own."""
+
+    def __init__(self, values: Tensor) -> None:
+        self._values = values.numpy()
+
+    def __reduce__(self) -> tuple[Callable[[NDArray[Any]], Tensor], tuple[NDArray[Any]]]:
+        return torch.from_numpy, (self._values,)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def _one_thread(worker: int = 0) -> None:
+    cv2.setNumThreads(1)

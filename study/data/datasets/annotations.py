@@ -1,0 +1,60 @@
+"""What is known of a dataset before a video is opened: names, labels, groups, splits."""
+
+from dataclasses import dataclass, field
+
+__all__ = ["Annotations", "Split", "Video"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Video:
+    """One video of a dataset.
+
+    Attributes:
+        name: "<class>/<stem>", without suffix; unique within the dataset.
+        path: Path below the videos folder, with "/" between its parts. A dataset whose releases
+            come in several containers gives no suffix; `catalog.resolve_video` finds the file.
+        label: Index into the dataset's classes.
+        group: The source that the video was cut from. Videos of one group resemble each other, so a
+            split that is carved never parts them.
+    """
+
+    name: str
+    path: str
+    label: int
+    group: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Split:
+    """One division of a dataset into videos to train on and videos to test on.
+
+    Attributes:
+        name: "1", "2", "3" for official splits; the group left out for leave-one-group-out.
+        train: Videos to train on, in the order of the official list.
+        test: Videos to test on, in the order of the official list.
+    """
+
+    name: str
+    train: tuple[Video, ...]
+    test: tuple[Video, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Annotations:
+    """All that a dataset's official files say, existing videos or not.
+
+    Attributes:
+        dataset: The dataset's name in the catalog.
+        classes: Class names; a label is an index into them.
+        splits: The dataset's splits by name.
+        flip_classes: For each label, the label of the video's mirror image (left and right
+            swapped); the identity where a dataset's classes know no left and right.
+        class_groups: For each class name, the group of classes that it is reported under; empty
+            where a dataset has none.
+    """
+
+    dataset: str
+    classes: tuple[str, ...]
+    splits: dict[str, Split]
+    flip_classes: tuple[int, ...]
+    class_groups: dict[str, str] = field(default_factory=dict)

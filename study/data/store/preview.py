@@ -1,0 +1,111 @@
+"""A picture of a stored video: sampled frames and their flow in colour."""
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import cv2
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from study.data.flow.compute import dequantise
+from study.data.store.clip_store import ClipStore
+
+__all__ = ["colour_flow", "draw_preview"]
+
+COLUMNS = 6
+"""Positions of a video that are shown, evenly spaced."""
+
+LEAST_SPEED = 1.0
+"""Pixels a frame that full colour stands for at least, so that a still video looks still."""
+
+
+def colour_flow(flow: NDArray[np.floating[Any]], speed: float) -> NDArray[np.uint8]:
+    """Flow as colours: the hue is the direction, the saturation the speed, white stands still.
+
+    Args:
+        flow: (2, H, W) in pixels, x to the right and y down.
+        speed: Pixels that full saturation stands for.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    x, y = flow
+    turn = np.arctan2(-y, x) / (2 * np.pi) % 1  # 0: right, 1/4: up
+    hsv = np.stack([turn, np.clip(np.hypot(x, y) / speed, 0, 1), np.ones_like(x)], axis=-1)
+    return np.rint(matplotlib.colors.hsv_to_rgb(hsv) * 255).astype(np.uint8)
+
+
+def draw_preview(store: ClipStore, name: str, path: Path) -> None:
+    """Draws a stored video as it comes out of the store: frames, flow, the flow's x and y planes.
+
+    Args:
+        store: The clip store.
+        name: A stored video.
+        path: Where the picture goes; its suffix gives the format.
+
+    Raises:
+        KeyError: The store has no such video.
+    """
+    record = store.record(name)
+    positions = np.unique(np.linspace(0, record.positions - 1, COLUMNS).round().astype(int))
+    frames = [_decode(record.rgb(position), cv2.IMREAD_COLOR_RGB) for position in positions]
+    stored = [
+        np.stack([_decode(plane, cv2.IMREAD_GRAYSCALE) for plane in record.flow(position, 1)[0]])
+        for position in positions
+    ]
+    flows = [dequantise(planes, store.settings.bound) for planes in stored]
+    for flow in flows:
+        flow[np.abs(flow) < store.settings.bound / 200] = 0  # bytes 127 and 128: nothing moves
+    speed = max(LEAST_SPEED, float(np.percentile(np.hypot(*np.stack(flows, axis=1)), 99)))
+    colours = [colour_flow(flow, speed) for flow in flows]
+    rows = {
+        "frame": frames,
+        "flow": colours,
+        "flow x": [planes[0] for planes in stored],
+        "flow y": [planes[1] for planes in stored],
+    }
+    width = 2.0
+    height = width * record.height / record.width
+    figure = Figure(
+        figsize=(width * (len(positions) + 1), (height + 0.15) * len(rows) + 1.2),
+        layout="constrained",
+    )
+    axes = figure.subplots(len(rows), len(positions) + 1, squeeze=False)
+    for line, (title, pictures) in zip(axes, rows.items(), strict=True):
+        for axis, picture in zip(line, pictures, strict=False):
+            axis.imshow(picture, cmap="gray", vmin=0, vmax=255)
+        line[0].set_ylabel(title)
+    for axis, position in zip(axes[0], positions, strict=False):
+        axis.set_title(f"frame {record.starts[position] * store.settings.frame_step}", fontsize=9)
+    for axis in axes.flat:
+        axis.set_xticks([])
+        axis.set_yticks([])
+    for line in axes:
+        line[-1].axis("off")
+    axes[0, -1].imshow(_wheel(speed))
+    axes[0, -1].set_title(f"{speed:.1f} px a frame", fontsize=9)
+    told = (
+        f"{record.frames} frames, {record.width}×{record.height}, {record.positions} stored "
+        f"positions; flow: {store.settings.flow_backend}"
+    )
+    lines = [textwrap.fill(line, 13 * (len(positions) + 1)) for line in (name, told)]
+    figure.suptitle("\n".join(lines), fontsize=10)
+    figure.savefig(path, dpi=110)
+
+
+def _decode(data: memoryview, flags: int) -> NDArray[np.uint8]:
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if picture is None:
+        raise ValueError("a stored picture can't be decoded: check the store with --verify")
+    return picture.astype(np.uint8, copy=False)
+
+
+def _wheel(speed: float) -> NDArray[np.uint8]:
+    """The colours of all directions and speeds."""
+    y, x = np.mgrid[-1:1:101j, -1:1:101j].astype(np.float32)
+    picture = colour_flow(np.stack([x, y]) * speed, speed)
+    picture[np.hypot(x, y) > 1] = 255
+    return picture
