@@ -20,9 +20,10 @@ from rich.console import Console
 from rich.table import Table
 
 import search_spaces
+from study.conduct import run_study
 from study.data.datasets import embedded
 from study.data.store.embedded import prepare_embedded
-from study.request import Request, Study, conduct, prepare_study
+from study.request import Request, Study, check_request
 from study.results.store import ResultStore
 from study.terminal import Terminal
 
@@ -36,7 +37,7 @@ COLUMNS = (
 def study_of(store: Path, results: Path, epochs: int | None, trials: int) -> Study:
     """The space ``all`` with all of its arms."""
     space = search_spaces.get("all")
-    return prepare_study(
+    return check_request(
         Request(
             space=space,
             arms=tuple(arm.name for arm in space.arms),  # the slow ones too
@@ -117,7 +118,7 @@ def main() -> None:
         results = arguments.results or Path(temporary) / "results"
         store = prepare_embedded(arguments.store or results / "data" / "embedded")
         study = study_of(store.path.resolve(), results, arguments.epochs, arguments.trials)
-        failed = conduct(study, address=None, terminal=Terminal(console))
+        failed = run_study(study, address=None, terminal=Terminal(console))
         found = list(lines(study))
     show(found, console)
     if arguments.output:

@@ -28,9 +28,10 @@ from rich.table import Table
 import search_spaces
 from study.cluster.connection import running_ray
 from study.cluster.queue import Placement, run_trainings
+from study.conduct import describe, parts_of, run_study
 from study.data.store.embedded import prepare_embedded
 from study.job import run_job
-from study.request import Request, Study, conduct, describe, parts_of, prepare_study
+from study.request import Request, Study, check_request
 from study.terminal import Terminal
 
 TABLES_4_AND_5 = ("spatial", "temporal", "two-stream", "stil", "stil-awf-simplex", "stil-early")
@@ -88,7 +89,7 @@ class PhaseClock(Terminal):
 
 
 def study_of(store: Path, results: Path, *, epochs: int | None, arms=None, trials: int) -> Study:
-    return prepare_study(
+    return check_request(
         Request(
             space=search_spaces.get("stilt"),
             arms=arms,
@@ -110,7 +111,7 @@ def main_job(folder: Path, console: Console) -> Path:
     clock.began.append(("Prepare", time.perf_counter()))
     store = prepare_embedded(folder / "store").path
     clock.began.append(("Start Ray", time.perf_counter()))
-    failed = conduct(
+    failed = run_study(
         study_of(store, folder / "main", epochs=None, trials=6), address=None, terminal=clock
     )
     ended = time.perf_counter()
@@ -145,7 +146,9 @@ def train_on_ray(study: Study) -> float:
     ]
     terminal = Terminal(Console(quiet=True))
     began = time.perf_counter()
-    with terminal.trainings(study.epochs()) as watcher:
+    with terminal.trainings(
+        max(t.hyperparameters.epochs for t in plan.trainings.values())
+    ) as watcher:
         run_trainings(
             jobs,
             placement=Placement(

@@ -157,13 +157,14 @@ def make_training(
     target: Target,
     seed: int,
     train_on: str = "train",
-    weights: str = "none",
+    weights: Callable[[str], str] = lambda network: "none",
     code_version: str = "",
     streams: Iterable[str] | None = None,
 ) -> Training:
     """A training with its options and hyperparameters checked and written out.
 
     Args:
+        weights: Names the weights that a network of images starts from.
         streams: The streams to train, where the model lets its streams be chosen.
 
     Raises:
@@ -183,14 +184,15 @@ def make_training(
             if name not in STREAMS or name in options["streams"]
         }
         hyperparameters = replace(hyperparameters, loss_weights=loss_weights)
+    every_option = asdict(make_options(model, options))
     return Training(
         model=model,
-        options=asdict(make_options(model, options)),
+        options=every_option,
         hyperparameters=hyperparameters,
         target=target,
         seed=seed,
         train_on=train_on,
-        weights=weights,
+        weights=weights(image_network(model, every_option)),
         code_version=code_version,
     )
 
@@ -269,9 +271,9 @@ def fewest_frames(training: Training) -> int:
     return _net(training.model, training.options).min_frames
 
 
-def image_network(training: Training) -> str:
-    """The network whose ImageNet weights the training's net can start from; may be empty."""
-    return _net(training.model, training.options).image_network
+def image_network(model: str, options: Mapping[str, Any]) -> str:
+    """The network whose ImageNet weights a model can start from; may be empty."""
+    return _net(model, options).image_network
 
 
 def _net(model: str, options: Mapping[str, Any]) -> VideoModel:

@@ -14,18 +14,12 @@ from rich.table import Table
 
 import search_spaces
 from study.cluster.resources import Resources
+from study.conduct import describe, run_study, searched_arms
 from study.data.datasets.catalog import list_datasets
 from study.data.store.embedded import prepare_embedded
 from study.data.store.remote import is_uri
-from study.request import (
-    TUNINGS,
-    Request,
-    Study,
-    conduct,
-    describe,
-    known_studies,
-    prepare_study,
-)
+from study.plan import Plan
+from study.request import TUNINGS, Request, Study, check_request, known_studies
 from study.results.store import ResultStore
 from study.results.tables import render
 from study.terminal import Terminal
@@ -63,7 +57,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         _print_arms(study, console)
         return DONE
     try:
-        failed = conduct(study, address=arguments.address, terminal=Terminal(console))
+        failed = run_study(study, address=arguments.address, terminal=Terminal(console))
     except (RuntimeError, OSError, ValueError) as error:
         print(f"study.run: {error}", file=sys.stderr)
         return FAILED
@@ -159,7 +153,7 @@ def _study(arguments: argparse.Namespace, console: Console) -> Study:
         cpus_per_worker=arguments.cpus_per_worker,
         gpus_per_worker=arguments.gpus_per_worker,
     )
-    return prepare_study(
+    return check_request(
         Request(
             space=space,
             arms=None if arguments.arms is None else tuple(arguments.arms),
@@ -233,12 +227,12 @@ def _print_plan(study: Study, console: Console) -> None:
             f"torchvision has no ImageNet weights of {', '.join(scratch)}: they start from RANDOM "
             "weights; give --weights PATH"
         )
-    searches = len(study.targets) * len(study.searched_arms())
+    searches = len(study.targets) * len(searched_arms(study))
     say.say(
         f"{searches} search{'es' if searches != 1 else ''} of {request.trials} trials"
         f"{' (shared by all arms)' if request.tuning == 'shared' and searches else ''}, then "
         f"{len(study.arms)} arms × {request.seeds} seed{'s' if request.seeds > 1 else ''} from "
-        f"{len(plan.trainings)} trainings of {study.epochs()} epochs"
+        f"{len(plan.trainings)} trainings of {_epochs(plan)} epochs"
     )
     need = ", ".join(f"{amount:g} {name}" for name, amount in request.resources.total.items())
     say.say(
@@ -246,6 +240,10 @@ def _print_plan(study: Study, console: Console) -> None:
         f"{'s' if request.resources.workers > 1 else ''}, {need}; results in {request.results}, "
         f"study {request.name!r}"
     )
+
+
+def _epochs(plan: Plan) -> int:
+    return max(one.hyperparameters.epochs for one in plan.trainings.values())
 
 
 def _print_arms(study: Study, console: Console) -> None:

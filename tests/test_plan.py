@@ -135,7 +135,7 @@ def test_the_fingerprint_changes_with_everything_that_can_change_the_result():
             ),
             seed=settings["seed"],
             code_version=settings["code_version"],
-            weights=settings["weights"],
+            weights=lambda _: settings["weights"],
             train_on=settings["train_on"],
         ).training_id
 
@@ -186,4 +186,4 @@ def test_an_unknown_hyperparameter_is_refused_with_those_that_exist():
 )
 def test_a_training_starts_from_the_image_network_that_its_net_is_made_of(model, options, network):
     training = make_training(model, Settings(options=options), target=TARGET, seed=0)
-    assert image_network(training) == network
+    assert image_network(training.model, training.options) == network

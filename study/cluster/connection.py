@@ -60,7 +60,7 @@ def running_ray(address: str | None, *, nested: bool = False) -> Iterator[list[d
     before = {name: os.environ[name] for name in own if name in os.environ}
     os.environ.update(own)
     try:
-        _knock(address)
+        _check_someone_listens(address)
         ray.init(
             address=address or "local",
             log_to_driver=False,
@@ -82,19 +82,21 @@ def running_ray(address: str | None, *, nested: bool = False) -> Iterator[list[d
         logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are told and kept by us
     try:
         if address:
-            _free_lost_places(ray.get_runtime_context().gcs_address)
+            _remove_orphaned_placement_groups(ray.get_runtime_context().gcs_address)
         yield [node["Resources"] for node in _nodes()]
     finally:
         ray.shutdown()
 
 
-def _free_lost_places(address: str) -> None:
+def _remove_orphaned_placement_groups(address: str) -> None:
     """Removes placement groups that outlived their job and so hold CPUs and GPUs for ever.
 
-    The address says which Ray is meant, for several may run on this machine.
+    Ray removes a job's when it ends. But where a study is interrupted while trainings of several
+    workers wait for their placement group, one may get it after that, and every later study would
+    wait.
 
-    Ray removes a job's when it ends; but where a study is interrupted while trainings of several
-    workers wait for their place, one may get it after that, and every later study would wait.
+    Args:
+        address: Says which Ray is meant, for several may run on this machine.
     """
     try:
         jobs = list_jobs(address=address, limit=_MOST)
@@ -108,7 +110,7 @@ def _free_lost_places(address: str) -> None:
             remove_placement_group(PlacementGroup(identity))
 
 
-def _knock(address: str | None) -> None:
+def _check_someone_listens(address: str | None) -> None:
     """Fails at once where nobody listens at an address; Ray itself tries for minutes."""
     host, _, port = (address or "").rpartition(":")
     if port.isdigit():

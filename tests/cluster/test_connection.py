@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from study.cluster import connection as cluster
+from study.cluster import connection
 from study.cluster.connection import ClusterTooSmallError, at_once_on, running_ray
 from study.cluster.resources import Resources
 
@@ -43,9 +43,9 @@ def test_a_folder_that_a_node_does_not_see_is_refused(tmp_path, monkeypatch):
         elsewhere = mark.replace(str(tmp_path), "/nowhere")
         return [task(mark), ("worker-7", task(elsewhere)[1])]
 
-    monkeypatch.setattr(cluster, "_on_every_node", ask)
+    monkeypatch.setattr(connection, "_on_every_node", ask)
     with pytest.raises(FileNotFoundError, match=r"node worker-7 doesn't see .*/results"):
-        cluster.check_shared(tmp_path / "results")
+        connection.check_shared(tmp_path / "results")
     assert list((tmp_path / "results").iterdir()) == []
 
 
@@ -59,7 +59,7 @@ def test_an_address_where_nobody_listens_is_refused_at_once(scheme: str):
             running_ray(address).__enter__()
 
 
-def test_only_places_that_outlived_their_job_are_freed(monkeypatch: pytest.MonkeyPatch):
+def test_only_placement_groups_that_outlived_their_job_are_removed(monkeypatch: pytest.MonkeyPatch):
     groups = [
         ("a" * 28 + "01000000", "01000000", "CREATED", False),
         ("b" * 28 + "01000000", "01000000", "CREATED", True),  # is meant to
@@ -75,8 +75,8 @@ def test_only_places_that_outlived_their_job_are_freed(monkeypatch: pytest.Monke
         "list_jobs": [SimpleNamespace(job_id=job, status=status) for job, status in jobs],
     }
     for name, listed in found.items():
-        monkeypatch.setattr(cluster, name, lambda listed=listed, **_: listed)
+        monkeypatch.setattr(connection, name, lambda listed=listed, **_: listed)
     freed = []
-    monkeypatch.setattr(cluster, "remove_placement_group", lambda group: freed.append(group.id))
-    cluster._free_lost_places("head:6379")
+    monkeypatch.setattr(connection, "remove_placement_group", lambda group: freed.append(group.id))
+    connection._remove_orphaned_placement_groups("head:6379")
     assert [identity.hex() for identity in freed] == [groups[0][0]]

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 import search_spaces
+from study.conduct import parts_of, write_rows
 from study.job import run_job
-from study.request import Request, Study, parts_of, prepare_study, write_rows
+from study.request import Request, Study, check_request
 from study.results.store import ResultStore
 from study.results.tables import load
 
@@ -32,7 +33,7 @@ def study_of(
 ) -> Study:
     """A study of the space as it is on the embedded dataset, whose clips the tiny store has."""
     space = search_spaces.get(name).on_embedded()
-    return prepare_study(
+    return check_request(
         Request(
             space=space,
             arms=arms,
