@@ -1,196 +1,242 @@
-"""Does a study: searches, trains what the plan asks for, and writes the rows.
+"""Does a study: asks the agenda, hands jobs to the cluster, and writes rows as they are known.
 
 What is finished is never done again, so a killed study that is started again does what is left.
 """
 
-import hashlib
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, fields, replace
-from functools import partial
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
-import optuna
-
 from models import model_options
-from search_spaces.space import Arm, Parameter
+
+from study.agenda import ArmSearch, Outlook, next_jobs
 from study.cluster.connection import at_once_on, check_shared, running_ray
-from study.cluster.queue import (
-    Found,
-    Placement,
-    Search,
-    SearchFailedError,
-    run_trainings,
-    search,
-)
-from study.job import Job
-from study.plan import Plan, PlannedRow, Target, Training, modality
-from study.provenance import canonical_json
+from study.cluster.queue import JobSource, Placement, run_jobs
+from study.driver_lock import only_driver
+from study.job import Job, record_failure
+from study.ledger import Ledger
+from study.plan import Target, Training
 from study.request import Study
-from study.results.predictions import prediction_lines
-from study.results.rows import accuracies, fuse, load_scores
 from study.results.store import ResultStore
-from study.scores import Scores
-from study.terminal import Terminal
+from study.rows import write_row, write_trial
+from study.search import Trial
+from study.searches import agenda_of, objectives_of
+from study.terminal import StudyDisplay, Terminal
 
-__all__ = ["run_study", "searched_arms", "write_rows"]
+__all__ = ["Conductor", "describe", "run_study"]
 
-
-def searched_arms(study: Study) -> tuple[Arm, ...]:
-    """The arms that get a search of their own."""
-    if study.request.tuning == "fixed" or study.request.trials == 0:
-        return ()
-    if study.request.tuning == "own":
-        return study.arms
-    return (study.request.space.arm(study.request.space.search_arm),)
-
-
-def searches(study: Study) -> Iterator[tuple[Arm, Target, Search]]:
-    """Each search of the study; a split's search sees that split's train part only."""
-    for target in study.targets:
-        for arm in searched_arms(study):
-            yield arm, target, _search(study, arm, target)
-
-
-def _search(study: Study, arm: Arm, target: Target) -> Search:
-    request = study.request
-    start = study.trial(arm, target, {})
-    parameters = request.space.parameters_for(arm)
-    asked = canonical_json(
-        [start.training_id, arm.name, arm.fusion, [repr(one) for one in parameters]]
-    )
-    digest = hashlib.sha256(asked.encode()).hexdigest()[:8]
-    return Search(
-        name=f"{request.name}/{target.dataset}-{target.split}/{arm.name}/{digest}",
-        study=request.name,
-        arm=arm.name,
-        dataset=target.dataset,
-        split=target.split,
-        propose=partial(_propose, parameters=parameters),
-        make_job=partial(_trial_job, study=study, arm=arm, target=target),
-        first=_first_values(parameters, start),
-        trials=request.trials,
-        epochs=start.hyperparameters.epochs,
-        seed=0,
-        storage=study.folder / "optuna.db",
-    )
-
-
-def _propose(trial: optuna.Trial, *, parameters: Sequence[Parameter]) -> dict[str, Any]:
-    return {parameter.name: parameter.suggest(trial) for parameter in parameters}
-
-
-def _first_values(parameters: Sequence[Parameter], start: Training) -> dict[str, Any]:
-    """What the untuned training uses, where the parameters allow it: no search does worse."""
-    known = {
-        **{f"options.{name}": value for name, value in start.options.items()},
-        **{
-            field.name: getattr(start.hyperparameters, field.name)
-            for field in fields(start.hyperparameters)
-        },
-        "fusion_lambda": 1.0,
-    }
-    first = {}
-    for parameter in parameters:
-        if parameter.name.startswith("loss_weights."):
-            name = parameter.name.removeprefix("loss_weights.")
-            known[parameter.name] = start.hyperparameters.loss_weights.get(name, 1.0)
-        if parameter.name in known and parameter.allows(known[parameter.name]):
-            first[parameter.name] = parameter.spell(known[parameter.name])
-    return first
-
-
-def _trial_job(values: Mapping[str, Any], *, study: Study, arm: Arm, target: Target) -> Job:
-    """The job of a trial: it reports the arm's validation accuracy and scores no part."""
-    return study.job(
-        study.trial(arm, target, values), objective=_objective(arm, values.get("fusion_lambda"))
-    )
-
-
-def _objective(arm: Arm, fusion_lambda: float | None) -> tuple[str, float | None]:
-    return ("average" if arm.fusion == "early" else arm.fusion, fusion_lambda)
+RESTARTS = 2  # of a job whose process was lost before it came an epoch further
 
 
 def run_study(study: Study, *, address: str | None, terminal: Terminal) -> list[str]:
     """Runs what is missing of a study and writes its rows.
 
     Args:
+        study: The study.
         address: A Ray cluster's address; None starts a local Ray.
-        terminal: Is told what happens.
+        terminal: Shows what happens.
 
     Returns:
         The trainings that failed, each with its reason; the rows that need them are missing.
-    """
-    request = study.request
-    with running_ray(address, nested=request.resources.workers > 1) as cluster:
-        if address is not None:
-            check_shared(study.folder.resolve())
-        at_once = at_once_on(
-            cluster, request.resources, asked=request.at_once, may_grow=address is not None
-        )
-        scratch = (study.folder / "ray" / request.name).resolve()
-        placement = Placement(resources=request.resources, at_once=at_once, scratch=str(scratch))
-        found, lost = _run_searches(study, placement, terminal)
-        study = replace(study, arms=tuple(arm for arm in study.arms if arm.name not in lost))
-        plan = study.plan(partial(_values, study=study, found=found))
-        terminal.heading(f"Ablation: {len(plan.rows)} rows from {len(plan.trainings)} trainings")
-        jobs = [
-            (
-                describe(training, plan.trainings.values()),
-                study.job(training, parts=parts_of(training, plan)),
-            )
-            for training in plan.trainings.values()
-        ]
-        epochs = max(training.hyperparameters.epochs for training in plan.trainings.values())
-        with terminal.trainings(epochs) as watcher:
-            failed = run_trainings(jobs, placement=placement, watcher=watcher)
-    shutil.rmtree(scratch, ignore_errors=True)  # what Ray wrote of its own is never read again
-    write_rows(study, plan)
-    return [*lost.values(), *failed]
-
-
-def _run_searches(
-    study: Study, placement: Placement, terminal: Terminal
-) -> tuple[dict[tuple[str, Target], Found], dict[str, str]]:
-    """What each search found, and the arms without a complete trial, each with what is to say.
 
     Raises:
-        SearchFailedError: If no arm is left.
+        StudyRunsError: If another process is running the study.
     """
-    found: dict[tuple[str, Target], Found] = {}
-    lost: dict[str, str] = {}
-    for arm, target, asked in searches(study):
-        terminal.heading(f"Search: {arm.label}, {target.dataset} split {target.split}")
-        try:
-            with terminal.trainings(asked.epochs) as watcher:
-                best = search(
-                    asked, placement=placement, watcher=watcher, results=study.request.results
+    request = study.request
+    scratch = (study.folder / "ray" / request.name).resolve()
+    with only_driver(study.folder / "locks" / f"{request.name}.lock"):
+        with (
+            running_ray(address, nested=request.resources.workers > 1) as cluster,
+            terminal.at_work() as display,
+        ):
+            if address is not None:
+                check_shared(study.folder.resolve())
+            at_once = at_once_on(
+                cluster, request.resources, asked=request.at_once, may_grow=address is not None
+            )
+            conductor = Conductor(study, display, at_once=at_once)
+            if not conductor.done:
+                placement = Placement(
+                    resources=request.resources, at_once=at_once, scratch=str(scratch)
                 )
-        except SearchFailedError as error:
-            lost[arm.name] = f"{arm.name}: {error}"
-            if study.request.tuning == "shared" or len(lost) == len(study.arms):
-                raise
-            continue
-        terminal.say(
-            f"best of {best.trials}: trial {best.trial + 1}, "
-            f"validation {100 * best.validation_top1:.1f} %"
+                run_jobs(conductor, placement)
+        shutil.rmtree(scratch, ignore_errors=True)  # what Ray wrote of its own is never read again
+        ResultStore(request.results).compact()
+    return conductor.failures
+
+
+class Conductor(JobSource):
+    """A study at work: which jobs run, and what is written when they end.
+
+    Args:
+        study: The study.
+        display: Shows what happens.
+        at_once: How many jobs run at once, for the time left.
+    """
+
+    def __init__(self, study: Study, display: StudyDisplay, *, at_once: int = 1) -> None:
+        self._study = study
+        self._display = display
+        self._at_once = at_once
+        self._results = ResultStore(study.request.results)
+        self._agenda = agenda_of(study)
+        self._ledger = Ledger(self._results, objectives_of(study, self._agenda))
+        self._running: dict[str, Job] = {}
+        self._reached: dict[str, int] = {}
+        self._lost: Counter[str] = Counter()
+        self._written: set[tuple[object, ...]] = set()
+        self._look()
+
+    @property
+    def outlook(self) -> Outlook:
+        """Where the study stands."""
+        return self._outlook
+
+    @property
+    def failures(self) -> list[str]:
+        """What failed and why, for a person."""
+        return [
+            f"{', '.join(failure.arms)}: {failure.reason}" for failure in self._outlook.failures
+        ]
+
+    @property
+    def done(self) -> bool:
+        return self._outlook.done and not self._running
+
+    def next_job(self) -> Job | None:
+        for one in self._outlook.jobs:
+            identity = one.training.training_id
+            if identity not in self._running:
+                job = self._study.job(one.training, until=one.until, parts=one.parts)
+                self._running[identity] = job
+                return job
+        return None
+
+    def started(self, job: Job) -> None:
+        self._display.started(job.training.training_id, self._label(job), job.until)
+        self._display.stands(standing(self._outlook, len(self._running)))
+
+    def reported(self, job: Job, metrics: Mapping[str, Any]) -> None:
+        identity = job.training.training_id
+        self._reached[identity] = metrics["epoch"]
+        self._display.reported(identity, metrics["epoch"], metrics["validation_top1"])
+        self._display.stands(standing(self._outlook, len(self._running)))
+
+    def ended(self, job: Job) -> None:
+        self._stop(job)
+        if job.parts:
+            self._display.ended(self._label(job), "complete", f"{job.until} epochs")
+        self._look()
+
+    def failed(self, job: Job, reason: str) -> None:
+        self._ledger.fail(job.training.training_id, reason)
+        self._stop(job)
+        self._display.ended(self._label(job), "failed", reason)
+        self._look()
+
+    def lost(self, job: Job, reason: str) -> None:
+        """Has the job started again from its checkpoint, unless it gets no further."""
+        identity = job.training.training_id
+        if self._reached.pop(identity, 0):
+            self._lost[identity] = 0
+        self._lost[identity] += 1
+        if self._lost[identity] > RESTARTS:
+            reason = f"its process was lost {self._lost[identity]} times: {reason}"
+            record_failure(job, reason)
+            self.failed(job, reason)
+        else:
+            self._stop(job)
+            self._look()
+
+    def _stop(self, job: Job) -> None:
+        identity = job.training.training_id
+        self._running.pop(identity, None)
+        self._display.stopped(identity)
+        self._ledger.forget(identity)
+
+    def _look(self) -> None:
+        """Asks what is next until the results have no more to say, then writes what is new."""
+        self._outlook = next_jobs(self._agenda, self._ledger.finished)
+        while self._ledger.read(self._agenda, self._outlook):
+            self._outlook = next_jobs(self._agenda, self._ledger.finished)
+        for one in self._agenda.searches:
+            for trial in self._outlook.searches[one.search.name]:
+                if trial.ended and self._is_new((one.search.name, trial.number)):
+                    self._write_trial(one, trial)
+        for row in self._outlook.rows:
+            if self._is_new((row.arm.name, row.training.target, row.training.seed)):
+                write_row(self._study, self._results, row)
+
+    def _is_new(self, key: tuple[object, ...]) -> bool:
+        """Whether this is the first time that something is to be written."""
+        if key in self._written:
+            return False
+        self._written.add(key)
+        return True
+
+    def _write_trial(self, one: ArmSearch, trial: Trial) -> None:
+        arm, target = one.key
+        write_trial(
+            self._results,
+            trial,
+            training_id=self._agenda.training(one, trial.values).training_id,
+            search=one.search.name,
+            identity={
+                "study": self._study.request.name,
+                "arm": arm,
+                "dataset": target.dataset,
+                "split": target.split,
+            },
         )
-        found[arm.name, target] = best
-    return found, lost
+        if trial.state != "failed":
+            reached = max(trial.readings)
+            said = f"validation {100 * trial.readings[reached]:.1f} %"
+            if trial.state == "pruned":
+                said += f", stopped at epoch {reached}"
+            self._display.ended(trial_label(arm, target, trial), trial.state, said)
+
+    def _label(self, job: Job) -> str:
+        identity = job.training.training_id
+        for one in self._agenda.searches:
+            for trial in self._outlook.searches[one.search.name]:
+                own = self._agenda.training(one, trial.values).training_id
+                if own == identity and not trial.ended:
+                    return trial_label(*one.key, trial)
+        return describe(job.training, self._outlook.plan.trainings.values())
 
 
-def _values(
-    arm: Arm, target: Target, *, study: Study, found: Mapping[tuple[str, Target], Found]
-) -> Mapping[str, Any]:
-    searched = arm.name if study.request.tuning == "own" else study.request.space.search_arm
-    best = found.get((searched, target))
-    return {} if best is None else best.values
+def standing(outlook: Outlook, running: int) -> str:
+    """Where a study stands, in a line."""
+    trials = [trial for own in outlook.searches.values() for trial in own]
+    said = [f"{running} running"]
+    if unproposed := sum(one.unproposed for one in outlook.waiting):
+        said.append(f"{unproposed} trials to come")
+    if at_rungs := sum(one.at_rungs for one in outlook.waiting):
+        said.append(f"{at_rungs} wait for earlier trials")
+    complete = [trial.readings[max(trial.readings)] for trial in trials if trial.readings]
+    if complete:
+        said.append(f"best so far {100 * max(complete):.1f} %")
+    said.append(f"{len(outlook.rows)} rows")
+    return " · ".join(said)
 
 
-def parts_of(training: Training, plan: Plan) -> tuple[str, ...]:
-    """The parts that a planned training is scored on."""
-    parts = ("validation", "test") if training.train_on == "train" else ("test",)
-    return ("train", *parts) if training.training_id in plan.features_of else parts
+def trial_label(arm: str, target: Target, trial: Trial) -> str:
+    """A trial in a few words for the terminal."""
+    values = ", ".join(f"{_short(name)} {_shown(value)}" for name, value in trial.values.items())
+    return f"{arm} split {target.split} trial {trial.number + 1}: {values}"
+
+
+def _short(name: str) -> str:
+    """A parameter's name as a line of the terminal has room for it."""
+    short = {"learning_rate": "lr", "fusion_lambda": "λ"}
+    head, _, rest = name.partition(".")
+    return f"{rest} loss" if head == "loss_weights" else rest or short.get(name, name)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.2g}" if isinstance(value, float) else str(value)
 
 
 def describe(training: Training, among: Iterable[Training] = ()) -> str:
@@ -213,81 +259,3 @@ def _told(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return name if value else f"no {name}"
     return f"{name} {'+'.join(map(str, value)) or 'none' if isinstance(value, tuple) else value}"
-
-
-def write_rows(study: Study, plan: Plan) -> None:
-    """Fuses each finished training's scores as its arms say and writes the arms' rows."""
-    results = ResultStore(study.request.results)
-    for identity, training in plan.trainings.items():
-        scores = load_scores(results, identity)
-        if "test" not in scores:
-            continue  # it failed
-        listed = study.store.annotations.splits[training.target.split]
-        groups = {video.name: video.group for video in (*listed.train, *listed.test)}
-        for row in plan.rows:
-            if row.training.training_id == identity:
-                _write_row(study, results, row, scores, groups)
-    results.compact()
-
-
-def _write_row(
-    study: Study,
-    results: ResultStore,
-    row: PlannedRow,
-    scores: Mapping[str, Scores],
-    groups: Mapping[str, str],
-) -> None:
-    request, training, arm = study.request, row.training, row.arm
-    fused = fuse(arm.fusion, scores, groups=groups, fusion_lambda=row.fusion_lambda)
-    identity = {
-        "study": request.name,
-        "space": request.space.name,
-        "arm": arm.name,
-        "dataset": training.target.dataset,
-        "split": training.target.split,
-        "seed": training.seed,
-    }
-    key = canonical_json(identity)
-    results.write(
-        "predictions",
-        key,
-        [
-            line
-            for part, matrix in fused.parts.items()
-            for line in prediction_lines(
-                {**identity, "part": part, "training_id": training.training_id},
-                videos=scores[part].videos,
-                labels=scores[part].labels,
-                scores=matrix,
-                groups=groups,
-            )
-        ],
-    )
-    results.write(
-        "rows",
-        key,
-        [
-            {
-                **identity,
-                "part": part,
-                "training_id": training.training_id,
-                "fusion": arm.fusion,
-                "fusion_lambda": fused.fusion_lambda,
-                "views": views_of(training),
-                **accuracies(matrix, scores[part].labels),
-                "videos": len(scores[part].videos),
-                "tuning": request.tuning if request.trials else "fixed",
-                "modality": modality(training, arm.fusion),
-                "classes": len(set(scores[part].labels.tolist())),
-                "missing_videos": study.parts[training.target.split].missing,
-                "details": fused.details,
-            }
-            for part, matrix in fused.parts.items()
-        ],
-    )
-
-
-def views_of(training: Training) -> str:
-    """The test views of a training: frames × crops."""
-    hyperparameters = training.hyperparameters
-    return f"{hyperparameters.test_segments} frames × {hyperparameters.test_crops} crop"

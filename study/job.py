@@ -26,15 +26,25 @@ from study.data.datasets.official import carve_validation
 from study.data.store.clip_store import ClipStore
 from study.plan import Training, clip_settings
 from study.provenance import canonical_json
-from study.results.rows import validation_accuracy
 from study.results.store import ResultStore
 from study.scores import Scores
 from study.training.evaluation import score
 from study.training.loop import EpochReport, train
 
-__all__ = ["Job", "Parts", "build_model", "record_failure", "run_job", "split_parts"]
+__all__ = [
+    "Job",
+    "Parts",
+    "build_model",
+    "finished_epochs",
+    "record_failure",
+    "run_job",
+    "rung_key",
+    "split_parts",
+    "stored_parts",
+]
 
 VALIDATION_FRACTION = 0.2
+EPOCHS_EVERY_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +58,8 @@ class Job:
         checkpoints: The folder of checkpoints, on storage that every node sees.
         study: The study's name.
         space: The space's name.
+        until: The epoch after which the job ends: a rung of the search, or the last.
         parts: The parts to score at the end; none for a trial of the search.
-        objective: The fusion whose validation top-1 the epochs report, and its λ.
         weights_file: A backbone weights file, or None to start from scratch.
         provenance: Git commit and whether the working tree differed from it.
         compile: Whether to use ``torch.compile``.
@@ -62,8 +72,8 @@ class Job:
     checkpoints: str
     study: str
     space: str
+    until: int
     parts: tuple[str, ...] = ()
-    objective: tuple[str, float | None] = ("average", None)
     weights_file: str | None = None
     provenance: tuple[str, bool] = ("", False)
     compile: bool = False
@@ -125,90 +135,104 @@ def split_parts(store: ClipStore, split: str, *, train_on: str = "train") -> Par
 
 
 def run_job(job: Job, report: Callable[[EpochReport], None] | None = None) -> list[EpochReport]:
-    """Trains, scores the job's parts and writes the results; every rank calls it.
+    """Trains up to the job's epoch, scores, and writes the results; every rank calls it.
 
-    A training that already finished is not trained again: its checkpoint, where there is one,
-    ends the loop at once, and a finished result is not written again.
+    What is finished is not done again: the training goes on from its checkpoint, and a job whose
+    results are there reports its last epoch and ends.
 
     Args:
         report: Called after every epoch on every rank.
+
+    Returns:
+        Every epoch of the training up to the job's.
 
     Raises:
         ValueError: If the store is not the one that the plan was made for.
     """
     started = datetime.now(UTC)
-    clock = time.perf_counter()
-    training = job.training
     if (epochs := finished_epochs(job)) is not None:
         if report is not None:
-            for epoch in epochs:
-                report(epoch)
+            report(epochs[-1])
         return epochs
-    store = ClipStore.open(job.store)
-    if store.fingerprint != training.target.store_fingerprint:
-        raise ValueError(
-            f"clip store {job.store} has fingerprint {store.fingerprint}, but the training was "
-            f"planned for {training.target.store_fingerprint}; the store changed since"
-        )
-    parts = split_parts(store, training.target.split, train_on=training.train_on)
-    device = _device()
-    model = build_model(job, num_classes=len(store.annotations.classes))
-    fusion, fusion_lambda = job.objective
-    groups = {video.name: video.group for video in (*parts.train, *parts.validation)}
+    setup = _Setup.of(job)
+    writer = _EpochWriter(job)
+    judged: dict[int, Scores] = {}
 
-    def objective(scores: Scores) -> float:
-        return validation_accuracy(fusion, scores, groups=groups, fusion_lambda=fusion_lambda)
+    def validated(epoch: int, scores: Scores) -> None:
+        if epoch == job.until:
+            judged[epoch] = scores
 
-    clips = {
-        part: _clips(store, getattr(parts, part), model, job, augment=part == "train")
-        for part in ("train", "validation")
-    }
+    def reported(epoch: EpochReport) -> None:
+        writer.add(epoch)
+        if report is not None:
+            report(epoch)
+
     epochs = train(
-        model,
-        clips["train"],
-        clips["validation"] if parts.validation else None,
-        hyperparameters=training.hyperparameters,
-        seed=training.seed,
-        device=device,
+        setup.model,
+        setup.clips("train", augment=True),
+        setup.clips("validation") if setup.parts.validation else None,
+        hyperparameters=job.training.hyperparameters,
+        seed=job.training.seed,
+        device=setup.device,
         checkpoint=job.checkpoint,
-        report=report,
-        objective=objective,
+        report=reported,
+        validated=validated,
         compile=job.compile,
         loader_workers=job.loader_workers,
+        until=job.until,
     )
-    scored = {
-        part: score(
-            model,
-            _clips(store, getattr(parts, part), model, job, augment=False, views=part != "train"),
-            device=device,
-            batch_size=training.hyperparameters.batch_size,
-            precision=training.hyperparameters.precision,
-            loader_workers=job.loader_workers,
-        )
-        for part in job.parts
-    }
-    if not dist.is_initialized() or dist.get_rank() == 0:
-        seconds = time.perf_counter() - clock
-        _write(job, store, parts, model, epochs, scored, started, seconds)
+    clock = time.perf_counter()
+    if setup.parts.validation and not judged:  # the checkpoint was there, but not its scores
+        judged[job.until] = setup.score("validation")
+    rung = judged.get(job.until)
+    scored = {part: setup.score_finally(part, rung) for part in job.parts}
+    writer.finish(epochs)
+    if _is_first():
+        seconds = sum(epoch.seconds for epoch in epochs) + time.perf_counter() - clock
+        _write(setup, rung, scored, epochs, started=started, seconds=seconds)
     return epochs
 
 
 def finished_epochs(job: Job) -> list[EpochReport] | None:
-    """The epochs of a training that is finished with all of the job's parts, else None."""
-    results = ResultStore(job.results)
-    identity = job.training.training_id
-    lines = results.read("trainings", training_id=identity).to_pylist()
-    if not any(
-        line["status"] == "finished" and set(job.parts) <= set(json.loads(line["scored_parts"]))
-        for line in lines
+    """The epochs of a training up to the job's, where all that the job gives is stored."""
+    results, identity = ResultStore(job.results), job.training.training_id
+    if job.training.train_on == "train" and not results.read(
+        "validation_scores", keys=[rung_key(identity, job.until)], columns=["epoch"]
     ):
         return None
-    rows = results.read("epochs", training_id=identity).sort_by("epoch").to_pylist()
+    if job.parts and not set(job.parts) <= stored_parts(results, identity):
+        return None
+    rows = results.read("epochs", keys=[identity]).sort_by("epoch").to_pylist()[: job.until]
+    if len(rows) < job.until:
+        return None
     names = [field.name for field in fields(EpochReport)]
     return [
         EpochReport(**{name: row[name] for name in names} | {"losses": json.loads(row["losses"])})
         for row in rows
     ]
+
+
+def rung_key(training_id: str, epoch: int) -> str:
+    """The key of a training's validation scores at an epoch."""
+    return f"{training_id}-{epoch}"
+
+
+def stored_parts(results: ResultStore, training_id: str) -> frozenset[str]:
+    """The parts whose scores are stored of a training that reached its last epoch."""
+    lines = results.read("trainings", keys=[training_id]).to_pylist()
+    said = {
+        part
+        for line in lines
+        if line["status"] == "finished"
+        for part in json.loads(line["scored_parts"])
+    }
+    found = {
+        part
+        for view, parts in (("scores", {"validation", "test"}), ("features", {"train"}))
+        for part in results.read(view, keys=[training_id], columns=["part"])["part"].to_pylist()
+        if part in parts
+    }
+    return frozenset(said & found)
 
 
 def record_failure(job: Job, reason: str) -> None:
@@ -249,46 +273,120 @@ def build_model(job: Job, *, num_classes: int) -> VideoModel:
     return model
 
 
-def _clips(
-    store: ClipStore,
-    videos: Sequence[Video],
-    model: VideoModel,
-    job: Job,
-    *,
-    augment: bool,
-    views: bool = False,
-) -> ClipDataset:
-    hyperparameters = job.training.hyperparameters
-    return ClipDataset(
-        store,
-        videos,
-        inputs=model.inputs,
-        clip=clip_settings(hyperparameters, views=views),
-        augment=augment,
-        seed=job.training.seed,
-    )
+@dataclass(frozen=True, kw_only=True)
+class _Setup:
+    """What a job works with: the net at its initial weights and the videos."""
+
+    job: Job
+    store: ClipStore
+    parts: Parts
+    model: VideoModel
+    device: str
+
+    @classmethod
+    def of(cls, job: Job) -> "_Setup":
+        store = ClipStore.open(job.store)
+        if store.fingerprint != job.training.target.store_fingerprint:
+            raise ValueError(
+                f"clip store {job.store} has fingerprint {store.fingerprint}, but the training was "
+                f"planned for {job.training.target.store_fingerprint}; the store changed since"
+            )
+        return cls(
+            job=job,
+            store=store,
+            parts=split_parts(store, job.training.target.split, train_on=job.training.train_on),
+            model=build_model(job, num_classes=len(store.annotations.classes)),
+            device=_device(),
+        )
+
+    def clips(self, part: str, *, augment: bool = False, views: bool = False) -> ClipDataset:
+        return ClipDataset(
+            self.store,
+            getattr(self.parts, part),
+            inputs=self.model.inputs,
+            clip=clip_settings(self.job.training.hyperparameters, views=views),
+            augment=augment,
+            seed=self.job.training.seed,
+        )
+
+    def score(self, part: str, *, views: bool = False) -> Scores:
+        hyperparameters = self.job.training.hyperparameters
+        return score(
+            self.model,
+            self.clips(part, views=views),
+            device=self.device,
+            batch_size=hyperparameters.batch_size,
+            precision=hyperparameters.precision,
+            loader_workers=self.job.loader_workers,
+        )
+
+    def score_finally(self, part: str, rung: Scores | None) -> Scores:
+        """A part's scores as its rows report them; the rung's where they are made alike."""
+        hyperparameters = self.job.training.hyperparameters
+        alike = clip_settings(hyperparameters) == clip_settings(hyperparameters, views=True)
+        if part == "validation" and rung is not None and alike:
+            return rung
+        return self.score(part, views=part != "train")
+
+
+class _EpochWriter:
+    """Writes a training's epochs while it runs, now and then, for whoever looks on."""
+
+    def __init__(self, job: Job) -> None:
+        self._results = ResultStore(job.results)
+        self._identity = job.training.training_id
+        stored = self._results.read("epochs", keys=[self._identity]).to_pylist()
+        self._rows = {row["epoch"]: row for row in stored}
+        self._written = time.monotonic()
+
+    def add(self, epoch: EpochReport) -> None:
+        self._rows[epoch.epoch] = epoch_row(self._identity, epoch)
+        if time.monotonic() - self._written > EPOCHS_EVERY_SECONDS:
+            self._write()
+
+    def finish(self, epochs: Sequence[EpochReport]) -> None:
+        self._rows |= {epoch.epoch: epoch_row(self._identity, epoch) for epoch in epochs}
+        self._write()
+
+    def _write(self) -> None:
+        if _is_first():
+            rows = [self._rows[number] for number in sorted(self._rows)]
+            self._results.write("epochs", self._identity, rows)
+        self._written = time.monotonic()
+
+
+def _is_first() -> bool:
+    """Whether this is the process that writes, of those that train together."""
+    return not dist.is_initialized() or dist.get_rank() == 0
 
 
 def _write(
-    job: Job,
-    store: ClipStore,
-    parts: Parts,
-    model: VideoModel,
-    epochs: Sequence[EpochReport],
+    setup: _Setup,
+    rung: Scores | None,
     scored: Mapping[str, Scores],
+    epochs: Sequence[EpochReport],
+    *,
     started: datetime,
     seconds: float,
 ) -> None:
-    """Scores and epochs first; the line in ``trainings`` last, for it says that all is there."""
-    results = ResultStore(job.results)
-    training = job.training
+    """Scores first; the line in ``trainings`` last, for it says that all is there."""
+    job = setup.job
+    results, training = ResultStore(job.results), job.training
     identity = training.training_id
-    results.write("epochs", identity, [epoch_row(identity, epoch) for epoch in epochs])
-    judged = {part: scores for part, scores in scored.items() if part != "train"}
-    if judged:
-        results.write("scores", identity, list(_lines(identity, judged, "scores")))
-    if "train" in scored:
-        results.write("features", identity, list(_lines(identity, scored, "features")))
+    if rung is not None:
+        lines = list(_lines(rung, "scores", training_id=identity, epoch=job.until))
+        results.write("validation_scores", rung_key(identity, job.until), lines)
+    if job.until < training.hyperparameters.epochs:
+        return
+    for view in ("scores", "features"):
+        lines = [
+            line
+            for part, scores in scored.items()
+            if (view == "features" and "train" in scored) or (view == "scores" and part != "train")
+            for line in _lines(scores, view, training_id=identity, part=part)
+        ]
+        if lines:
+            results.write(view, identity, lines)
     results.write(
         "trainings",
         identity,
@@ -297,13 +395,13 @@ def _write(
                 **training_row(job),
                 "status": "finished",
                 "error": None,
-                "scored_parts": canonical_json(sorted(scored)),
+                "scored_parts": canonical_json(sorted({*scored, *stored_parts(results, identity)})),
                 "epochs": len(epochs),
-                "train_videos": len(parts.train),
-                "validation_videos": len(parts.validation),
-                "missing_videos": parts.missing,
-                "parameters": count_parameters(model),
-                "gflops": _gflops(model, training),
+                "train_videos": len(setup.parts.train),
+                "validation_videos": len(setup.parts.validation),
+                "missing_videos": setup.parts.missing,
+                "parameters": count_parameters(setup.model),
+                "gflops": _gflops(setup.model, training),
                 "seconds": seconds,
                 "device": _device_name(),
                 "workers": dist.get_world_size() if dist.is_initialized() else 1,
@@ -346,19 +444,11 @@ def epoch_row(training_id: str, epoch: EpochReport) -> dict[str, Any]:
     }
 
 
-def _lines(training_id: str, parts: Mapping[str, Scores], kind: str) -> Iterator[dict[str, Any]]:
-    """Lines of the ``scores`` or ``features`` view, one for each part, stream and video."""
-    for part, scores in parts.items():
-        for stream, matrix in getattr(scores, kind).items():
-            for video, label, line in zip(scores.videos, scores.labels, matrix, strict=True):
-                yield {
-                    "training_id": training_id,
-                    "part": part,
-                    "video": video,
-                    "label": int(label),
-                    "stream": stream,
-                    kind: line,
-                }
+def _lines(scores: Scores, kind: str, **same: Any) -> Iterator[dict[str, Any]]:
+    """Lines of a view of ``scores`` or ``features``, one for each stream and video."""
+    for stream, matrix in getattr(scores, kind).items():
+        for video, label, line in zip(scores.videos, scores.labels, matrix, strict=True):
+            yield {**same, "video": video, "label": int(label), "stream": stream, kind: line}
 
 
 def _gflops(model: VideoModel, training: Training) -> float:

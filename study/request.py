@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from models import model_options
-from search_spaces.space import TUNINGS, Arm, Settings, Space
+from search_spaces.space import TUNINGS, Arm, Parameter, Settings, Space
 from study.cluster.resources import Resources
 from study.data.store.clip_store import ClipStore
 from study.job import Job, Parts, build_model, split_parts
@@ -22,6 +22,7 @@ from study.plan import (
 )
 from study.provenance import canonical_json, code_version, git_state
 from study.results.store import ResultStore
+from study.search import Sampler
 from study.training.weights import Weights, find_weights
 
 __all__ = ["TUNINGS", "Request", "Study", "check_request", "known_studies"]
@@ -39,6 +40,8 @@ class Request:
         trials: Trials of each search.
         tuning: ``shared`` (one search a split, for all arms), ``own`` (one an arm, each of the
             same budget) or ``fixed`` (no search).
+        sampler: What proposes trials, see ``study.search.Search``.
+        lag: How many of the latest trials a proposal doesn't know, see ``study.search.Search``.
         arms: Names of the wanted arms; None for the space's default arms.
         splits: Names of splits; None for the first.
         seeds: How many seeds, 0, 1, ….
@@ -59,6 +62,8 @@ class Request:
     tuning: str
     arms: tuple[str, ...] | None = None
     splits: tuple[str, ...] | None = None
+    sampler: Sampler = "tpe"
+    lag: int = 8
     seeds: int = 1
     train_on: str = "train"
     weights: str = "none"
@@ -107,23 +112,37 @@ class Study:
 
         It is the very training that the ablation plans for this arm at these values.
         """
-        plan = make_plan(
-            (arm,),
-            targets=(target,),
-            seeds=(0,),
-            settings=lambda arm, target: self.settings(arm, values),
-            training=self.make_training,
-        )
+        plan = self.plan(lambda arm, target: values, arms=(arm,), targets=(target,))
         return next(iter(plan.trainings.values()))
 
-    def plan(self, found: Callable[[Arm, Target], Mapping[str, Any]]) -> Plan:
-        """The plan of the study's arms at the values found for each arm and target."""
+    def plan(
+        self,
+        found: Callable[[Arm, Target], Mapping[str, Any]] = lambda arm, target: {},
+        *,
+        arms: Sequence[Arm] | None = None,
+        targets: Sequence[Target] | None = None,
+    ) -> Plan:
+        """The plan of arms at the values found for each arm and target.
+
+        Args:
+            found: What a search found; nothing by default.
+            arms: The arms; all of the study's by default.
+            targets: The targets; all of the study's by default.
+        """
         return make_plan(
-            self.arms,
-            targets=self.targets,
+            self.arms if arms is None else arms,
+            targets=self.targets if targets is None else targets,
             seeds=range(self.request.seeds),
             settings=lambda arm, target: self.settings(arm, found(arm, target)),
             training=self.make_training,
+        )
+
+    def parameters_for(self, arm: Arm) -> tuple[Parameter, ...]:
+        """What an arm's search proposes: what matters to it, less what the user set."""
+        return tuple(
+            parameter
+            for parameter in self.request.space.parameters_for(arm)
+            if parameter.name not in self.request.changes
         )
 
     def job(self, training: Training, **more: Any) -> Job:
@@ -208,7 +227,7 @@ def check_request(request: Request) -> Study:
     )
     _check_changes(request.changes, arms)
     # Checks every arm's options and finds its weights.
-    plan = study.plan(lambda arm, target: {})
+    plan = study.plan()
     _check_stacks(store, plan)
     _check_segments(plan)
     _check_weights(study, plan)

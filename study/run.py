@@ -14,7 +14,7 @@ from rich.table import Table
 
 import search_spaces
 from study.cluster.resources import Resources
-from study.conduct import describe, run_study, searched_arms
+from study.conduct import describe, run_study
 from study.data.datasets.catalog import list_datasets
 from study.data.store.embedded import prepare_embedded
 from study.data.store.remote import is_uri
@@ -22,6 +22,7 @@ from study.plan import Plan
 from study.request import TUNINGS, Request, Study, check_request, known_studies
 from study.results.store import ResultStore
 from study.results.tables import render
+from study.searches import searched_arms
 from study.terminal import Terminal
 
 __all__ = ["main"]
@@ -208,7 +209,7 @@ def _store(arguments: argparse.Namespace, console: Console) -> str | Path:
 def _print_plan(study: Study, console: Console) -> None:
     """What will run: data, searches, trainings and what each takes."""
     request = study.request
-    plan = study.plan(lambda arm, target: {})
+    plan = study.plan()
     say = Terminal(console)
     say.heading(f"{request.space.title}")
     for target in study.targets:
@@ -248,7 +249,7 @@ def _epochs(plan: Plan) -> int:
 
 def _print_arms(study: Study, console: Console) -> None:
     """Every arm with the training that serves it."""
-    plan = study.plan(lambda arm, target: {})
+    plan = study.plan()
     numbers = {identity: number for number, identity in enumerate(plan.trainings, start=1)}
     table = Table("arm", "fusion", "split", "seed", "training", box=box.SIMPLE)
     for row in plan.rows:

@@ -1,10 +1,9 @@
 """What a running study shows in the terminal."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -19,8 +18,9 @@ from rich.progress import (
 
 from study.data.store.preparation import Progress as Preparation
 
-__all__ = ["Terminal", "Trainings"]
+__all__ = ["StudyDisplay", "Terminal"]
 
+LINE_EVERY_SECONDS = 30.0  # away from a terminal
 MARKS = {"complete": "[green]✓[/]", "pruned": "[yellow]–[/]", "failed": "[red]✗[/]"}
 
 
@@ -34,9 +34,9 @@ class Terminal:
         """Says which phase begins."""
         self._console.print(f"\n[bold]{escape(text)}[/]", highlight=False)
 
-    def trainings(self, epochs: int) -> "Trainings":
-        """A display of trainings, for a ``with`` statement."""
-        return Trainings(self._console, epochs=epochs)
+    def at_work(self) -> "StudyDisplay":
+        """A display of a study's jobs, for a ``with`` statement."""
+        return StudyDisplay(self._console)
 
     @contextmanager
     def preparing(self, what: str) -> Iterator[Callable[[Preparation], None]]:
@@ -71,28 +71,29 @@ class Terminal:
         self._console.print(f"  [bold red]{escape(text)}[/]", highlight=False, soft_wrap=True)
 
 
-class Trainings:
-    """A live line for each running training and a lasting line for each that ended.
+class StudyDisplay:
+    """A study at work: a live line for each job, a lasting one for each trial or training that ended.
 
-    On a terminal the live lines move; elsewhere only the lasting ones are printed.
+    Under the live lines stands where the study is. Away from a terminal only lasting lines are
+    printed, and where the study stands every half minute. For a ``with`` statement.
     """
 
-    def __init__(self, console: Console, *, epochs: int) -> None:
+    def __init__(self, console: Console) -> None:
         self._console = console
-        self._epochs = epochs
         self._progress = Progress(
             TextColumn("  {task.description}", markup=True),
             BarColumn(bar_width=20),
-            TextColumn("epoch {task.completed}/{task.total}"),
-            TextColumn("{task.fields[accuracy]}"),
+            TextColumn("{task.fields[said]}"),
             TimeElapsedColumn(),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
-        self._running: dict[str, tuple[TaskID, str, float]] = {}
+        self._tasks: dict[str, TaskID] = {}
+        self._standing = self._progress.add_task("", total=None, said="", visible=False)
+        self._printed = time.monotonic()
 
-    def __enter__(self) -> "Trainings":
+    def __enter__(self) -> "StudyDisplay":
         self._progress.start()
         return self
 
@@ -104,33 +105,37 @@ class Trainings:
     ) -> None:
         self._progress.stop()
 
-    def started(self, name: str, label: str) -> None:
-        if name in self._running:
-            return  # started again after a lost process: the line goes on
-        task = self._progress.add_task(escape(label), total=self._epochs, accuracy="")
-        self._running[name] = (task, label, time.monotonic())
+    def started(self, key: str, label: str, until: int) -> None:
+        """Shows a job that trains to an epoch."""
+        self._tasks[key] = self._progress.add_task(escape(label), total=until, said="starts")
 
-    def reported(self, name: str, metrics: Mapping[str, Any]) -> None:
-        task, _, _ = self._running[name]
-        self._progress.update(task, completed=metrics["epoch"], accuracy=_accuracy(metrics))
+    def reported(self, key: str, epoch: int, accuracy: float | None) -> None:
+        """Shows an epoch that a job has finished, and its validation accuracy as a fraction."""
+        if key in self._tasks:
+            total = self._progress.tasks[self._progress.task_ids.index(self._tasks[key])].total
+            said = f"epoch {epoch}/{total:.0f}  {_percent(accuracy)}"
+            self._progress.update(self._tasks[key], completed=epoch, said=said)
 
-    def ended(self, name: str, state: str, metrics: Mapping[str, Any]) -> None:
-        task, label, since = self._running.pop(name)
-        self._progress.remove_task(task)
-        how = {
-            "complete": "",
-            "pruned": f"stopped early at epoch {metrics.get('epoch', 0)}",
-            "failed": escape(str(metrics.get("failed", ""))),
-        }[state]
-        accuracy = "" if state == "failed" else _accuracy(metrics)
+    def stopped(self, key: str) -> None:
+        """Takes a job off the display."""
+        if key in self._tasks:
+            self._progress.remove_task(self._tasks.pop(key))
+
+    def ended(self, label: str, state: str, said: str) -> None:
+        """Prints a trial or a training that ended: ``complete``, ``pruned`` or ``failed``."""
         self._console.print(
-            f"  {MARKS[state]} {escape(label)}  {accuracy}  {how}  "
-            f"[dim]{time.monotonic() - since:.0f} s[/]",
+            f"  {MARKS[state]} {escape(label)}  [dim]{escape(said)}[/]",
             highlight=False,
             soft_wrap=True,
         )
 
+    def stands(self, text: str) -> None:
+        """Shows where the study stands."""
+        self._progress.update(self._standing, description=escape(text), visible=True)
+        if not self._console.is_terminal and time.monotonic() - self._printed > LINE_EVERY_SECONDS:
+            self._printed = time.monotonic()
+            self._console.print(f"  … {escape(text)}", highlight=False, soft_wrap=True)
 
-def _accuracy(metrics: Mapping[str, Any]) -> str:
-    accuracy = metrics.get("validation_top1")
+
+def _percent(accuracy: float | None) -> str:
     return "" if accuracy is None else f"validation {100 * accuracy:.1f} %"

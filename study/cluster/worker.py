@@ -57,7 +57,7 @@ def execute(
             resources_per_worker=resources.of_worker,
         ),
         run_config=RunConfig(
-            name=f"train-{job.training.training_id}",
+            name=f"train-{job.training.training_id}-{job.until}",
             storage_path=storage,
             failure_config=FailureConfig(max_failures=WORKER_FAILURES, controller_failure_limit=3),
             callbacks=[TuneReportCallback()],

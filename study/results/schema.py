@@ -103,7 +103,7 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
         ),
         "epochs": (
             _text("training_id", "the training"),
-            _integer("epoch", "the epoch, from 0"),
+            _integer("epoch", "the epoch, from 1"),
             _real("lr", "learning rate in the epoch's last step"),
             _real("train_loss", "mean loss over the epoch"),
             _json("losses", "mean of each loss by name"),
@@ -158,6 +158,14 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _text("stream", "the stream"),
             Column(name="scores", type=pa.list_(pa.float32()), about="softmax score of each class"),
             _text("source_group", "the source video that the clip was cut from", required=False),
+        ),
+        "validation_scores": (
+            _text("training_id", "the training"),
+            _integer("epoch", "epochs trained: a rung of the search, or the last"),
+            _text("video", "the validation video's name"),
+            _integer("label", "the video's class"),
+            _text("stream", "the stream"),
+            Column(name="scores", type=pa.list_(pa.float32()), about="softmax score of each class"),
         ),
         "published": (
             _text("system", "the system whose paper prints the table"),

@@ -51,8 +51,7 @@ class EpochReport:
         lr: Learning rate of the epoch's last step.
         train_loss: Mean over the epoch's videos of the weighted sum of losses.
         losses: Name of a stream, auxiliary output or auxiliary loss → its mean, not weighted.
-        validation_top1: The objective on the validation videos, top-1 of the late average unless
-            another was given; None without validation videos.
+        validation_top1: Top-1 of the late average on the validation videos; None without them.
         seconds: The epoch's wall time, validation included.
         clips_per_second: Training clips a second over all processes, validation left out.
     """
@@ -76,10 +75,10 @@ def train(
     device: str | torch.device = "cpu",
     checkpoint: Path | None = None,
     report: Callable[[EpochReport], None] | None = None,
-    objective: Callable[[Scores], float] | None = None,
+    validated: Callable[[int, Scores], None] | None = None,
     compile: bool = False,
     loader_workers: int = 0,
-    epochs_to_run: int | None = None,
+    until: int | None = None,
 ) -> list[EpochReport]:
     """Trains a network by stochastic gradient descent with momentum.
 
@@ -97,10 +96,12 @@ def train(
             there the training goes on from it.
         report: Called on every process after each epoch. On resuming it is called first with
             the last finished epoch, which the caller may have missed.
-        objective: What `EpochReport.validation_top1` is; None means top-1 of the late average.
+        validated: Receives the validation videos' scores after each epoch, with the epoch's
+            number from 1, before `report` is called.
         compile: Whether to use ``torch.compile``.
         loader_workers: Loader processes of each process; 0 loads in the process itself.
-        epochs_to_run: Stop after so many epochs of this call; None goes on to the last.
+        until: The epoch after which to stop; None goes on to the last. A checkpoint that is
+            already beyond it is left out of account, and the training starts from the beginning.
 
     Returns:
         A report of every finished epoch, those before a resumption included.
@@ -110,17 +111,20 @@ def train(
         NonFiniteLossError: If a loss becomes infinite or not a number.
     """
     run = _Run.start(model, train_data, hyperparameters, seed, device, compile, loader_workers)
-    history = _resume(checkpoint, run)
+    last = hyperparameters.epochs if until is None else min(until, hyperparameters.epochs)
+    history = _resume(checkpoint, run, last)
     if history and report is not None:
         report(history[-1])
-    last = hyperparameters.epochs
-    if epochs_to_run is not None:
-        last = min(last, len(history) + epochs_to_run)
     for epoch in range(len(history), last):
         started = time.perf_counter()
         lr, losses = _train_epoch(run, epoch)
         trained = _slowest(time.perf_counter() - started, run.device)
-        top1 = None if validation_data is None else _validate(run, validation_data, objective)
+        top1 = None
+        if validation_data is not None:
+            scores = _validate(run, validation_data)
+            top1 = top_k_accuracy(np.mean(list(scores.scores.values()), axis=0), scores.labels, 1)
+            if validated is not None:
+                validated(epoch + 1, scores)
         weights = hyperparameters.loss_weights
         history.append(
             EpochReport(
@@ -220,8 +224,8 @@ class _Run:
         }
 
 
-def _resume(path: Path | None, run: _Run) -> list[EpochReport]:
-    """Puts the state of a checkpoint back, and returns the reports of its epochs."""
+def _resume(path: Path | None, run: _Run, last: int) -> list[EpochReport]:
+    """Restores a checkpoint of at most `last` epochs, and returns the reports of its epochs."""
     history: list[EpochReport] = []
     if path is not None and path.is_file():
         state = load_checkpoint(path)
@@ -232,9 +236,12 @@ def _resume(path: Path | None, run: _Run) -> list[EpochReport]:
                 f"checkpoint {path} is of another training: its {' and '.join(differing)} differ; "
                 "give another path, or delete it to train from the start"
             )
-        run.model.load_state_dict(state["model"])
-        run.optimizer.load_state_dict(state["optimizer"])
         history = [EpochReport(**epoch) for epoch in state["history"]]
+        if len(history) > last:
+            history = []
+        else:
+            run.model.load_state_dict(state["model"])
+            run.optimizer.load_state_dict(state["optimizer"])
     if dist.is_initialized():
         finished = torch.tensor([len(history), -len(history)], device=run.device)
         dist.all_reduce(finished, dist.ReduceOp.MAX)
@@ -466,8 +473,8 @@ class _EpochLosses:
         self._waiting.clear()
 
 
-def _validate(run: _Run, data: ClipDataset, objective: Callable[[Scores], float] | None) -> float:
-    scores = score(
+def _validate(run: _Run, data: ClipDataset) -> Scores:
+    return score(
         run.model,
         data,
         device=run.device,
@@ -475,10 +482,6 @@ def _validate(run: _Run, data: ClipDataset, objective: Callable[[Scores], float]
         precision=run.hyperparameters.precision,
         loader_workers=run.loader_workers,
     )
-    if objective is not None:
-        return float(objective(scores))
-    average = np.mean(list(scores.scores.values()), axis=0)
-    return top_k_accuracy(average, scores.labels, 1)
 
 
 def _slowest(seconds: float, device: torch.device) -> float:

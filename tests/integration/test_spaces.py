@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 import search_spaces
-from study.conduct import parts_of, write_rows
+from study.searches import parts_of
+from study.rows import write_row
 from study.job import run_job
 from study.request import Request, Study, check_request
 from study.results.store import ResultStore
@@ -53,7 +54,7 @@ def test_every_default_arm_of_a_space_gives_its_rows(
     name: str, tiny_store: Path, results: Path
 ) -> None:
     study = study_of(name, tiny_store, results)
-    plan = study.plan(lambda arm, target: {})
+    plan = study.plan()
     for training in plan.trainings.values():
         run_job(study.job(training, parts=parts_of(training, plan)))
     write_rows(study, plan)
@@ -88,9 +89,9 @@ def test_a_pathway_of_frames_is_no_flow_and_a_fused_tower_sees_both(
     }
     for (space, arm), modality in expected.items():
         study = study_of(space, tiny_store, results, arms=(arm,))
-        (training,) = study.plan(lambda arm, target: {}).trainings.values()
+        (training,) = study.plan().trainings.values()
         run_job(study.job(training, parts=("test", "validation")))
-        write_rows(study, study.plan(lambda arm, target: {}))
+        write_rows(study, study.plan())
         rows = ResultStore(results).read("rows", study=f"{space}-tiny", arm=arm).to_pylist()
         assert {row["modality"] for row in rows} == {modality}
 
@@ -121,7 +122,7 @@ def test_an_option_reaches_the_arms_whose_model_has_it(tiny_store: Path, tmp_pat
     study = study_of("comparators", tiny_store, tmp_path, changes={"options.backbone": "resnet18"})
     backbones = {
         training.model: training.options.get("backbone")
-        for training in study.plan(lambda arm, target: {}).trainings.values()
+        for training in study.plan().trainings.values()
     }
     assert backbones["tsm"] == backbones["stm"] == "resnet18"
     assert backbones["c3d"] is None

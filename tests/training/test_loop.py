@@ -293,13 +293,13 @@ def test_a_resumed_training_is_bit_for_bit_the_uninterrupted_one(tmp_path: Path)
             checkpoint=checkpoint,
             report=killed,
         )
-    for _ in range(2):
+    for epoch in (2, 3):
         other = _stilt(9, dropout=0.5)
         history = _train(
             other,
             validation=_data(other, augment=False),
             checkpoint=checkpoint,
-            epochs_to_run=1,
+            until=epoch,
         )
     assert _same(history, expected)
     assert _identical(other, straight)
@@ -339,14 +339,14 @@ def test_a_checkpoint_of_another_training_is_refused(
     tmp_path: Path, difference: dict[str, Any], named: str
 ) -> None:
     checkpoint = tmp_path / "one.pt"
-    _train(_stilt(), checkpoint=checkpoint, epochs_to_run=1)
+    _train(_stilt(), checkpoint=checkpoint, until=1)
     with pytest.raises(ValueError, match=rf"one\.pt is of another training: its {named} differ"):
         _train(_stilt(), checkpoint=checkpoint, **difference)
 
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     checkpoint = tmp_path / "one.pt"
-    _train(_stilt(), checkpoint=checkpoint, epochs_to_run=1)
+    _train(_stilt(), checkpoint=checkpoint, until=1)
     with pytest.raises(ValueError, match="its model differ"):
         _train(_stilt(attention_dim=16), checkpoint=checkpoint)
 
@@ -406,22 +406,27 @@ def test_independent_streams_train_together_as_each_would_alone() -> None:
             torch.testing.assert_close(both.state_dict()[name], value)
 
 
-def test_validation_is_top1_of_the_late_average_or_the_given_objective() -> None:
+def test_a_checkpoint_beyond_the_wanted_epoch_is_left_out_of_account(tmp_path: Path) -> None:
+    straight, again = _stilt(dropout=0.5), _stilt(dropout=0.5)
+    expected = _train(straight, until=1)
+    _train(_stilt(dropout=0.5), checkpoint=tmp_path / "one.pt", until=2)
+    assert _same(_train(again, checkpoint=tmp_path / "one.pt", until=1), expected)
+    assert _identical(straight, again)
+
+
+def test_validation_is_top1_of_the_late_average_and_its_scores_are_handed_on() -> None:
     model = _stilt()
     data = _data(model, augment=False)
     history = _train(model, validation=data)
     scores = score(model, data)
     average = (scores.scores["spatial"] + scores.scores["temporal"]) / 2
     assert history[-1].validation_top1 == np.mean(average.argmax(1) == scores.labels)
-    seen = []
-    [epoch] = _train(
-        _stilt(),
-        {"epochs": 1},
-        validation=data,
-        objective=lambda scores: seen.append(scores.videos) or 0.25,  # type: ignore[func-returns-value]
-    )
-    assert epoch.validation_top1 == 0.25
-    assert seen == [[video.name for video in data.videos]]
+    seen = {}
+    again = _stilt()
+    _train(again, validation=data, validated=seen.__setitem__)
+    assert list(seen) == [1, 2, 3]
+    for stream, expected in score(again, data).scores.items():
+        assert np.array_equal(seen[3].scores[stream], expected)
     assert _train(_auxiliary(), {"epochs": 1})[0].validation_top1 is None
 
 

@@ -1,0 +1,109 @@
+"""The lines that a study's arms and trials have in its results."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from study.plan import PlannedRow, Training, modality
+from study.provenance import canonical_json
+from study.request import Study
+from study.results.predictions import prediction_lines
+from study.results.rows import accuracies, fuse, load_scores
+from study.results.store import ResultStore
+from study.search import Trial
+
+__all__ = ["views_of", "write_row", "write_trial"]
+
+
+def write_row(study: Study, results: ResultStore, row: PlannedRow) -> None:
+    """Fuses a finished training's scores as an arm says and writes the arm's rows."""
+    request, training, arm = study.request, row.training, row.arm
+    scores = load_scores(results, training.training_id)
+    listed = study.store.annotations.splits[training.target.split]
+    groups = {video.name: video.group for video in (*listed.train, *listed.test)}
+    fused = fuse(arm.fusion, scores, groups=groups, fusion_lambda=row.fusion_lambda)
+    identity = {
+        "study": request.name,
+        "space": request.space.name,
+        "arm": arm.name,
+        "dataset": training.target.dataset,
+        "split": training.target.split,
+        "seed": training.seed,
+    }
+    key = canonical_json(identity)
+    results.write(
+        "predictions",
+        key,
+        [
+            line
+            for part, matrix in fused.parts.items()
+            for line in prediction_lines(
+                {**identity, "part": part, "training_id": training.training_id},
+                videos=scores[part].videos,
+                labels=scores[part].labels,
+                scores=matrix,
+                groups=groups,
+            )
+        ],
+    )
+    results.write(
+        "rows",
+        key,
+        [
+            {
+                **identity,
+                "part": part,
+                "training_id": training.training_id,
+                "fusion": arm.fusion,
+                "fusion_lambda": fused.fusion_lambda,
+                "views": views_of(training),
+                **accuracies(matrix, scores[part].labels),
+                "videos": len(scores[part].videos),
+                "tuning": request.tuning if request.trials else "fixed",
+                "modality": modality(training, arm.fusion),
+                "classes": len(set(scores[part].labels.tolist())),
+                "missing_videos": study.parts[training.target.split].missing,
+                "details": fused.details,
+            }
+            for part, matrix in fused.parts.items()
+        ],
+    )
+
+
+def views_of(training: Training) -> str:
+    """The test views of a training: frames × crops."""
+    hyperparameters = training.hyperparameters
+    return f"{hyperparameters.test_segments} frames × {hyperparameters.test_crops} crop"
+
+
+def write_trial(
+    results: ResultStore,
+    trial: Trial,
+    *,
+    training_id: str,
+    search: str,
+    identity: Mapping[str, Any],
+) -> None:
+    """Writes a trial that ended to ``trials``, unless it stands there as it is.
+
+    Args:
+        results: The results.
+        trial: The trial.
+        training_id: Its training.
+        search: The search's name, which with the trial's number is the line's key.
+        identity: Study, arm, dataset and split.
+    """
+    epochs = max(trial.readings, default=0)
+    trained = results.read("epochs", keys=[training_id], columns=["epoch", "seconds"]).to_pylist()
+    line = {
+        **identity,
+        "trial": trial.number,
+        "training_id": training_id,
+        "parameters": canonical_json(trial.values),
+        "validation_top1": trial.readings[epochs] if epochs and trial.state != "failed" else None,
+        "state": trial.state,
+        "epochs": epochs,
+        "seconds": sum(epoch["seconds"] for epoch in trained if epoch["epoch"] <= epochs),
+    }
+    key = f"{identity['study']}-{search}-{trial.number}"
+    if results.read("trials", keys=[key]).to_pylist() != [line]:
+        results.write("trials", key, [line])

@@ -1,0 +1,159 @@
+"""A study's agenda: which searches it makes, what their trials train, and whom they serve."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import fields
+from functools import partial
+from typing import Any
+
+from search_spaces.space import Arm, Parameter
+from study.agenda import Agenda, ArmSearch, Found
+from study.ledger import Objective
+from study.plan import Plan, Target, Training
+from study.provenance import canonical_json
+from study.request import Study
+from study.search import Search, default_rungs
+
+__all__ = ["agenda_of", "objectives_of", "parts_of", "searched_arms"]
+
+
+def agenda_of(study: Study) -> Agenda:
+    """All that a study has to do: one search for each searched arm and split, then its rows.
+
+    A split's search sees that split's train part only.
+    """
+    searches = {
+        (target, arm.name): _search(study, arm, target)
+        for target in study.targets
+        for arm in searched_arms(study)
+    }
+    return Agenda(
+        searches=tuple(searches.values()),
+        plan=partial(_plan, study, {key: one.search.name for key, one in searches.items()}),
+        parts=parts_of,
+    )
+
+
+def searched_arms(study: Study) -> tuple[Arm, ...]:
+    """The arms that get a search of their own."""
+    request = study.request
+    if request.tuning == "fixed" or request.trials == 0:
+        return ()
+    if request.tuning == "own":
+        return study.arms
+    return (request.space.arm(request.space.search_arm),)
+
+
+def objectives_of(study: Study, agenda: Agenda) -> dict[str, Objective]:
+    """What each search of an agenda maximises."""
+    objectives = {}
+    for one in agenda.searches:
+        arm, target = one.key
+        parts = study.parts[target.split]
+        objectives[one.search.name] = Objective(
+            fusion=study.request.space.arm(arm).fusion,
+            groups={video.name: video.group for video in (*parts.train, *parts.validation)},
+        )
+    return objectives
+
+
+def parts_of(training: Training, plan: Plan) -> tuple[str, ...]:
+    """The parts that a planned training is scored on."""
+    parts = ("validation", "test") if training.train_on == "train" else ("test",)
+    return ("train", *parts) if training.training_id in plan.features_of else parts
+
+
+def _search(study: Study, arm: Arm, target: Target) -> ArmSearch:
+    request = study.request
+    start = study.trial(arm, target, {})
+    parameters = study.parameters_for(arm)
+    asked = canonical_json(
+        [start.training_id, arm.name, arm.fusion, [repr(one) for one in parameters]]
+    )
+    digest = hashlib.sha256(asked.encode()).hexdigest()[:8]
+    serves = study.arms if request.tuning == "shared" else (arm,)
+    return ArmSearch(
+        search=Search(
+            name=f"{target.dataset}-{target.split}/{arm.name}/{digest}",
+            parameters=parameters,
+            first=_first_values(parameters, start),
+            trials=request.trials,
+            rungs=default_rungs(start.hyperparameters.epochs),
+            sampler=request.sampler,
+            lag=request.lag,
+        ),
+        make_training=partial(study.trial, arm, target),
+        arms=tuple(one.name for one in serves),
+        key=(arm.name, target),
+    )
+
+
+def _first_values(parameters: tuple[Parameter, ...], start: Training) -> dict[str, Any]:
+    """What the untuned training uses, where the parameters allow it: no search does worse."""
+    known = {
+        **{f"options.{name}": value for name, value in start.options.items()},
+        **{
+            field.name: getattr(start.hyperparameters, field.name)
+            for field in fields(start.hyperparameters)
+        },
+        "fusion_lambda": 1.0,
+    }
+    first = {}
+    for parameter in parameters:
+        if parameter.name.startswith("loss_weights."):
+            name = parameter.name.removeprefix("loss_weights.")
+            known[parameter.name] = start.hyperparameters.loss_weights.get(name, 1.0)
+        if parameter.name in known and parameter.allows(known[parameter.name]):
+            first[parameter.name] = parameter.spell(known[parameter.name])
+    return first
+
+
+def _plan(
+    study: Study, searches: Mapping[tuple[Target, str], str], found: Mapping[str, Found | None]
+) -> Plan:
+    """The plan of the arms whose searches are done.
+
+    An arm waits for the searches of all arms that one training could serve together with it, or
+    which training serves it would depend on the order in which searches end.
+    """
+    shared = study.request.space.search_arm
+    plans = []
+    for target in study.targets:
+        of_arm = {
+            arm.name: searches.get((target, arm.name), searches.get((target, shared)))
+            for arm in study.arms
+        }
+        done = {name for name, one in of_arm.items() if one is None or one in found}
+        ready = [
+            arm
+            for arm in study.arms
+            if all(other.name in done for other in study.arms if _may_share(arm, other))
+            and (of_arm[arm.name] is None or found[of_arm[arm.name]] is not None)
+        ]
+
+        plans.append(study.plan(partial(_values, of_arm, found), arms=ready, targets=(target,)))
+    return Plan(
+        rows=tuple(row for plan in plans for row in plan.rows),
+        trainings={key: one for plan in plans for key, one in plan.trainings.items()},
+        features_of=frozenset().union(*(plan.features_of for plan in plans)),
+    )
+
+
+def _values(
+    of_arm: Mapping[str, str | None], found: Mapping[str, Found | None], arm: Arm, target: Target
+) -> Mapping[str, Any]:
+    best = found.get(of_arm[arm.name] or "")
+    return {} if best is None else best.values
+
+
+def _may_share(arm: Arm, other: Arm) -> bool:
+    """Whether one training could serve both arms, whatever their searches find."""
+    return arm.model == other.model and all(
+        theirs[name] == value
+        for own, theirs in (
+            (arm.options, other.options),
+            (arm.hyperparameters, other.hyperparameters),
+        )
+        for name, value in own.items()
+        if name in theirs
+    )
