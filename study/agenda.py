@@ -1,0 +1,350 @@
+"""What to do next is a function of what is finished.
+
+A study's searches and its ablation share one queue. ``next_jobs`` says from the trainings' values,
+scores and failures alone which jobs may run now, so a killed study goes on by asking again, and
+neither the number of places nor the order in which jobs end changes a trial, a row or a number.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from study.plan import Plan, PlannedRow, Training
+from study.search import Readings, Search, Trial, best_trial, trials_of
+
+__all__ = [
+    "Agenda",
+    "ArmSearch",
+    "Failure",
+    "Finished",
+    "Found",
+    "Job",
+    "Outlook",
+    "Waiting",
+    "next_jobs",
+]
+
+_Need = tuple[PlannedRow, str, tuple[str, ...]]  # a row, its training's id, the parts
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmSearch:
+    """A search and what it is for.
+
+    Attributes:
+        search: The search; its last rung is its trainings' last epoch.
+        make_training: The training of proposed values.
+        arms: Names of the arms that need what it finds; they are lost with it.
+        target: Dataset and split in a few words.
+    """
+
+    search: Search
+    make_training: Callable[[Mapping[str, Any]], Training]
+    arms: tuple[str, ...]
+    target: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Found:
+    """What a finished search found.
+
+    Attributes:
+        trial: Its best complete trial.
+        trials: All of its trials, for arms that choose among them by objectives of their own.
+    """
+
+    trial: Trial
+    trials: tuple[Trial, ...]
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """The best trial's values."""
+        return self.trial.values
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agenda:
+    """All that a study has to do.
+
+    Attributes:
+        searches: Its searches, in the order in which they take equal places in the queue.
+        plan: The plan of the arms whose searches are in what is found, by the search's name, and
+            of those that need none. What it plans for an arm must not change when more is found:
+            arms that share trainings have to come in together.
+        parts: The parts whose scores a row needs.
+    """
+
+    searches: tuple[ArmSearch, ...]
+    plan: Callable[[Mapping[str, Found]], Plan]
+    parts: Callable[[PlannedRow], tuple[str, ...]]
+    _memory: "_Memory" = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_memory", _Memory())
+        names = [one.search.name for one in self.searches]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"searches of one name on an agenda: {', '.join(repeated)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """What is finished.
+
+    Attributes:
+        values: By search and training, the search's objective by epoch. A training that has come
+            past a rung of a search has the value there, whatever it ran for.
+        parts: By training, the parts whose scores are stored; it has reached its last epoch.
+        failed: By training, why it failed for good.
+    """
+
+    values: Mapping[tuple[str, str], Mapping[int, float]] = field(default_factory=dict)
+    parts: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    failed: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A piece of a training that may run now.
+
+    Attributes:
+        training: The training, which goes on from where it stands.
+        until: The epoch at whose end the job ends.
+        parts: The parts to score then.
+        search: The name of the search that it is a trial of, or None in the ablation.
+        trial: The trial's number, or None.
+    """
+
+    training: Training
+    until: int
+    parts: tuple[str, ...] = ()
+    search: str | None = None
+    trial: int | None = None
+
+    @property
+    def purpose(self) -> str:
+        """What the job is for, in a few words."""
+        return "ablation" if self.search is None else f"{self.search}, trial {self.trial}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """What of a search can't run yet.
+
+    Attributes:
+        search: The search's name.
+        at_rungs: How many trials wait for a decision.
+        unproposed: How many are not yet proposed.
+        blocking: The number of the earliest trial that hasn't ended: all wait for it at last.
+    """
+
+    search: str
+    at_rungs: int
+    unproposed: int
+    blocking: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Rows that won't be.
+
+    Attributes:
+        arms: Names of the arms.
+        reason: Why.
+        search: The name of the search without a complete trial, or None.
+        training_id: The planned training that failed, or None.
+    """
+
+    arms: tuple[str, ...]
+    reason: str
+    search: str | None = None
+    training_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """What may run now, and where the study stands.
+
+    Attributes:
+        jobs: The jobs that may run now, the most urgent first, never two of one training. Those
+            that run already are among them.
+        waiting: What can't run yet, by search.
+        searches: The trials of each search so far.
+        plan: The plan of all arms whose searches are done.
+        rows: Its rows whose scores are all stored.
+        failures: The arms that are lost, and why.
+    """
+
+    jobs: tuple[Job, ...]
+    waiting: tuple[Waiting, ...]
+    searches: Mapping[str, tuple[Trial, ...]]
+    plan: Plan
+    rows: tuple[PlannedRow, ...]
+    failures: tuple[Failure, ...]
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do: something may always run until then."""
+        return not self.jobs
+
+
+def next_jobs(agenda: Agenda, finished: Finished) -> Outlook:
+    """Says what may run now.
+
+    Run the first jobs whose trainings don't run already, as many as there are places, and ask
+    again whenever one has ended.
+
+    Trials come first in the queue: those first that have the most trials of their search still to
+    come, for these wait for them. The trainings of the ablation fill the places that the searches
+    leave, the longest first.
+    """
+    trials = {
+        one.search.name: trials_of(one.search, _reader(agenda, one, finished))
+        for one in agenda.searches
+    }
+    waiting = tuple(
+        what
+        for one in agenda.searches
+        if (what := _waiting(one.search, trials[one.search.name])) is not None
+    )
+    going_on = {what.search for what in waiting}
+    found = {
+        name: Found(trial=best, trials=own)
+        for name, own in trials.items()
+        if name not in going_on and (best := best_trial(own)) is not None
+    }
+    plan, needs = agenda._memory.plan(agenda, found)
+    left: dict[str, dict[str, None]] = {}  # the parts by training; a dict keeps their order
+    rows, lost = [], []
+    for row, key, parts in needs:
+        stored = finished.parts.get(key, frozenset())
+        missing = [part for part in parts if part not in stored]
+        if not missing:
+            rows.append(row)
+        elif key in finished.failed:
+            lost.append((row, key))
+        else:
+            left.setdefault(key, {}).update(dict.fromkeys(missing))
+    return Outlook(
+        jobs=_queue(agenda, trials, plan, {key: tuple(parts) for key, parts in left.items()}),
+        waiting=waiting,
+        searches=trials,
+        plan=plan,
+        rows=tuple(rows),
+        failures=(
+            *(
+                _failed_search(agenda, one, trials[one.search.name], finished)
+                for one in agenda.searches
+                if one.search.name not in going_on and one.search.name not in found
+            ),
+            *_failed_trainings(lost, finished),
+        ),
+    )
+
+
+def _reader(
+    agenda: Agenda, one: ArmSearch, finished: Finished
+) -> Callable[[Mapping[str, Any]], Readings]:
+    def readings(values: Mapping[str, Any]) -> Readings:
+        _, key = agenda._memory.training(one, values)
+        return Readings(
+            values=finished.values.get((one.search.name, key), {}),
+            failed=key in finished.failed,
+        )
+
+    return readings
+
+
+def _waiting(search: Search, trials: tuple[Trial, ...]) -> Waiting | None:
+    """What of a search can't run yet; None once the search is done."""
+    blocking = next((trial.number for trial in trials if not trial.ended), None)
+    if blocking is None:
+        return None
+    return Waiting(
+        search=search.name,
+        at_rungs=sum(trial.state == "waiting" for trial in trials),
+        unproposed=search.trials - len(trials),
+        blocking=blocking,
+    )
+
+
+def _queue(
+    agenda: Agenda,
+    trials: Mapping[str, tuple[Trial, ...]],
+    plan: Plan,
+    left: Mapping[str, tuple[str, ...]],
+) -> tuple[Job, ...]:
+    """The jobs in their order; of several of one training the first."""
+    queue: dict[str, Job] = {}
+    running = [
+        (one, trial, trial.next_rung)
+        for one in agenda.searches
+        for trial in trials[one.search.name]
+        if trial.state == "running" and trial.next_rung is not None
+    ]
+    running.sort(key=lambda piece: piece[1].number - piece[0].search.trials)
+    for one, trial, until in running:
+        training, key = agenda._memory.training(one, trial.values)
+        job = Job(
+            training=training,
+            until=until,
+            parts=left.get(key, ()) if until == training.hyperparameters.epochs else (),
+            search=one.search.name,
+            trial=trial.number,
+        )
+        queue.setdefault(key, job)
+    for key in sorted(left, key=lambda key: -plan.trainings[key].hyperparameters.epochs):
+        training = plan.trainings[key]
+        epochs = training.hyperparameters.epochs
+        queue.setdefault(key, Job(training=training, until=epochs, parts=left[key]))
+    return tuple(queue.values())
+
+
+def _failed_search(
+    agenda: Agenda, one: ArmSearch, trials: tuple[Trial, ...], finished: Finished
+) -> Failure:
+    # The best at a rung always goes on: where none is complete, some have failed.
+    failed = next(trial for trial in trials if trial.state == "failed")
+    _, key = agenda._memory.training(one, failed.values)
+    return Failure(
+        arms=one.arms,
+        reason=(
+            f"none of the {len(trials)} trials on {one.target} completed; trial {failed.number} "
+            f"failed with: {finished.failed[key]}"
+        ),
+        search=one.search.name,
+    )
+
+
+def _failed_trainings(
+    lost: Sequence[tuple[PlannedRow, str]], finished: Finished
+) -> Iterator[Failure]:
+    arms: dict[str, dict[str, None]] = {}
+    for row, key in lost:
+        arms.setdefault(key, {})[row.arm.name] = None
+    for key, names in arms.items():
+        yield Failure(arms=tuple(names), reason=finished.failed[key], training_id=key)
+
+
+class _Memory:
+    """What an agenda's functions returned, so that asking again is cheap; it decides nothing."""
+
+    def __init__(self) -> None:
+        self._trainings: dict[tuple[str, tuple[Any, ...]], tuple[Training, str]] = {}
+        self._plan: tuple[Mapping[str, Found], Plan, tuple[_Need, ...]] | None = None
+
+    def training(self, one: ArmSearch, values: Mapping[str, Any]) -> tuple[Training, str]:
+        """The training of proposed values and its id."""
+        key = (one.search.name, tuple(values.items()))
+        if key not in self._trainings:
+            training = one.make_training(values)
+            self._trainings[key] = (training, training.training_id)
+        return self._trainings[key]
+
+    def plan(self, agenda: Agenda, found: Mapping[str, Found]) -> tuple[Plan, tuple[_Need, ...]]:
+        """The plan of what is found, and what its rows need."""
+        if self._plan is None or self._plan[0] != found:
+            plan = agenda.plan(found)
+            needs = tuple((row, row.training.training_id, agenda.parts(row)) for row in plan.rows)
+            self._plan = (found, plan, needs)
+        return self._plan[1:]

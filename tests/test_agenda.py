@@ -1,0 +1,387 @@
+"""The agenda with a fake runner: any order, any number of places, kills and failures."""
+
+import random
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from search_spaces.space import Choice, Real
+from study.agenda import Agenda, ArmSearch, Finished, Found, Job, Outlook, next_jobs
+from study.plan import Plan
+from study.search import Search
+
+RUNGS = (1, 3, 9)
+COARSE = Choice(name="dim", choices=(1, 2, 3))  # different trials propose the same training
+FINE = Real(name="rate", low=0.0, high=1.0)
+
+
+@dataclass(frozen=True)
+class FakeTraining:
+    """All that the agenda knows of a training."""
+
+    training_id: str
+    epochs: int = RUNGS[-1]
+
+    @property
+    def hyperparameters(self) -> SimpleNamespace:
+        return SimpleNamespace(epochs=self.epochs)
+
+
+def training_of(net: str, values: Mapping[str, Any], seed: int = 0) -> FakeTraining:
+    return FakeTraining(f"{net}/{sorted(values.items())}/{seed}")
+
+
+def parts_of(row: SimpleNamespace) -> tuple[str, ...]:
+    scores = ("validation", "test")
+    return ("train", *scores) if "early" in row.arm.name else scores
+
+
+def make_agenda(
+    arms: Mapping[str, tuple[str, Search | None]], *, seeds: int = 2, first_seed: int = 0
+) -> Agenda:
+    """An agenda of arms, each with its net and its search."""
+    found_by = {name: (net, search) for name, (net, search) in arms.items()}
+
+    def plan(found: Mapping[str, Found]) -> Plan:
+        rows, trainings = [], {}
+        for arm, (net, search) in found_by.items():
+            if search is not None and search.name not in found:
+                continue
+            values = {} if search is None else found[search.name].values
+            for seed in range(first_seed, first_seed + seeds):
+                training = training_of(net, values, seed)
+                trainings[training.training_id] = training
+                rows.append(SimpleNamespace(arm=SimpleNamespace(name=arm), training=training))
+        return Plan(rows=tuple(rows), trainings=trainings, features_of=frozenset())
+
+    searches: dict[str, ArmSearch] = {}
+    for arm, (net, search) in arms.items():
+        if search is not None:
+            earlier = searches[search.name].arms if search.name in searches else ()
+            searches[search.name] = ArmSearch(
+                search=search,
+                make_training=lambda values, net=net: training_of(net, values),
+                arms=(*earlier, arm),
+                target="ucf101 split 1",
+            )
+    return Agenda(searches=tuple(searches.values()), plan=plan, parts=parts_of)
+
+
+def make_search(name: str, **changes: Any) -> Search:
+    asked = {"name": name, "parameters": (FINE,), "trials": 6, "rungs": RUNGS, "sampler": "random"}
+    return Search(**{**asked, **changes})
+
+
+@cache
+def true_value(seed: int, search: str, key: str, epoch: int) -> float:
+    """A training's objective; coarse, so that some tie."""
+    final = random.Random(f"{seed}/{search}/{key}").random()
+    noise = random.Random(f"{seed}/{search}/{key}/{epoch}").random()
+    return round(final + noise / epoch, 2)
+
+
+class World:
+    """Trainings' true curves, which of them fail, and what has been finished of them."""
+
+    def __init__(self, agenda: Agenda, seed: int, failing: float = 0.0) -> None:
+        self.agenda, self.seed, self.failing = agenda, seed, failing
+        self.at: dict[str, int] = {}
+        self.parts: dict[str, frozenset[str]] = {}
+        self.failed: dict[str, str] = {}
+        self.ran: Counter[tuple[str, int, tuple[str, ...]]] = Counter()
+
+    def finished(self) -> Finished:
+        return Finished(
+            values={
+                (one.search.name, key): {
+                    epoch: true_value(self.seed, one.search.name, key, epoch)
+                    for epoch in range(1, last + 1)
+                }
+                for one in self.agenda.searches
+                for key, last in self.at.items()
+            },
+            parts=dict(self.parts),
+            failed=dict(self.failed),
+        )
+
+    def run(self, job: Job) -> None:
+        key = job.training.training_id
+        assert key not in self.failed
+        assert not set(job.parts) & self.parts.get(key, frozenset())
+        self.ran[key, job.until, job.parts] += 1
+        chance = random.Random(f"{self.seed}/{key}/failure")
+        last = chance.choice((0, 1, 2, 3, 5)) if chance.random() < self.failing else None
+        if last is not None and last < job.until:
+            self.at[key] = max(last, self.at.get(key, 0))
+            self.failed[key] = f"loss is nan after epoch {last}"
+            return
+        self.at[key] = max(job.until, self.at.get(key, 0))
+        if job.parts:
+            assert job.until == job.training.epochs
+            self.parts[key] = self.parts.get(key, frozenset()) | set(job.parts)
+
+
+def outcome(outlook: Outlook, world: World) -> tuple[Any, ...]:
+    """All that a study's results are made of."""
+    rows = [(row.arm.name, row.training.training_id) for row in outlook.rows]
+    return outlook.searches, rows, outlook.failures
+
+
+def run_study(
+    agenda: Agenda, seed: int, *, chance: random.Random | None = None, failing: float = 0.0
+) -> tuple[World, Outlook]:
+    """Runs a study: job by job in the queue's order, or with chance in any order and with kills."""
+    world, running = World(agenda, seed, failing), {}
+    places = 1 if chance is None else chance.choice((1, 2, 4, 64))
+    kills = 0.0 if chance is None else chance.choice((0.0, 0.1))
+    before = -1
+    while True:
+        if chance is not None and chance.random() < kills:
+            running.clear()
+        outlook = next_jobs(agenda, world.finished())
+        assert len(outlook.rows) >= before
+        before = len(outlook.rows)
+        check(outlook, world)
+        if outlook.done:
+            return world, outlook
+        for job in outlook.jobs:
+            if len(running) < places:
+                running.setdefault(job.training.training_id, job)
+        key = next(iter(running)) if chance is None else chance.choice(sorted(running))
+        world.run(running.pop(key))
+
+
+def check(outlook: Outlook, world: World) -> None:
+    """What holds at every moment."""
+    keys = [job.training.training_id for job in outlook.jobs]
+    assert len(keys) == len(set(keys))
+    wanted: dict[str, set[str]] = {}
+    for row in outlook.plan.rows:
+        wanted.setdefault(row.training.training_id, set()).update(parts_of(row))
+    for job in outlook.jobs:
+        key = job.training.training_id
+        assert key not in world.failed
+        scored = world.parts.get(key, frozenset())
+        assert job.until > world.at.get(key, 0) or set(job.parts) - scored, "nothing left to do"
+        assert job.search is not None or set(job.parts) == wanted[key] - scored
+    assert outlook.done == (not outlook.jobs)
+    if outlook.done:
+        assert not outlook.waiting
+    for row in outlook.rows:
+        assert set(parts_of(row)) <= world.parts[row.training.training_id]
+
+
+def make_study(seed: int) -> Agenda:
+    """A small study drawn at random."""
+    chance = random.Random(seed)
+
+    def search(name: str) -> Search:
+        return make_search(
+            name,
+            trials=chance.randint(1, 7),
+            lag=chance.choice((1, 2, 8)),
+            rungs=chance.choice(((9,), (3, 9), (1, 3, 9))),
+            parameters=chance.choice(((FINE,), (COARSE,))),
+            seed=chance.randint(0, 2),
+            prune_from=chance.choice((1, 4)),
+        )
+
+    shared, own = search("shared"), search("own")
+    arms = {
+        "one": ("plain", shared),
+        "one-early": ("plain", shared),  # another arm of the same search and training
+        "two": ("plain", own),  # another search over the same net
+        "three": ("stil", search("third")),
+        "untuned": ("c3d", None),
+    }
+    kept = chance.sample(sorted(arms), chance.randint(1, len(arms)))
+    return make_agenda({name: arms[name] for name in sorted(kept)}, seeds=chance.randint(1, 2))
+
+
+@pytest.mark.parametrize("failing", [0.0, 0.3, 1.0])
+def test_the_same_outcome_in_any_order_with_any_places_and_kills(failing: float) -> None:
+    for seed in range(100):
+        agenda = make_study(seed)
+        expected = outcome(*reversed(run_study(agenda, seed, failing=failing)))
+        chance = random.Random(seed)
+        for _ in range(8):
+            world, outlook = run_study(agenda, seed, chance=chance, failing=failing)
+            assert outcome(outlook, world) == expected
+
+
+def test_the_same_outcome_with_tpe() -> None:
+    tpe = make_search("tpe", sampler="tpe", trials=26, lag=4, parameters=(FINE, COARSE))
+    agenda = make_agenda({"one": ("plain", tpe), "two": ("stil", make_search("other"))})
+    expected = outcome(*reversed(run_study(agenda, 0)))
+    for seed in range(5):
+        world, outlook = run_study(agenda, 0, chance=random.Random(seed))
+        assert outcome(outlook, world) == expected
+
+
+def test_without_kills_every_job_runs_once_and_no_training_is_left_out() -> None:
+    for seed in range(30):
+        agenda = make_study(seed)
+        world, outlook = run_study(agenda, seed)
+        assert set(world.ran.values()) == {1}
+        assert len(outlook.rows) == len(outlook.plan.rows)
+        assert set(world.parts) == set(outlook.plan.trainings)
+        assert not outlook.failures
+
+
+def test_a_training_that_a_trial_and_the_ablation_want_runs_to_its_end_once() -> None:
+    search = make_search("search", parameters=(COARSE,), trials=1, rungs=(9,))
+    agenda = make_agenda({"searched": ("net", search)}, seeds=1)
+    first = next_jobs(agenda, Finished())
+    (job,) = first.jobs
+    assert (job.until, job.parts, job.search, job.trial) == (9, (), "search", 0)
+    # The same training is in the plan of an arm without a search.
+    values = first.searches["search"][0].values
+    joint = replace(
+        agenda,
+        plan=lambda found: Plan(
+            rows=(SimpleNamespace(arm=SimpleNamespace(name="a"), training=job.training),),
+            trainings={job.training.training_id: training_of("net", values)},
+            features_of=frozenset(),
+        ),
+    )
+    (both,) = next_jobs(joint, Finished()).jobs
+    assert (both.until, both.parts) == (9, ("validation", "test"))
+    world = World(joint, 0)
+    world.run(both)
+    assert next_jobs(joint, world.finished()).done
+
+
+def test_only_the_parts_that_are_missing_are_scored() -> None:
+    agenda = make_agenda({"one": ("net", None), "one-early": ("net", None)}, seeds=1)
+    (job,) = next_jobs(agenda, Finished()).jobs
+    assert job.parts == ("validation", "test", "train")
+    stored = {job.training.training_id: frozenset({"validation", "test"})}
+    outlook = next_jobs(agenda, Finished(parts=stored))
+    assert [job.parts for job in outlook.jobs] == [("train",)]
+    assert [row.arm.name for row in outlook.rows] == ["one"]
+
+
+def test_arms_without_a_search_and_those_whose_search_is_done_run_while_others_search() -> None:
+    agenda = make_agenda(
+        {
+            "untuned": ("c3d", None),
+            "quick": ("tsn", make_search("quick", trials=1, rungs=(9,))),
+            "slow": ("i3d", make_search("slow", trials=5)),
+        },
+        seeds=1,
+    )
+    outlook = next_jobs(agenda, Finished())
+    assert [row.arm.name for row in outlook.plan.rows] == ["untuned"]
+    world = World(agenda, 0)
+    world.run(next(job for job in outlook.jobs if job.search == "quick"))
+    outlook = next_jobs(agenda, world.finished())
+    assert [row.arm.name for row in outlook.plan.rows] == ["untuned", "quick"]
+    # The winner's own training is the ablation's: only its scores are missing.
+    assert {job.training.training_id for job in outlook.jobs if job.search is None} == {
+        row.training.training_id for row in outlook.plan.rows
+    }
+
+
+def test_the_queue_has_the_search_that_is_furthest_behind_first_and_the_ablation_last() -> None:
+    agenda = make_agenda(
+        {
+            "a": ("a", make_search("a", trials=3)),
+            "b": ("b", make_search("b", trials=6)),
+            "untuned": ("c3d", None),
+        }
+    )
+    order = [(job.search, job.trial) for job in next_jobs(agenda, Finished()).jobs]
+    assert order == [
+        *(("b", trial) for trial in range(3)),
+        *(("a", 0), ("b", 3), ("a", 1), ("b", 4), ("a", 2), ("b", 5)),
+        *((None, None), (None, None)),
+    ]
+
+
+def test_the_longest_of_the_ablation_comes_first() -> None:
+    short, long = FakeTraining("short", 5), FakeTraining("long", 50)
+    rows = tuple(
+        SimpleNamespace(arm=SimpleNamespace(name=one.training_id), training=one)
+        for one in (short, long)
+    )
+    agenda = Agenda(
+        searches=(),
+        plan=lambda found: Plan(
+            rows=rows, trainings={"short": short, "long": long}, features_of=frozenset()
+        ),
+        parts=lambda row: ("test",),
+    )
+    assert [job.until for job in next_jobs(agenda, Finished()).jobs] == [50, 5]
+
+
+def test_what_waits_is_counted() -> None:
+    search = make_search("search", trials=9, lag=4, prune_from=1)
+    agenda = make_agenda({"arm": ("net", search)})
+    (waiting,) = next_jobs(agenda, Finished()).waiting
+    assert (waiting.at_rungs, waiting.unproposed, waiting.blocking) == (0, 5, 0)
+    world = World(agenda, 0)
+    for job in next_jobs(agenda, Finished()).jobs[1:]:
+        world.run(job)
+    (waiting,) = next_jobs(agenda, world.finished()).waiting
+    assert (waiting.at_rungs, waiting.unproposed, waiting.blocking) == (3, 5, 0)
+
+
+def test_a_search_without_a_complete_trial_loses_its_arms_and_no_others() -> None:
+    search = make_search("search", trials=3)
+    agenda = make_agenda(
+        {"one": ("net", search), "two": ("net", search), "untuned": ("c3d", None)}, seeds=1
+    )
+    world = World(agenda, 0)
+    while not (outlook := next_jobs(agenda, world.finished())).done:
+        for job in outlook.jobs:
+            if job.search is None:
+                world.run(job)
+            else:
+                world.failed[job.training.training_id] = "out of memory"
+    assert [row.arm.name for row in outlook.rows] == ["untuned"]
+    (failure,) = outlook.failures
+    assert (failure.arms, failure.search) == (("one", "two"), "search")
+    assert failure.reason == (
+        "none of the 3 trials on ucf101 split 1 completed; trial 0 failed with: out of memory"
+    )
+
+
+def test_a_planned_training_that_failed_loses_its_rows_and_no_others() -> None:
+    agenda = make_agenda({"one": ("net", None), "two": ("net", None), "three": ("c3d", None)})
+    world = World(agenda, 0)
+    lost = next_jobs(agenda, Finished()).jobs[0].training.training_id
+    world.failed[lost] = "disk full"
+    while not (outlook := next_jobs(agenda, world.finished())).done:
+        world.run(outlook.jobs[0])
+    assert [(row.arm.name) for row in outlook.rows] == ["one", "two", "three", "three"]
+    (failure,) = outlook.failures
+    assert (failure.arms, failure.training_id) == (("one", "two"), lost)
+    assert failure.reason == "disk full"
+
+
+def test_more_trials_extend_a_study_and_run_nothing_again() -> None:
+    for seed in range(20):
+        arms = {"one": ("net", make_search("search", seed=seed))}
+        world, _ = run_study(make_agenda(arms), seed)
+        longer = {"one": ("net", make_search("search", seed=seed, trials=12))}
+        expected_world, expected = run_study(make_agenda(longer), seed)
+        agenda = make_agenda(longer)
+        world.agenda = agenda
+        while not (outlook := next_jobs(agenda, world.finished())).done:
+            world.run(outlook.jobs[0])
+        assert outcome(outlook, world) == outcome(expected, expected_world)
+        epochs = {job: count for job, count in world.ran.items() if not job[2]}
+        assert set(epochs.values()) == {1}
+
+
+def test_searches_of_one_name_are_refused() -> None:
+    one = ArmSearch(
+        search=make_search("search"), make_training=lambda v: None, arms=("a",), target="t"
+    )
+    with pytest.raises(ValueError, match="searches of one name on an agenda: search"):
+        Agenda(searches=(one, one), plan=lambda found: None, parts=lambda row: ())
