@@ -15,6 +15,7 @@ from typing import Any
 import optuna
 
 from models import model_options
+from models.fusion import FUSIONS
 from search_spaces.space import TUNINGS, Arm, Parameter, Settings, Space
 from study.cluster.connection import at_once_on, check_shared, running_ray
 from study.cluster.queue import (
@@ -330,7 +331,7 @@ def _check_stacks(store: ClipStore, plan: Plan) -> None:
 
 
 def _check_nothing_fits(arms: Sequence[Arm]) -> None:
-    fitting = [arm.name for arm in arms if arm.fusion == "early" or arm.fusion.startswith("awf")]
+    fitting = [arm.name for arm in arms if FUSIONS[arm.fusion].fits_on_validation]
     if fitting:
         raise ValueError(
             f"--train-on all leaves no validation part, but {', '.join(fitting)} fit their fusion "
@@ -382,12 +383,8 @@ def _first_values(parameters: Sequence[Parameter], start: Training) -> dict[str,
 def _trial_job(values: Mapping[str, Any], *, study: Study, arm: Arm, target: Target) -> Job:
     """The job of a trial: it reports the arm's validation accuracy and scores no part."""
     return study.job(
-        study.trial(arm, target, values), objective=_objective(arm, values.get("fusion_lambda"))
+        study.trial(arm, target, values), objective=(arm.fusion, values.get("fusion_lambda"))
     )
-
-
-def _objective(arm: Arm, fusion_lambda: float | None) -> tuple[str, float | None]:
-    return ("average" if arm.fusion == "early" else arm.fusion, fusion_lambda)
 
 
 def known_studies(results: str) -> list[str]:
