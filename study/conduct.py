@@ -103,12 +103,8 @@ def _first_values(parameters: Sequence[Parameter], start: Training) -> dict[str,
 def _trial_job(values: Mapping[str, Any], *, study: Study, arm: Arm, target: Target) -> Job:
     """The job of a trial: it reports the arm's validation accuracy and scores no part."""
     return study.job(
-        study.trial(arm, target, values), objective=_objective(arm, values.get("fusion_lambda"))
+        study.trial(arm, target, values), objective=(arm.fusion, values.get("fusion_lambda"))
     )
-
-
-def _objective(arm: Arm, fusion_lambda: float | None) -> tuple[str, float | None]:
-    return ("average" if arm.fusion == "early" else arm.fusion, fusion_lambda)
 
 
 def run_study(study: Study, *, address: str | None, terminal: Terminal) -> list[str]:
