@@ -1,5 +1,8 @@
 """Fusion of two streams' predictions: late, early and adaptively weighted.
 
+``FUSIONS``, at the end of this file, is the one table of fusions: what an arm may name, and what
+the rest of the project has to know of each. A new fusion is a line there, with what fits it here.
+
 Arrays in, arrays out. A score is a softmax score of one video for one class in one stream;
 ``scores`` maps a stream's name to an array (V, N) of V videos and N classes.
 
@@ -14,19 +17,22 @@ has its own weights W_y, one a stream::
     S_t   = [S_t,1; S_t,2]                              scores of a new video t          (eq. 8)
     class = argmax_y W_y S_t Y_y                                                         (eq. 9)
 
-with Y_y the unit vector that picks class y. The paper solves eq. 5 "by linear programming" and
-states no constraint. The objective is linear in W_y, so without one it is unbounded, and on the
-simplex (w >= 0, Σ w = 1) its optimum is a *vertex*: the weights become a hard choice of one stream
-for each class, the one with the largest gain P_y - λ M_y, and λ only moves which. That literal
-reading is ``simplex`` here; ``floor``, ``l2`` and ``entropy`` are ours, for a soft choice.
+with Y_y the unit vector that picks class y. P_y and M_y are divided by their numbers of videos
+here (ours): the videos of other classes outnumber those of y by about N - 1 to one, which with
+sums is a factor on λ. The paper solves eq. 5 "by linear programming" and states no constraint.
+The objective is linear in W_y, so without one it is unbounded, and on the simplex (w >= 0,
+Σ w = 1) its optimum is a *vertex*: the weights become a hard choice of one stream for each class,
+the one with the largest gain P_y - λ M_y, and λ only moves which. That literal reading is
+``simplex`` here; ``floor``, ``l2`` and ``entropy`` are ours, for a soft choice.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy.optimize import linprog
 from scipy.sparse import block_diag
 from scipy.special import softmax
@@ -35,56 +41,183 @@ from sklearn.svm import LinearSVC
 
 __all__ = [
     "CONSTRAINTS",
+    "C_GRID",
+    "FLOOR",
+    "FUSIONS",
+    "LAMBDAS",
+    "TEMPERATURE",
     "AdaptiveFusion",
     "Constraint",
     "EarlyFusion",
+    "Fitted",
+    "FusedScores",
+    "Fusion",
+    "Part",
+    "choose_lambda",
     "cross_fit",
     "late_fusion",
-    "select_adaptive_fusion",
 ]
 
 FloatArray = NDArray[np.floating[Any]]
 IntArray = NDArray[np.integer[Any]]
+Streams = Mapping[str, FloatArray]
 Constraint = Literal["simplex", "floor", "l2", "entropy"]
 
-CONSTRAINTS: tuple[Constraint, ...] = ("simplex", "floor", "l2", "entropy")
-LAMBDAS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+CONSTRAINTS: tuple[Constraint, ...] = get_args(Constraint)
+LAMBDAS = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0)
+"""The values of λ that a fusion chooses from where none is given."""
+FLOOR = 0.2
+"""Least weight of a stream under the constraint ``floor``."""
+TEMPERATURE = 0.1
+"""Weight of the entropy under the constraint ``entropy``, in the unit of a score."""
+FOLDS = 5
 C_GRID = (0.01, 0.1, 1.0, 10.0)
 
 
-def late_fusion(
-    scores: Mapping[str, ArrayLike], weights: Mapping[str, float] | None = None
-) -> FloatArray:
-    """The weighted mean of the streams' scores.
+class Part(Protocol):
+    """What V videos of one part of a split are fused from."""
+
+    @property
+    def labels(self) -> IntArray:
+        """(V,) true classes in 0..N-1."""
+
+    @property
+    def scores(self) -> Streams:
+        """(V, N) softmax scores by stream."""
+
+    @property
+    def features(self) -> Streams:
+        """(V, D) the vector that each stream's classifier sees, by stream."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fitted:
+    """A fusion that is ready to fuse.
+
+    Attributes:
+        fuse: From a part to its (V, N) fused scores.
+        validation: (V, N) scores that take the place of the validation part's own, each under
+            weights that were fitted without the video's group; None where `fuse` serves.
+        fusion_lambda: The λ that was given or chosen, None for a fusion without.
+        details: What was fitted or chosen, for the record (JSON-able).
+    """
+
+    fuse: Callable[[Part], FloatArray]
+    validation: FloatArray | None = None
+    fusion_lambda: float | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FusedScores:
+    """An arm's one score matrix for each part, and what the fusion chose.
+
+    Attributes:
+        parts: (V, N) by part; higher is more likely. Validation is cross-fitted where weights
+            are fitted on it.
+        fusion_lambda: As of `Fitted`.
+        details: As of `Fitted`.
+    """
+
+    parts: Mapping[str, FloatArray]
+    fusion_lambda: float | None
+    details: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fusion:
+    """How the streams' scores become one: an entry of `FUSIONS`.
+
+    Attributes:
+        fit: From the parts by name, the group of each validation video and λ (None to choose it)
+            to the fitted fusion.
+        stream: The one stream that it reads, or None for all that the network has.
+        reads_features: Whether it reads features, and those of the train part.
+        fits_on_validation: Whether it fits or chooses anything on the validation part.
+        takes_lambda: Whether λ makes a difference to it.
+    """
+
+    fit: Callable[[Mapping[str, Part], Sequence[Hashable], float | None], Fitted]
+    stream: str | None = None
+    reads_features: bool = False
+    fits_on_validation: bool = False
+    takes_lambda: bool = False
+
+    def fuse(
+        self,
+        parts: Mapping[str, Part],
+        *,
+        groups: Sequence[Hashable] = (),
+        fusion_lambda: float | None = None,
+    ) -> FusedScores:
+        """Fits the fusion and fuses every part but ``train``.
+
+        Args:
+            parts: The parts by name; ``train`` and ``validation`` where it is fitted on them.
+            groups: (V,) source video of each validation video; cross-fitting never divides one.
+            fusion_lambda: λ >= 0, or None to choose it from `LAMBDAS`.
+
+        Raises:
+            ValueError: If a part or the stream that it reads is missing, or the arrays don't fit.
+        """
+        needed = ["train"] * self.reads_features + ["validation"] * self.fits_on_validation
+        if not set(needed) <= set(parts):
+            raise ValueError(
+                f"the fusion is fitted on the {' and '.join(needed)} part, but there are only "
+                f"scores of {', '.join(parts)}; score what is missing, or choose another fusion"
+            )
+        judged = {name: part for name, part in parts.items() if name != "train"}
+        for part in judged.values():
+            if self.stream is not None and self.stream not in part.scores:
+                raise ValueError(
+                    f"the fusion reads stream {self.stream!r}, but the network has "
+                    f"{', '.join(part.scores) or 'no stream'}; choose one that it has"
+                )
+        fitted = self.fit(parts, groups, fusion_lambda)
+        fused = {name: fitted.fuse(part) for name, part in judged.items()}
+        if fitted.validation is not None:
+            fused["validation"] = fitted.validation
+        return FusedScores(parts=fused, fusion_lambda=fitted.fusion_lambda, details=fitted.details)
+
+
+# Late fusion
+
+
+def late_fusion(scores: Streams, weights: Mapping[str, float] | None = None) -> FloatArray:
+    """Returns the weighted mean of the streams' scores.
 
     Args:
         scores: (V, N) scores by stream.
-        weights: A nonnegative weight for each stream, such as ``{"spatial": 1, "temporal": 1.5}``;
-            divided by their sum. None is the plain average.
+        weights: A positive weight for each stream, such as ``{"spatial": 1, "temporal": 1.5}``;
+            divided by their sum over the streams. None is the plain average.
 
     Returns:
         (V, N) fused scores.
 
     Raises:
-        ValueError: The scores' shapes differ or hold NaN, or the weights don't fit the streams.
+        ValueError: If the scores' shapes differ or a score is not finite.
     """
-    arrays = _checked_streams(scores, "scores")
-    if weights is None:
-        weights = dict.fromkeys(arrays, 1.0)
-    if set(weights) != set(arrays):
-        raise ValueError(
-            f"late fusion needs one weight for each of the streams {sorted(arrays)}, "
-            f"but got weights for {sorted(weights)}"
-        )
-    values = np.array([weights[stream] for stream in arrays], dtype=np.float64)
-    if not (np.isfinite(values).all() and (values >= 0).all() and values.sum() > 0):
-        raise ValueError(
-            f"late fusion's weights must be finite, nonnegative and not all zero, "
-            f"but got {dict(weights)}"
-        )
-    return _sum_streams(arrays, values[None] / values.sum())
+    _check_streams(scores, "scores")
+    values = np.array([1.0 if weights is None else weights[stream] for stream in scores])
+    return _sum_streams(scores, values[None] / values.sum())
 
 
+def _late(weights: Mapping[str, float] | None = None) -> Fusion:
+    fitted = Fitted(
+        fuse=lambda part: late_fusion(part.scores, weights),
+        details={} if weights is None else {"weights": weights},
+    )
+    return Fusion(fit=lambda *_: fitted)
+
+
+def _one_stream(stream: str) -> Fusion:
+    return Fusion(fit=lambda *_: Fitted(fuse=lambda part: part.scores[stream]), stream=stream)
+
+
+# Adaptively weighted fusion
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class AdaptiveFusion:
     """Adaptively weighted fusion: for each class its own weights over the streams (eqs. 4-9).
 
@@ -93,156 +226,166 @@ class AdaptiveFusion:
 
     - ``simplex``: w >= 0, Σ w = 1. The literal linear program, solved by HiGHS; its optimum is the
       vertex of the stream with the largest gain.
-    - ``floor``: as ``simplex`` with w >= ``floor``, so that no stream is silenced.
+    - ``floor``: as ``simplex`` with w >= `FLOOR`, so that no stream is silenced.
     - ``l2``: w >= 0, ‖w‖ <= 1. The optimum is max(g, 0) / ‖max(g, 0)‖. Where no stream has a
-      positive gain it would be w = 0 and the class could never be predicted; then ‖w‖ = 1 is asked
-      for instead, and the largest gain takes it all.
-    - ``entropy``: w >= 0, Σ w = 1, and ``temperature`` times the entropy of w is added to the
-      objective. The optimum is softmax(g / temperature).
-
-    Fit it on videos that the streams were *not* trained on: scores on training videos are near one
-    for every stream and say nothing of which to trust. A class without a video there has no P_y
-    and gets equal weights (ours).
+      positive gain it would be w = 0 and the class could never be predicted; then ‖w‖ = 1 is
+      required instead, and the largest gain takes it all.
+    - ``entropy``: w >= 0, Σ w = 1, and `TEMPERATURE` times the entropy of w is added to the
+      objective. The optimum is softmax(g / `TEMPERATURE`).
 
     Attributes:
-        streams: The streams' names in the order of the weights' columns, once fitted.
+        streams: The streams' names in the order of the weights' columns.
         weights: (N, S) the fitted weights.
     """
 
     streams: tuple[str, ...]
     weights: FloatArray
 
-    def __init__(
-        self,
-        constraint: Constraint = "simplex",
-        fusion_lambda: float = 1.0,
-        normalisation: Literal["mean", "sum"] = "mean",
+    @classmethod
+    def fit(
+        cls,
+        scores: Streams,
+        labels: IntArray,
         *,
-        floor: float = 0.2,
-        temperature: float = 0.1,
-    ) -> None:
-        """Takes the form of the objective and of the constraint.
-
-        Args:
-            constraint: One of ``simplex``, ``floor``, ``l2``, ``entropy``.
-            fusion_lambda: λ >= 0 of eq. 5.
-            normalisation: ``sum`` as eqs. 6 and 7 print it, or ``mean``: P_y and M_y divided by
-                their numbers of videos (ours; the videos of other classes outnumber those of y by
-                about N - 1 to one, which with sums is a factor on λ).
-            floor: Least weight of a stream under ``floor``; at most 1 / S.
-            temperature: Weight of the entropy under ``entropy``, in the unit of the gain: with
-                ``mean`` a score in 0..1, with ``sum`` the sum of a class's scores.
-
-        Raises:
-            ValueError: A value is out of its range.
-        """
-        if constraint not in CONSTRAINTS:
-            raise ValueError(f"the constraint must be one of {CONSTRAINTS}, but got {constraint!r}")
-        if normalisation not in ("mean", "sum"):
-            raise ValueError(f"normalisation must be 'mean' or 'sum', but got {normalisation!r}")
-        if not (np.isfinite(fusion_lambda) and fusion_lambda >= 0):
-            raise ValueError(f"fusion_lambda must be finite and >= 0, but got {fusion_lambda}")
-        if not 0 <= floor <= 1:
-            raise ValueError(f"floor must lie in 0..1, but got {floor}")
-        if not (np.isfinite(temperature) and temperature > 0):
-            raise ValueError(f"temperature must be finite and > 0, but got {temperature}")
-        self.constraint: Constraint = constraint
-        self.fusion_lambda = fusion_lambda
-        self.normalisation = normalisation
-        self.floor = floor
-        self.temperature = temperature
-
-    def fit(self, scores: Mapping[str, ArrayLike], labels: ArrayLike) -> "AdaptiveFusion":
+        constraint: Constraint,
+        fusion_lambda: float,
+    ) -> "AdaptiveFusion":
         """Fits the weights of every class.
+
+        Fit them on videos that the streams were *not* trained on: scores on training videos are
+        near one for every stream and don't show which to trust. A class without a video has no
+        P_y and gets equal weights (ours).
 
         Args:
             scores: (V, N) softmax scores by stream.
             labels: (V,) classes in 0..N-1.
-
-        Returns:
-            This fusion.
-
-        Raises:
-            ValueError: Shapes differ, a score is not finite, or a label is out of range.
-        """
-        arrays = _checked_streams(scores, "scores")
-        return self._solve(_Evidence.of(arrays, _checked_labels(labels, arrays)))
-
-    def fuse(self, scores: Mapping[str, ArrayLike]) -> FloatArray:
-        """The fused scores W_y S_t Y_y of eq. 9, (V, N); the prediction is their argmax.
+            constraint: The constraint on a class's weights.
+            fusion_lambda: λ >= 0 of eq. 5.
 
         Raises:
-            ValueError: Not fitted, or other streams or classes than those of the fit.
+            ValueError: If shapes differ, a score is not finite, a label is out of range, or λ is
+                not a finite number >= 0.
         """
-        if not hasattr(self, "weights"):
-            raise ValueError("this fusion is not fitted; call fit(scores, labels) first")
-        arrays = _checked_streams(scores, "scores")
-        if set(arrays) != set(self.streams) or _num_classes(arrays) != len(self.weights):
+        if not (np.isfinite(fusion_lambda) and fusion_lambda >= 0):
+            raise ValueError(f"fusion_lambda must be finite and >= 0, but got {fusion_lambda}")
+        _check_streams(scores, "scores")
+        _check_labels(labels, scores, classes=_num_classes(scores))
+        gains = _gains(scores, labels, fusion_lambda)
+        equal = 1 / len(scores)
+        if constraint == "l2":
+            weights = _solve_unit_ball(gains)
+            equal = len(scores) ** -0.5
+        elif constraint == "entropy":
+            weights = softmax(gains / TEMPERATURE, axis=1)
+        else:
+            weights = _solve_linear_program(gains, FLOOR if constraint == "floor" else 0)
+        weights[np.bincount(labels, minlength=len(weights)) == 0] = equal
+        return cls(streams=tuple(scores), weights=weights)
+
+    def fuse(self, scores: Streams) -> FloatArray:
+        """Returns the fused scores W_y S_t Y_y of eq. 9, (V, N); the prediction is their argmax.
+
+        Raises:
+            ValueError: If the streams or classes are not those of the fit.
+        """
+        _check_streams(scores, "scores")
+        if set(scores) != set(self.streams) or _num_classes(scores) != len(self.weights):
             raise ValueError(
                 f"this fusion was fitted on the streams {sorted(self.streams)} with "
-                f"{len(self.weights)} classes, but got {sorted(arrays)} with "
-                f"{_num_classes(arrays)} classes"
+                f"{len(self.weights)} classes, but got {sorted(scores)} with "
+                f"{_num_classes(scores)} classes"
             )
-        return _sum_streams({stream: arrays[stream] for stream in self.streams}, self.weights)
-
-    def _solve(self, evidence: "_Evidence") -> "AdaptiveFusion":
-        streams = len(evidence.streams)
-        if self.constraint == "floor" and self.floor * streams > 1:
-            raise ValueError(
-                f"floor must be at most 1 / {streams} with {streams} streams, but got {self.floor}"
-            )
-        gains = evidence.gains(self.fusion_lambda, self.normalisation)
-        if self.constraint == "l2":
-            weights = _solve_unit_ball(gains)
-        elif self.constraint == "entropy":
-            weights = softmax(gains / self.temperature, axis=1)
-        else:
-            weights = _solve_linear_program(gains, self.floor if self.constraint == "floor" else 0)
-        equal = streams**-0.5 if self.constraint == "l2" else 1 / streams
-        weights[evidence.counts == 0] = equal
-        self.streams, self.weights = evidence.streams, weights
-        return self
+        return _sum_streams({stream: scores[stream] for stream in self.streams}, self.weights)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Evidence:
-    """P_y and M_y of each stream taken alone: all that AWF's objective needs to know.
+def _fit_adaptive(
+    parts: Mapping[str, Part],
+    groups: Sequence[Hashable],
+    fusion_lambda: float | None,
+    *,
+    constraint: Constraint,
+) -> Fitted:
+    scores, labels = parts["validation"].scores, parts["validation"].labels
+    if fusion_lambda is None:
+        fusion_lambda = choose_lambda(constraint, scores, labels, groups)
+    fit = partial(AdaptiveFusion.fit, constraint=constraint, fusion_lambda=fusion_lambda)
+    fitted = fit(scores, labels)
+    return Fitted(
+        fuse=lambda part: fitted.fuse(part.scores),
+        validation=cross_fit(fit, scores, labels, groups),
+        fusion_lambda=fusion_lambda,
+        details={"weights": np.round(fitted.weights, 6).tolist()},
+    )
 
-    Attributes:
-        streams: The names of the S streams.
-        positives: (N, S) scores for y summed over the videos of class y.
-        negatives: (N, S) scores for y summed over all other videos.
-        counts: (N,) videos of each class.
+
+def choose_lambda(
+    constraint: Constraint, scores: Streams, labels: IntArray, groups: Sequence[Hashable]
+) -> float:
+    """Returns the λ of `LAMBDAS` with the best cross-fitted top-1, the smallest of those that tie.
+
+    Args:
+        constraint: The constraint on a class's weights.
+        scores: (V, N) scores by stream, of videos that the streams were not trained on.
+        labels: (V,) classes.
+        groups: (V,) source video of each video.
+
+    Raises:
+        ValueError: As `cross_fit`.
     """
 
-    streams: tuple[str, ...]
-    positives: FloatArray
-    negatives: FloatArray
-    counts: IntArray
+    def correct(fusion_lambda: float) -> int:
+        fit = partial(AdaptiveFusion.fit, constraint=constraint, fusion_lambda=fusion_lambda)
+        fused = cross_fit(fit, scores, labels, groups)
+        return int(np.count_nonzero(fused.argmax(axis=1) == labels))
 
-    @classmethod
-    def of(cls, scores: Mapping[str, FloatArray], labels: IntArray) -> "_Evidence":
-        classes = _num_classes(scores)
-        videos = np.arange(len(labels))
-        positives = np.zeros((classes, len(scores)))
-        for column, array in zip(positives.T, scores.values(), strict=True):
-            np.add.at(column, labels, array[videos, labels])
-        totals = np.stack([s.sum(axis=0, dtype=np.float64) for s in scores.values()], axis=1)
-        return cls(
-            streams=tuple(scores),
-            positives=positives,
-            negatives=totals - positives,
-            counts=np.bincount(labels, minlength=classes),
-        )
+    return max(LAMBDAS, key=correct)
 
-    def gains(self, fusion_lambda: float, normalisation: str) -> FloatArray:
-        """(N, S): the objective of eq. 5 for all weight on one stream."""
-        positives, negatives = self.positives, self.negatives
-        if normalisation == "mean":
-            others = self.counts.sum() - self.counts
-            positives = positives / np.maximum(self.counts, 1)[:, None]
-            negatives = negatives / np.maximum(others, 1)[:, None]
-        return positives - fusion_lambda * negatives
+
+def cross_fit(
+    fit: Callable[[Streams, IntArray], AdaptiveFusion],
+    scores: Streams,
+    labels: IntArray,
+    groups: Sequence[Hashable],
+) -> FloatArray:
+    """Returns the fused scores of every video under weights that were fitted without its group.
+
+    Args:
+        fit: Fits a fusion on some of the videos, once for each of at most 5 folds.
+        scores: (V, N) scores by stream.
+        labels: (V,) classes.
+        groups: (V,) source video of each video; no group is in a fit and judged by it.
+
+    Returns:
+        (V, N) fused scores.
+
+    Raises:
+        ValueError: If shapes or labels don't fit, or there are fewer than two groups.
+    """
+    _check_streams(scores, "scores")
+    _check_labels(labels, scores, classes=_num_classes(scores))
+    fused = np.empty((len(labels), _num_classes(scores)))
+    for fitted, held_out in _group_folds(labels, groups):
+        fusion = fit(_take(scores, fitted), labels[fitted])
+        fused[held_out] = fusion.fuse(_take(scores, held_out))
+    return fused
+
+
+def _take(scores: Streams, videos: IntArray) -> dict[str, FloatArray]:
+    return {stream: array[videos] for stream, array in scores.items()}
+
+
+def _gains(scores: Streams, labels: IntArray, fusion_lambda: float) -> FloatArray:
+    """The objective of eq. 5 for all of a class's weight on one stream, (N, S)."""
+    classes = _num_classes(scores)
+    videos = np.arange(len(labels))
+    positives = np.zeros((classes, len(scores)))
+    for column, array in zip(positives.T, scores.values(), strict=True):
+        np.add.at(column, labels, array[videos, labels])
+    totals = np.stack([s.sum(axis=0, dtype=np.float64) for s in scores.values()], axis=1)
+    counts = np.bincount(labels, minlength=classes)[:, None]
+    negatives = (totals - positives) / np.maximum(len(labels) - counts, 1)
+    gains: FloatArray = positives / np.maximum(counts, 1) - fusion_lambda * negatives
+    return gains
 
 
 def _solve_linear_program(gains: FloatArray, floor: float) -> FloatArray:
@@ -277,212 +420,8 @@ def _solve_unit_ball(gains: FloatArray) -> FloatArray:
     return unit
 
 
-def cross_fit(
-    make_fusion: Callable[[], AdaptiveFusion],
-    scores: Mapping[str, ArrayLike],
-    labels: ArrayLike,
-    groups: Sequence[Hashable],
-    folds: int = 5,
-) -> FloatArray:
-    """Fused scores of every video under weights that were fitted without its group.
-
-    Args:
-        make_fusion: Makes an unfitted fusion, once a fold.
-        scores: (V, N) scores by stream.
-        labels: (V,) classes.
-        groups: (V,) source video of each video; no group is in a fit and judged by it.
-        folds: Number of folds; fewer when there are fewer groups.
-
-    Returns:
-        (V, N) fused scores.
-
-    Raises:
-        ValueError: Shapes or labels don't fit, fewer than two folds, or fewer than two groups.
-    """
-    arrays = _checked_streams(scores, "scores")
-    classes = _checked_labels(labels, arrays)
-    fused = np.empty((len(classes), _num_classes(arrays)))
-    for fitted, held_out in _group_folds(classes, groups, folds):
-        fusion = make_fusion().fit(_take(arrays, fitted), classes[fitted])
-        fused[held_out] = fusion.fuse(_take(arrays, held_out))
-    return fused
-
-
-def select_adaptive_fusion(
-    scores: Mapping[str, ArrayLike],
-    labels: ArrayLike,
-    groups: Sequence[Hashable],
-    constraints: Sequence[Constraint] = CONSTRAINTS,
-    lambdas: Sequence[float] = LAMBDAS,
-    *,
-    normalisation: Literal["mean", "sum"] = "mean",
-    folds: int = 5,
-) -> tuple[AdaptiveFusion, dict[str, Any], float]:
-    """Chooses AWF's constraint and λ by cross-fitting inside the part that it is fitted on.
-
-    Args:
-        scores: (V, N) scores by stream, of videos that the streams were not trained on.
-        labels: (V,) classes.
-        groups: (V,) source video of each video.
-        constraints: The constraints to choose from.
-        lambdas: The values of λ to choose from.
-        normalisation: As for `AdaptiveFusion`.
-        folds: As for `cross_fit`.
-
-    Returns:
-        The fusion of the chosen settings fitted on all videos; those settings by name
-        (``constraint``, ``fusion_lambda``); and their cross-fitted top-1 in 0..1. Of settings
-        that tie, the first in the order given wins.
-
-    Raises:
-        ValueError: As `cross_fit`, or nothing to choose from.
-    """
-    arrays = _checked_streams(scores, "scores")
-    classes = _checked_labels(labels, arrays)
-    candidates = [
-        AdaptiveFusion(constraint, fusion_lambda, normalisation)
-        for constraint in constraints
-        for fusion_lambda in lambdas
-    ]
-    if not candidates:
-        raise ValueError(
-            f"choosing a fusion needs at least one constraint and one λ, "
-            f"but got constraints {list(constraints)} and lambdas {list(lambdas)}"
-        )
-    correct = np.zeros(len(candidates), dtype=np.int64)
-    for fitted, held_out in _group_folds(classes, groups, folds):
-        evidence = _Evidence.of(_take(arrays, fitted), classes[fitted])
-        judged = _take(arrays, held_out)
-        for i, candidate in enumerate(candidates):
-            fused = _sum_streams(judged, candidate._solve(evidence).weights)
-            correct[i] += np.count_nonzero(fused.argmax(axis=1) == classes[held_out])
-    best = candidates[int(correct.argmax())]
-    settings = {"constraint": best.constraint, "fusion_lambda": best.fusion_lambda}
-    top1 = float(correct.max() / len(classes))
-    return best._solve(_Evidence.of(arrays, classes)), settings, top1
-
-
-class EarlyFusion:
-    """Early fusion: a linear SVM on the concatenated features of the streams (STILT Table 5).
-
-    Features are standardised by the training videos' mean and deviation and divided by the root
-    of their number, so that a video's vector has a length near one and a value of C means the same
-    for any backbone. The SVM is scikit-learn's `LinearSVC` (one against the rest, squared hinge),
-    its C the one of ``c_grid`` with the best top-1 on the validation videos, the smallest of those
-    that tie. All this is ours; the paper says no more than "SVM".
-
-    Attributes:
-        c: The chosen C, once fitted.
-    """
-
-    c: float
-
-    def __init__(self, c_grid: Sequence[float] = C_GRID) -> None:
-        """Takes the values of C to choose from.
-
-        Raises:
-            ValueError: The grid is empty or holds a value that is not positive.
-        """
-        if not c_grid or not all(np.isfinite(c) and c > 0 for c in c_grid):
-            raise ValueError(f"c_grid must hold positive numbers, but got {list(c_grid)}")
-        self.c_grid = tuple(sorted(c_grid))
-
-    def fit(
-        self,
-        features: Mapping[str, ArrayLike],
-        labels: ArrayLike,
-        validation_features: Mapping[str, ArrayLike],
-        validation_labels: ArrayLike,
-        *,
-        num_classes: int | None = None,
-    ) -> "EarlyFusion":
-        """Trains one SVM for each C and keeps the best.
-
-        Args:
-            features: (V, D_s) features of the training videos by stream.
-            labels: (V,) their classes.
-            validation_features: (U, D_s) features of the validation videos.
-            validation_labels: (U,) their classes.
-            num_classes: N; None takes one more than the largest label.
-
-        Returns:
-            This fusion.
-
-        Raises:
-            ValueError: Shapes, streams or labels don't fit.
-        """
-        arrays = _checked_streams(features, "features", same_width=False)
-        self._widths = {stream: array.shape[1] for stream, array in arrays.items()}
-        highest = int(max(np.max(labels, initial=-1), np.max(validation_labels, initial=-1)))
-        self._num_classes = highest + 1 if num_classes is None else num_classes
-        y = _checked_labels(labels, arrays, self._num_classes)
-        x = self._concatenated(features)
-        self._scaler = StandardScaler().fit(x)
-        x = self._standardised(x)
-        held_out = self._concatenated(validation_features)
-        held_out_y = _checked_labels(validation_labels, {"validation": held_out}, self._num_classes)
-        held_out = self._standardised(held_out)
-
-        best = -1.0
-        self._seen = np.unique(y)
-        self._svm: LinearSVC | None = None
-        for c in self.c_grid:
-            svm = None
-            if len(self._seen) > 1:
-                svm = LinearSVC(C=c, dual="auto", tol=1e-3, random_state=0).fit(x, y)
-            top1 = float(np.mean(self._decisions(svm, held_out).argmax(axis=1) == held_out_y))
-            if top1 > best:
-                best, self.c, self._svm = top1, c, svm
-        return self
-
-    def decide(self, features: Mapping[str, ArrayLike]) -> FloatArray:
-        """Decision values (V, N), larger for a likelier class.
-
-        A class without a training video has no decision value; it gets one less than the row's
-        smallest, so that it is last in every ranking.
-
-        Raises:
-            ValueError: Not fitted, or other streams or sizes than those of the fit.
-        """
-        if not hasattr(self, "_svm"):
-            raise ValueError("this fusion is not fitted; call fit(...) first")
-        return self._decisions(self._svm, self._standardised(self._concatenated(features)))
-
-    def _standardised(self, x: FloatArray) -> FloatArray:
-        standard: FloatArray = self._scaler.transform(x) / np.sqrt(x.shape[1])
-        return standard
-
-    def _decisions(self, svm: LinearSVC | None, x: FloatArray) -> FloatArray:
-        if svm is None:  # one class only: nothing to separate
-            values = np.zeros((len(x), 1))
-        else:
-            values = svm.decision_function(x)
-            if values.ndim == 1:  # two classes: the first one's margin is the negated second's
-                values = np.stack([-values, values], axis=1)
-        decisions = np.repeat(values.min(axis=1, keepdims=True) - 1, self._num_classes, axis=1)
-        decisions[:, self._seen] = values
-        return decisions
-
-    def _concatenated(self, features: Mapping[str, ArrayLike]) -> FloatArray:
-        arrays = _checked_streams(features, "features", same_width=False)
-        widths = {stream: array.shape[1] for stream, array in arrays.items()}
-        if widths != self._widths:
-            raise ValueError(
-                f"early fusion was fitted on features of sizes {self._widths}, but got {widths}"
-            )
-        return np.concatenate([arrays[stream] for stream in self._widths], axis=1)
-
-
-def _sum_streams(scores: Mapping[str, FloatArray], weights: FloatArray) -> FloatArray:
-    """Σ_s weights[y, s] · scores[s][x, y], (V, N); weights (N, S), or (1, S) for all classes."""
-    fused = np.zeros(next(iter(scores.values())).shape)
-    for stream, column in zip(scores.values(), weights.T, strict=True):
-        fused += stream * column
-    return fused
-
-
 def _group_folds(
-    labels: IntArray, groups: Sequence[Hashable], folds: int
+    labels: IntArray, groups: Sequence[Hashable]
 ) -> Iterator[tuple[IntArray, IntArray]]:
     """Pairs (fitted, held out) of video indices; no group is on both sides.
 
@@ -495,17 +434,15 @@ def _group_folds(
             f"groups must name one source video for each of the {len(labels)} videos, "
             f"but got {len(groups)}"
         )
-    if folds < 2:
-        raise ValueError(f"cross-fitting needs at least 2 folds, but got {folds}")
     members: dict[Hashable, list[int]] = {}
     for video, group in enumerate(groups):
         members.setdefault(group, []).append(video)
     if len(members) < 2:
         raise ValueError(
             f"cross-fitting needs videos of at least 2 groups, but all {len(labels)} are of "
-            f"{len(members)}; use fixed settings instead"
+            f"{len(members)}; hold out more source videos, or choose a fusion that fits nothing"
         )
-    folds = min(folds, len(members))
+    folds = min(FOLDS, len(members))
     commonest = {g: int(np.bincount(labels[videos]).argmax()) for g, videos in members.items()}
     ordered = sorted(members, key=lambda g: (commonest[g], -len(members[g]), str(g)))
     of_class = np.zeros((labels.max() + 1, folds), dtype=np.int64)
@@ -519,28 +456,159 @@ def _group_folds(
         yield np.flatnonzero(fold_of != fold), np.flatnonzero(fold_of == fold)
 
 
-def _take(scores: Mapping[str, FloatArray], videos: IntArray) -> dict[str, FloatArray]:
-    return {stream: array[videos] for stream, array in scores.items()}
+# Early fusion
 
 
-def _num_classes(scores: Mapping[str, FloatArray]) -> int:
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class EarlyFusion:
+    """Early fusion: a linear SVM on the concatenated features of the streams (STILT Table 5).
+
+    Features are standardised by the training videos' mean and deviation and divided by the root
+    of their number, so that a video's vector has a length near one and a value of C means the same
+    for any backbone. The SVM is scikit-learn's `LinearSVC` (one against the rest, squared hinge),
+    its C the one of `C_GRID` with the best top-1 on the validation videos, the smallest of those
+    that tie. All this is ours; the paper says no more than "SVM".
+
+    Attributes:
+        c: The chosen C.
+        widths: Size of each stream's features, in the order in which they are concatenated.
+        scaler: Mean and deviation of the training videos' features.
+        svm: The SVM at the chosen C; None where the training videos are all of one class.
+        seen: The classes that have a training video, ascending.
+        num_classes: N.
+    """
+
+    c: float
+    widths: Mapping[str, int]
+    scaler: StandardScaler
+    svm: LinearSVC | None
+    seen: IntArray
+    num_classes: int
+
+    @classmethod
+    def fit(
+        cls,
+        features: Streams,
+        labels: IntArray,
+        validation_features: Streams,
+        validation_labels: IntArray,
+        *,
+        num_classes: int,
+    ) -> "EarlyFusion":
+        """Trains one SVM for each C and keeps the best.
+
+        Args:
+            features: (V, D_s) features of the training videos by stream.
+            labels: (V,) their classes.
+            validation_features: (U, D_s) features of the validation videos.
+            validation_labels: (U,) their classes.
+            num_classes: N.
+
+        Raises:
+            ValueError: If shapes, streams or labels don't fit.
+        """
+        _check_streams(features, "features", same_width=False)
+        _check_labels(labels, features, classes=num_classes)
+        _check_streams(validation_features, "features", same_width=False)
+        _check_labels(validation_labels, validation_features, classes=num_classes)
+        joined = np.concatenate(list(features.values()), axis=1)
+        scaler = StandardScaler().fit(joined)
+        x = _standardised(scaler, joined)
+        seen = np.unique(labels)
+
+        def train(c: float) -> EarlyFusion:
+            svm = None
+            if len(seen) > 1:
+                svm = LinearSVC(C=c, dual="auto", tol=1e-3, random_state=0).fit(x, labels)
+            return cls(
+                c=c,
+                widths=_widths(features),
+                scaler=scaler,
+                svm=svm,
+                seen=seen,
+                num_classes=num_classes,
+            )
+
+        def correct(fusion: EarlyFusion) -> int:
+            decisions = fusion.decide(validation_features)
+            return int(np.count_nonzero(decisions.argmax(axis=1) == validation_labels))
+
+        return max(map(train, C_GRID), key=correct)
+
+    def decide(self, features: Streams) -> FloatArray:
+        """Returns the decision values (V, N), larger for a likelier class.
+
+        A class without a training video has no decision value; it gets one less than the row's
+        smallest, so that it is last in every ranking.
+
+        Raises:
+            ValueError: If the streams or their features' sizes are not those of the fit.
+        """
+        _check_streams(features, "features", same_width=False)
+        if _widths(features) != self.widths:
+            raise ValueError(
+                f"early fusion was fitted on features of sizes {self.widths}, but got "
+                f"{_widths(features)}"
+            )
+        joined = np.concatenate([features[stream] for stream in self.widths], axis=1)
+        if self.svm is None:  # one class only: nothing to separate
+            values = np.zeros((len(joined), 1))
+        else:
+            values = self.svm.decision_function(_standardised(self.scaler, joined))
+            if values.ndim == 1:  # two classes: the first one's margin is the negated second's
+                values = np.stack([-values, values], axis=1)
+        decisions = np.repeat(values.min(axis=1, keepdims=True) - 1, self.num_classes, axis=1)
+        decisions[:, self.seen] = values
+        return decisions
+
+
+def _widths(features: Streams) -> dict[str, int]:
+    return {stream: array.shape[1] for stream, array in features.items()}
+
+
+def _standardised(scaler: StandardScaler, x: FloatArray) -> FloatArray:
+    standard: FloatArray = scaler.transform(x) / np.sqrt(x.shape[1])
+    return standard
+
+
+def _fit_early(
+    parts: Mapping[str, Part], groups: Sequence[Hashable], fusion_lambda: float | None
+) -> Fitted:
+    train, validation = parts["train"], parts["validation"]
+    svm = EarlyFusion.fit(
+        train.features,
+        train.labels,
+        validation.features,
+        validation.labels,
+        num_classes=_num_classes(validation.scores),
+    )
+    return Fitted(fuse=lambda part: svm.decide(part.features), details={"c": svm.c})
+
+
+# What all of them share
+
+
+def _sum_streams(scores: Streams, weights: FloatArray) -> FloatArray:
+    """Σ_s weights[y, s] · scores[s][x, y], (V, N); weights (N, S), or (1, S) for all classes."""
+    fused = np.zeros(next(iter(scores.values())).shape)
+    for stream, column in zip(scores.values(), weights.T, strict=True):
+        fused += stream * column
+    return fused
+
+
+def _num_classes(scores: Streams) -> int:
     return next(iter(scores.values())).shape[1]
 
 
-def _checked_streams(
-    streams: Mapping[str, ArrayLike], what: str, *, same_width: bool = True
-) -> dict[str, FloatArray]:
+def _check_streams(streams: Streams, what: str, *, same_width: bool = True) -> None:
     if not streams:
         raise ValueError(f"fusion needs the {what} of at least one stream, but got none")
-    arrays = {name: np.asarray(values) for name, values in streams.items()}
-    for name, array in arrays.items():
-        if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating):
+    for name, array in streams.items():
+        if array.ndim != 2 or array.size == 0 or not np.issubdtype(array.dtype, np.floating):
             raise ValueError(
                 f"the {what} of stream {name!r} must be a float array of shape (V, "
-                f"{'N' if same_width else 'D'}), but got {array.dtype} {array.shape}"
+                f"{'N' if same_width else 'D'}), not empty, but got {array.dtype} {array.shape}"
             )
-        if array.size == 0:
-            raise ValueError(f"the {what} of stream {name!r} are empty: {array.shape}")
         finite = np.isfinite(array)
         if not finite.all():
             video = int(np.argwhere(~finite)[0, 0])
@@ -548,24 +616,36 @@ def _checked_streams(
                 f"the {what} of stream {name!r} must be finite, but "
                 f"{np.count_nonzero(~finite)} are not, the first in row {video}"
             )
-    shapes = {name: array.shape for name, array in arrays.items()}
+    shapes = {name: array.shape for name, array in streams.items()}
     if len({shape if same_width else shape[:1] for shape in shapes.values()}) > 1:
         raise ValueError(f"the streams' {what} must have the same shape, but got {shapes}")
-    return arrays
 
 
-def _checked_labels(
-    labels: ArrayLike, arrays: Mapping[str, FloatArray], num_classes: int | None = None
-) -> IntArray:
-    videos, width = next(iter(arrays.values())).shape
-    classes = width if num_classes is None else num_classes
-    array = np.asarray(labels)
-    if array.shape != (videos,) or not np.issubdtype(array.dtype, np.integer):
+def _check_labels(labels: IntArray, streams: Streams, *, classes: int) -> None:
+    videos = len(next(iter(streams.values())))
+    if labels.shape != (videos,) or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
-            f"labels must be {videos} integers, one a video, but got {array.dtype} {array.shape}"
+            f"labels must be {videos} integers, one a video, but got {labels.dtype} {labels.shape}"
         )
-    if array.min() < 0 or array.max() >= classes:
+    if labels.min() < 0 or labels.max() >= classes:
         raise ValueError(
-            f"labels must lie in 0..{classes - 1}, but got {array.min()}..{array.max()}"
+            f"labels must lie in 0..{classes - 1}, but got {labels.min()}..{labels.max()}"
         )
-    return array
+
+
+FUSIONS: dict[str, Fusion] = {
+    "spatial": _one_stream("spatial"),
+    "temporal": _one_stream("temporal"),
+    "average": _late(),
+    "weighted": _late({"spatial": 1.0, "temporal": 1.5}),  # RGB : flow, as is usual in the field
+    "early": Fusion(fit=_fit_early, reads_features=True, fits_on_validation=True),
+    **{
+        f"awf-{constraint}": Fusion(
+            fit=partial(_fit_adaptive, constraint=constraint),
+            fits_on_validation=True,
+            takes_lambda=True,
+        )
+        for constraint in CONSTRAINTS
+    },
+}
+"""Every fusion by the name that an arm gives it."""

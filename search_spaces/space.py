@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from models import model_options
+from models.fusion import FUSIONS
 
 if TYPE_CHECKING:
     import optuna
@@ -12,18 +13,6 @@ if TYPE_CHECKING:
 __all__ = ["TUNINGS", "Arm", "Choice", "Parameter", "Real", "Settings", "Space"]
 
 TUNINGS = ("shared", "own", "fixed")
-
-FUSIONS = (
-    "spatial",
-    "temporal",
-    "average",
-    "weighted",
-    "early",
-    "awf-simplex",
-    "awf-floor",
-    "awf-l2",
-    "awf-entropy",
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,9 +86,7 @@ class Arm:
         model: A name from ``models.list_models()``.
         options: Model options that make this arm what it is; nothing overrides them.
         hyperparameters: Hyperparameters that make this arm what it is; nothing overrides them.
-        fusion: How the streams' scores become one: a stream's name for that stream alone,
-            ``average`` and ``weighted`` late fusion, ``early`` (features and a linear SVM), or
-            one of the forms of adaptively weighted fusion.
+        fusion: How the streams' scores become one: a name in ``models.fusion.FUSIONS``.
         default: Whether a study of the space runs the arm when none is named.
         embedded: What takes the place of ``options`` and ``hyperparameters`` on the embedded
             dataset's small clips, where the arm's own don't fit them; None for the same.
@@ -162,7 +149,7 @@ class Parameter:
         """Whether an arm's result depends on the parameter: nothing overrides an arm's own."""
         head, _, option = self.name.partition(".")
         if self.name == "fusion_lambda":
-            return arm.fusion.startswith("awf-")
+            return FUSIONS[arm.fusion].takes_lambda
         if self.name in arm.hyperparameters:
             return False
         if head == "options" and (option not in arm.known_options or option in arm.options):

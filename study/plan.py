@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from models import VideoModel, create_model, make_options, model_options
+from models.fusion import FUSIONS
 from models.registry import STREAM_INPUTS
 from search_spaces.space import Arm, Settings, Space
 from study.data.clips.dataset import ClipSettings
@@ -128,7 +129,7 @@ class Plan:
     Attributes:
         rows: One for each arm, target and seed.
         trainings: Each needed training once, by its id, in the order of first need.
-        features_of: Ids of the trainings whose train-part features early fusion needs.
+        features_of: Ids of the trainings whose train-part features some arm's fusion reads.
     """
 
     rows: tuple[PlannedRow, ...]
@@ -232,7 +233,7 @@ def make_plan(
                     streams=joint.get(_net_key(arm.model, own)),
                 )
                 trainings.setdefault(one.training_id, one)
-                if arm.fusion == "early":
+                if FUSIONS[arm.fusion].reads_features:
                     features_of.add(one.training_id)
                 rows.append(PlannedRow(arm=arm, training=one, fusion_lambda=own.fusion_lambda))
     return Plan(rows=tuple(rows), trainings=trainings, features_of=frozenset(features_of))
@@ -248,7 +249,8 @@ def _joint_streams(
         options = asdict(make_options(arm.model, own.options))
         if "streams" not in options or not _net(arm.model, options).independent_streams:
             continue
-        wanted = {arm.fusion} if arm.fusion in STREAMS else set(options["streams"])
+        stream = FUSIONS[arm.fusion].stream
+        wanted = set(options["streams"]) if stream is None else {stream}
         key = _net_key(arm.model, own)
         joint[key] = joint.get(key, frozenset()) | wanted
     return joint
@@ -261,8 +263,9 @@ def modality(training: Training, fusion: str) -> str:
     """
     net = _net(training.model, training.options)
     seen = list(net.inputs)
-    if fusion in STREAMS and net.independent_streams and STREAM_INPUTS[fusion] in seen:
-        seen = [STREAM_INPUTS[fusion]]
+    stream = FUSIONS[fusion].stream
+    if stream is not None and net.independent_streams and STREAM_INPUTS[stream] in seen:
+        seen = [STREAM_INPUTS[stream]]
     return " + ".join(MODALITIES[name] for name in seen)
 
 

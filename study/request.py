@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from models import model_options
+from models.fusion import FUSIONS
 from search_spaces.space import TUNINGS, Arm, Parameter, Settings, Space
 from study.cluster.resources import Resources
 from study.data.store.clip_store import ClipStore
@@ -285,7 +286,7 @@ def _check_stacks(store: ClipStore, plan: Plan) -> None:
 
 
 def _check_nothing_fits(arms: Sequence[Arm]) -> None:
-    fitting = [arm.name for arm in arms if arm.fusion == "early" or arm.fusion.startswith("awf")]
+    fitting = [arm.name for arm in arms if FUSIONS[arm.fusion].fits_on_validation]
     if fitting:
         raise ValueError(
             f"--train-on all leaves no validation part, but {', '.join(fitting)} fit their fusion "

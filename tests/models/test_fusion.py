@@ -1,6 +1,9 @@
 """Fusion against brute force, closed forms and scikit-learn."""
 
 import itertools
+import json
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,12 +13,17 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import LinearSVC
 
 from models.fusion import (
+    C_GRID,
     CONSTRAINTS,
+    FLOOR,
+    FUSIONS,
+    LAMBDAS,
+    TEMPERATURE,
     AdaptiveFusion,
     EarlyFusion,
+    choose_lambda,
     cross_fit,
     late_fusion,
-    select_adaptive_fusion,
 )
 
 VIDEOS, CLASSES = 90, 5
@@ -33,17 +41,22 @@ def random_scores(seed=0, streams=("spatial", "temporal"), videos=VIDEOS, classe
     return scores, labels
 
 
-def objective(weights, scores, labels, label, fusion_lambda, normalisation="sum"):
-    """Equations 5 to 7 for one class as they are printed, one video at a time."""
-    positive, negative = [0.0], [0.0]
+def objective(weights, scores, labels, label, fusion_lambda):
+    """Equations 5 to 7 for one class, with means for the printed sums, one video at a time."""
+    positive, negative = rows_of_eqs_6_and_7(weights, scores, labels, label)
+    return sum(positive) / len(positive) - fusion_lambda * sum(negative) / len(negative)
+
+
+def rows_of_eqs_6_and_7(weights, scores, labels, label):
+    positive, negative = [], []
     for x, of in enumerate(labels):
         row = sum(w * scores[stream][x, label] for w, stream in zip(weights, scores, strict=True))
         (positive if of == label else negative).append(row)
-    if normalisation == "mean":
-        return sum(positive) / (len(positive) - 1) - fusion_lambda * sum(negative) / (
-            len(negative) - 1
-        )
-    return sum(positive) - fusion_lambda * sum(negative)
+    return positive, negative
+
+
+def fit(scores, labels, constraint="simplex", fusion_lambda=1.0):
+    return AdaptiveFusion.fit(scores, labels, constraint=constraint, fusion_lambda=fusion_lambda)
 
 
 def simplex_grid(streams, steps):
@@ -54,6 +67,81 @@ def simplex_grid(streams, steps):
 
 def top1(scores, labels):
     return (scores.argmax(axis=1) == labels).mean()
+
+
+# The table
+
+
+@dataclass(frozen=True)
+class SomePart:
+    labels: np.ndarray
+    scores: dict[str, np.ndarray]
+    features: dict[str, np.ndarray]
+
+
+def random_part(seed, videos=VIDEOS):
+    scores, labels = random_scores(seed, videos=videos)
+    return SomePart(labels, scores, {stream: np.log(array) for stream, array in scores.items()})
+
+
+PARTS = {"train": random_part(50), "validation": random_part(51), "test": random_part(52)}
+GROUPS = [i // 5 for i in range(VIDEOS)]
+
+
+def fused_test_part(name, parts=PARTS, fusion_lambda=0.3):
+    return FUSIONS[name].fuse(parts, groups=GROUPS, fusion_lambda=fusion_lambda).parts["test"]
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+def test_a_fusion_gives_a_score_for_every_video_and_class_of_all_parts_but_train(name):
+    fused = FUSIONS[name].fuse(PARTS, groups=GROUPS)
+    assert {part: matrix.shape for part, matrix in fused.parts.items()} == {
+        "validation": (VIDEOS, CLASSES),
+        "test": (VIDEOS, CLASSES),
+    }
+    assert top1(fused.parts["test"], PARTS["test"].labels) > 1.5 / CLASSES
+    json.dumps(dict(fused.details))
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+def test_a_fusion_depends_on_what_its_entry_says_and_on_nothing_else(name):
+    fusion, plain = FUSIONS[name], fused_test_part(name)
+
+    def makes_a_difference(**changes):
+        return not np.array_equal(plain, fused_test_part(name, {**PARTS, **changes}))
+
+    test = PARTS["test"]
+    turned = {stream: array[:, ::-1] for stream, array in test.features.items()}
+    assert makes_a_difference(test=replace(test, features=turned)) == fusion.reads_features
+    assert makes_a_difference(train=random_part(60)) == fusion.reads_features
+    others = [makes_a_difference(validation=random_part(seed)) for seed in range(61, 66)]
+    assert any(others) == fusion.fits_on_validation  # one alone may lead to the same choice
+    at_other = fused_test_part(name, fusion_lambda=8.0)
+    assert np.array_equal(plain, at_other) != fusion.takes_lambda
+    for stream in test.scores:
+        changed = {
+            kind: {**getattr(test, kind), stream: getattr(random_part(62), kind)[stream]}
+            for kind in ("scores", "features")
+        }
+        reads = fusion.stream in (None, stream)
+        assert makes_a_difference(test=replace(test, **changed)) == reads
+
+
+@pytest.mark.parametrize("name", [name for name in FUSIONS if FUSIONS[name].takes_lambda])
+def test_a_fusion_that_takes_lambda_says_which_one_it_used(name):
+    assert FUSIONS[name].fuse(PARTS, groups=GROUPS, fusion_lambda=0.7).fusion_lambda == 0.7
+    assert FUSIONS[name].fuse(PARTS, groups=GROUPS).fusion_lambda in LAMBDAS
+
+
+def test_parts_and_streams_that_a_fusion_needs_are_named():
+    unvalidated = {"train": PARTS["train"], "test": PARTS["test"]}
+    for name, fusion in FUSIONS.items():
+        if fusion.fits_on_validation:
+            with pytest.raises(ValueError, match="validation part, but there are only"):
+                fused_test_part(name, unvalidated)
+    flow = replace(PARTS["test"], scores={"temporal": PARTS["test"].scores["temporal"]})
+    with pytest.raises(ValueError, match="reads stream 'spatial', but the network has temporal"):
+        fused_test_part("spatial", {"test": flow})
 
 
 # Late fusion
@@ -78,37 +166,34 @@ def test_late_fusion_keeps_rows_that_sum_to_one():
     np.testing.assert_allclose(fused.sum(axis=1), 1)
 
 
-@pytest.mark.parametrize(
-    "weights",
-    [{"spatial": 1.0}, {"spatial": 1.0, "flow": 1.0}, {"spatial": -1.0, "temporal": 2.0},
-     {"spatial": 0.0, "temporal": 0.0}, {"spatial": np.nan, "temporal": 1.0}],
-)  # fmt: skip
-def test_late_fusion_refuses_weights_that_do_not_fit(weights):
-    with pytest.raises(ValueError, match="late fusion"):
-        late_fusion(random_scores()[0], weights)
+def test_named_late_fusions_are_their_closed_forms():
+    spatial, temporal = PARTS["test"].scores.values()
+    np.testing.assert_array_equal(fused_test_part("spatial"), spatial)
+    np.testing.assert_array_equal(fused_test_part("temporal"), temporal)
+    np.testing.assert_allclose(fused_test_part("average"), (spatial + temporal) / 2)
+    np.testing.assert_allclose(fused_test_part("weighted"), (spatial + 1.5 * temporal) / 2.5)
 
 
 # Adaptively weighted fusion: each constraint against the objective as printed
 
 
-@pytest.mark.parametrize("normalisation", ["sum", "mean"])
 @pytest.mark.parametrize("fusion_lambda", [0.0, 0.1, 1.0])
 @pytest.mark.parametrize("streams", [("spatial", "temporal"), ("a", "b", "c")])
-def test_simplex_weights_beat_every_point_of_a_grid(streams, fusion_lambda, normalisation):
+def test_simplex_weights_beat_every_point_of_a_grid(streams, fusion_lambda):
     scores, labels = random_scores(1, streams)
-    weights = AdaptiveFusion("simplex", fusion_lambda, normalisation).fit(scores, labels).weights
+    weights = fit(scores, labels, "simplex", fusion_lambda).weights
     for y in range(CLASSES):
         grid = list(simplex_grid(len(streams), 10))
-        values = [objective(w, scores, labels, y, fusion_lambda, normalisation) for w in grid]
+        values = [objective(w, scores, labels, y, fusion_lambda) for w in grid]
         np.testing.assert_allclose(weights[y], grid[int(np.argmax(values))], atol=1e-9)
 
 
 @pytest.mark.parametrize("fusion_lambda", [0.05, 0.3])
 def test_simplex_weights_are_the_vertex_of_the_largest_gain(fusion_lambda):
     scores, labels = random_scores(2, ("a", "b", "c"))
-    weights = AdaptiveFusion("simplex", fusion_lambda).fit(scores, labels).weights
+    weights = fit(scores, labels, "simplex", fusion_lambda).weights
     for y in range(CLASSES):
-        gains = [objective(w, scores, labels, y, fusion_lambda, "mean") for w in np.eye(3)]
+        gains = [objective(w, scores, labels, y, fusion_lambda) for w in np.eye(3)]
         np.testing.assert_allclose(weights[y], np.eye(3)[int(np.argmax(gains))], atol=1e-9)
 
 
@@ -116,48 +201,48 @@ def test_simplex_weights_follow_a_gain_that_is_smaller_than_the_solvers_toleranc
     scores = {"a": np.full((4, 2), 0.5), "b": np.full((4, 2), 0.5)}
     labels = np.array([0, 0, 1, 1])
     scores["b"][0, 0] += 1e-10
-    assert AdaptiveFusion("simplex").fit(scores, labels).weights[0].tolist() == [0, 1]
+    assert fit(scores, labels, "simplex").weights[0].tolist() == [0, 1]
 
 
 def test_floor_weights_beat_every_point_of_a_grid_above_the_floor():
     scores, labels = random_scores(3)
-    weights = AdaptiveFusion("floor", 0.5, floor=0.2).fit(scores, labels).weights
-    grid = [w for w in simplex_grid(2, 10) if w.min() >= 0.2 - 1e-12]
+    weights = fit(scores, labels, "floor", 0.5).weights
+    grid = [w for w in simplex_grid(2, 10) if w.min() >= FLOOR - 1e-12]
     for y in range(CLASSES):
-        values = [objective(w, scores, labels, y, 0.5, "mean") for w in grid]
+        values = [objective(w, scores, labels, y, 0.5) for w in grid]
         np.testing.assert_allclose(weights[y], grid[int(np.argmax(values))], atol=1e-9)
-    assert sorted(np.unique(weights.round(9))) == [0.2, 0.8]
+    assert sorted(np.unique(weights.round(9))) == [FLOOR, 1 - FLOOR]
 
 
 @pytest.mark.parametrize("fusion_lambda", [0.1, 0.9, 1.5])
 def test_l2_weights_beat_every_direction_of_the_nonnegative_quadrant(fusion_lambda):
     scores, labels = random_scores(4)
-    weights = AdaptiveFusion("l2", fusion_lambda).fit(scores, labels).weights
+    weights = fit(scores, labels, "l2", fusion_lambda).weights
     np.testing.assert_allclose(np.linalg.norm(weights, axis=1), 1)
     angles = np.linspace(0, np.pi / 2, 181)
     grid = np.stack([np.cos(angles), np.sin(angles)], axis=1)
     for y in range(CLASSES):
-        values = [objective(w, scores, labels, y, fusion_lambda, "mean") for w in grid]
-        ours = objective(weights[y], scores, labels, y, fusion_lambda, "mean")
+        values = [objective(w, scores, labels, y, fusion_lambda) for w in grid]
+        ours = objective(weights[y], scores, labels, y, fusion_lambda)
         assert ours >= max(values) - 1e-12
         assert np.abs(weights[y] - grid[int(np.argmax(values))]).max() < 0.02
 
 
 def test_l2_weights_of_a_class_without_positive_gain_take_the_best_stream():
     scores, labels = random_scores(5)
-    weights = AdaptiveFusion("l2", 50.0).fit(scores, labels).weights
-    simplex = AdaptiveFusion("simplex", 50.0).fit(scores, labels).weights
+    weights = fit(scores, labels, "l2", 50.0).weights
+    simplex = fit(scores, labels, "simplex", 50.0).weights
     np.testing.assert_allclose(weights, simplex, atol=1e-9)
 
 
 def test_entropy_weights_agree_with_a_general_solver():
     scores, labels = random_scores(6, ("a", "b", "c"))
-    weights = AdaptiveFusion("entropy", 0.4, temperature=0.2).fit(scores, labels).weights
+    weights = fit(scores, labels, "entropy", 0.4).weights
     for y in range(CLASSES):
 
         def negated(w, y=y):
             w = np.maximum(w, 1e-12)
-            return 0.2 * (w @ np.log(w)) - objective(w, scores, labels, y, 0.4, "mean")
+            return TEMPERATURE * (w @ np.log(w)) - objective(w, scores, labels, y, 0.4)
 
         solved = minimize(
             negated,
@@ -169,18 +254,9 @@ def test_entropy_weights_agree_with_a_general_solver():
         np.testing.assert_allclose(weights[y], solved.x, atol=1e-5)
 
 
-def test_a_cold_entropy_is_the_simplex_and_a_hot_one_the_average():
-    scores, labels = random_scores(7)
-    cold = AdaptiveFusion("entropy", temperature=1e-6).fit(scores, labels)
-    hot = AdaptiveFusion("entropy", temperature=1e6).fit(scores, labels)
-    simplex = AdaptiveFusion("simplex").fit(scores, labels)
-    np.testing.assert_allclose(cold.weights, simplex.weights, atol=1e-9)
-    np.testing.assert_allclose(hot.fuse(scores), late_fusion(scores), atol=1e-6)
-
-
 def test_fused_scores_are_equation_nine():
     scores, labels = random_scores(8)
-    fusion = AdaptiveFusion("l2").fit(scores, labels)
+    fusion = fit(scores, labels, "l2")
     fused = fusion.fuse(scores)
     for t in range(0, VIDEOS, 7):
         for y in range(CLASSES):
@@ -192,8 +268,8 @@ def test_fused_scores_are_equation_nine():
 def test_lambda_moves_the_vertex():
     scores = {"loud": np.array([[0.9, 0.1], [0.8, 0.2]]), "quiet": np.array([[0.6, 0.4], [0, 1]])}
     labels = np.array([0, 1])
-    assert AdaptiveFusion("simplex", 0.1).fit(scores, labels).weights[0].tolist() == [1, 0]
-    assert AdaptiveFusion("simplex", 1.0).fit(scores, labels).weights[0].tolist() == [0, 1]
+    assert fit(scores, labels, "simplex", 0.1).weights[0].tolist() == [1, 0]
+    assert fit(scores, labels, "simplex", 1.0).weights[0].tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("constraint", CONSTRAINTS)
@@ -201,13 +277,13 @@ def test_fusion_beats_the_average_where_each_stream_knows_half_of_the_classes(co
     rng = np.random.default_rng(9)
     labels = np.arange(4000) % 10
     scores = {}
-    for stream, known in (("spatial", labels < 5), ("temporal", labels >= 5)):
+    for stream, knows in (("spatial", labels < 5), ("temporal", labels >= 5)):
         logits = rng.normal(size=(4000, 10))
-        logits[np.arange(4000), labels] += np.where(known, 3.0, 0.0)
+        logits[np.arange(4000), labels] += np.where(knows, 3.0, 0.0)
         scores[stream] = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    fit = {stream: array[:2000] for stream, array in scores.items()}
+    known = {stream: array[:2000] for stream, array in scores.items()}
     test = {stream: array[2000:] for stream, array in scores.items()}
-    fused = AdaptiveFusion(constraint).fit(fit, labels[:2000]).fuse(test)
+    fused = fit(known, labels[:2000], constraint).fuse(test)
     assert top1(fused, labels[2000:]) > top1(late_fusion(test), labels[2000:]) + 0.02
 
 
@@ -218,9 +294,9 @@ def test_fusion_beats_the_average_where_each_stream_knows_half_of_the_classes(co
 def test_weights_do_not_depend_on_the_order_of_the_videos(constraint):
     scores, labels = random_scores(10)
     order = np.random.default_rng(0).permutation(VIDEOS)
-    straight = AdaptiveFusion(constraint).fit(scores, labels).weights
-    shuffled = AdaptiveFusion(constraint).fit(
-        {stream: array[order] for stream, array in scores.items()}, labels[order]
+    straight = fit(scores, labels, constraint).weights
+    shuffled = fit(
+        {stream: array[order] for stream, array in scores.items()}, labels[order], constraint
     )
     np.testing.assert_allclose(shuffled.weights, straight, atol=1e-9)
 
@@ -229,8 +305,8 @@ def test_weights_do_not_depend_on_the_order_of_the_videos(constraint):
 def test_fused_scores_do_not_depend_on_the_order_of_the_streams(constraint):
     scores, labels = random_scores(11, ("a", "b", "c"))
     swapped = dict(reversed(scores.items()))
-    straight = AdaptiveFusion(constraint).fit(scores, labels)
-    other = AdaptiveFusion(constraint).fit(swapped, labels)
+    straight = fit(scores, labels, constraint)
+    other = fit(swapped, labels, constraint)
     np.testing.assert_allclose(other.weights[:, ::-1], straight.weights, atol=1e-9)
     np.testing.assert_allclose(straight.fuse(swapped), straight.fuse(scores))
 
@@ -238,18 +314,20 @@ def test_fused_scores_do_not_depend_on_the_order_of_the_streams(constraint):
 @pytest.mark.parametrize("constraint", ["simplex", "floor", "l2"])
 def test_weights_do_not_depend_on_the_unit_of_the_scores(constraint):
     scores, labels = random_scores(12)
-    straight = AdaptiveFusion(constraint).fit(scores, labels).weights
+    straight = fit(scores, labels, constraint).weights
     scaled = {stream: 1e-6 * array for stream, array in scores.items()}
-    np.testing.assert_allclose(
-        AdaptiveFusion(constraint).fit(scaled, labels).weights, straight, atol=1e-9
-    )
+    np.testing.assert_allclose(fit(scaled, labels, constraint).weights, straight, atol=1e-9)
 
 
-def test_sums_are_means_with_another_lambda_where_the_classes_are_balanced():
+def test_weights_are_those_of_the_printed_sums_at_a_smaller_lambda_where_classes_are_balanced():
     scores, labels = random_scores(13)
-    by_mean = AdaptiveFusion("l2", 0.8, "mean").fit(scores, labels).weights
-    by_sum = AdaptiveFusion("l2", 0.8 / (CLASSES - 1), "sum").fit(scores, labels).weights
-    np.testing.assert_allclose(by_mean, by_sum)
+    weights = fit(scores, labels, "simplex", 0.8).weights
+    for y in range(CLASSES):
+        values = []
+        for w in np.eye(2):
+            positive, negative = rows_of_eqs_6_and_7(w, scores, labels, y)
+            values.append(sum(positive) - 0.8 / (CLASSES - 1) * sum(negative))
+        np.testing.assert_allclose(weights[y], np.eye(2)[int(np.argmax(values))], atol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -258,8 +336,8 @@ def test_sums_are_means_with_another_lambda_where_the_classes_are_balanced():
 def test_a_class_without_a_video_gets_equal_weights(constraint, equal):
     scores, labels = random_scores(14)
     kept = labels != 3
-    fusion = AdaptiveFusion(constraint).fit(
-        {stream: array[kept] for stream, array in scores.items()}, labels[kept]
+    fusion = fit(
+        {stream: array[kept] for stream, array in scores.items()}, labels[kept], constraint
     )
     np.testing.assert_allclose(fusion.weights[3], equal)
     assert fusion.fuse(scores).shape == (VIDEOS, CLASSES)
@@ -267,7 +345,7 @@ def test_a_class_without_a_video_gets_equal_weights(constraint, equal):
 
 def test_one_class_alone_can_be_fitted():
     scores = {"a": np.array([[0.9, 0.1]]), "b": np.array([[0.2, 0.8]])}
-    assert AdaptiveFusion("simplex").fit(scores, np.array([0])).weights[0].tolist() == [1, 0]
+    assert fit(scores, np.array([0]), "simplex").weights[0].tolist() == [1, 0]
 
 
 # Cross-fitting and selection
@@ -279,48 +357,64 @@ def grouped_scores(seed=20, videos_a_group=3):
     return scores, labels, groups
 
 
+class Recorded:
+    """Remembers which videos each fusion of a cross-fit was fitted on and judged."""
+
+    def __init__(self, scores):
+        self.ids = {row.tobytes(): i for i, row in enumerate(scores["spatial"])}
+        self.fitted, self.judged = [], []
+
+    def fit(self, scores, labels):
+        self.fitted.append([self.ids[row.tobytes()] for row in scores["spatial"]])
+        self.fusion = fit(scores, labels)
+        return self
+
+    def fuse(self, scores):
+        self.judged.append([self.ids[row.tobytes()] for row in scores["spatial"]])
+        return self.fusion.fuse(scores)
+
+
 def test_cross_fitting_never_judges_a_video_by_weights_that_saw_its_group():
     scores, labels, groups = grouped_scores()
-    ids = {array.tobytes(): i for i, array in enumerate(scores["spatial"])}
-    seen_by_judge = []
+    recorded = Recorded(scores)
+    cross_fit(recorded.fit, scores, labels, groups)
+    assert len(recorded.fitted) == 5
+    for fitted, judged in zip(recorded.fitted, recorded.judged, strict=True):
+        assert {groups[i] for i in fitted}.isdisjoint(groups[i] for i in judged)
+    assert sorted(itertools.chain(*recorded.judged)) == list(range(VIDEOS))
 
-    class Recording(AdaptiveFusion):
-        def fit(self, scores, labels):
-            self.fitted = {groups[ids[row.tobytes()]] for row in scores["spatial"]}
-            return super().fit(scores, labels)
 
-        def fuse(self, scores):
-            judged = {groups[ids[row.tobytes()]] for row in scores["spatial"]}
-            seen_by_judge.append(self.fitted & judged)
-            return super().fuse(scores)
-
-    fused = cross_fit(Recording, scores, labels, groups)
-    assert seen_by_judge == [set()] * 5
-    assert fused.shape == (VIDEOS, CLASSES)
+def test_every_fold_is_fitted_on_every_class_where_groups_allow():
+    scores, labels, groups = grouped_scores()
+    assert min(len({g for g in groups if g.startswith(f"{y}/")}) for y in range(CLASSES)) >= 2
+    recorded = Recorded(scores)
+    cross_fit(recorded.fit, scores, labels, groups)
+    assert all(set(labels[fitted]) == set(range(CLASSES)) for fitted in recorded.fitted)
 
 
 def test_a_score_that_could_leak_does_not_change_the_weights_that_judge_it():
     scores, labels, groups = grouped_scores()
-    before = cross_fit(lambda: AdaptiveFusion("entropy"), scores, labels, groups)
+    soft = partial(fit, constraint="entropy")
+    before = cross_fit(soft, scores, labels, groups)
     leaking = {stream: array.copy() for stream, array in scores.items()}
     planted = [i for i, group in enumerate(groups) if group == groups[0]]
     leaking["temporal"][planted] = 1e6 * np.eye(CLASSES)[labels[planted]]
-    after = cross_fit(lambda: AdaptiveFusion("entropy"), leaking, labels, groups)
+    after = cross_fit(soft, leaking, labels, groups)
     weight = (before - scores["spatial"])[planted] / (scores["temporal"] - scores["spatial"])[
         planted
     ]
     own = (1 - weight) * leaking["spatial"][planted] + weight * leaking["temporal"][planted]
     np.testing.assert_allclose(after[planted], own)
-    fitted_on_all = AdaptiveFusion("entropy").fit(leaking, labels).fuse(leaking)
+    fitted_on_all = soft(leaking, labels).fuse(leaking)
     assert np.abs(after[planted] - fitted_on_all[planted]).max() > 1e3
 
 
 def test_cross_fitted_scores_do_not_depend_on_the_order_of_the_videos():
     scores, labels, groups = grouped_scores()
     order = np.random.default_rng(1).permutation(VIDEOS)
-    straight = cross_fit(AdaptiveFusion, scores, labels, groups)
+    straight = cross_fit(fit, scores, labels, groups)
     shuffled = cross_fit(
-        AdaptiveFusion,
+        fit,
         {stream: array[order] for stream, array in scores.items()},
         labels[order],
         [groups[i] for i in order],
@@ -328,47 +422,30 @@ def test_cross_fitted_scores_do_not_depend_on_the_order_of_the_videos():
     np.testing.assert_allclose(shuffled, straight[order])
 
 
-def test_every_fold_is_fitted_on_every_class_where_groups_allow():
-    scores, labels, groups = grouped_scores()
-    assert min(len({g for g in groups if g.startswith(f"{y}/")}) for y in range(CLASSES)) >= 2
-    missing = []
-
-    class Recording(AdaptiveFusion):
-        def fit(self, scores, labels):
-            missing.extend(set(range(CLASSES)) - set(labels.tolist()))
-            return super().fit(scores, labels)
-
-    cross_fit(Recording, scores, labels, groups, folds=3)
-    assert missing == []
-
-
 def test_fewer_groups_than_folds_leave_one_group_out():
     scores, labels = random_scores(21)
     groups = np.arange(VIDEOS) % 2
-    fused = cross_fit(AdaptiveFusion, scores, labels, groups, folds=5)
+    fused = cross_fit(fit, scores, labels, groups)
     for judged in (0, 1):
         other = {stream: array[groups != judged] for stream, array in scores.items()}
-        fusion = AdaptiveFusion().fit(other, labels[groups != judged])
-        expected = fusion.fuse(scores)[groups == judged]
+        expected = fit(other, labels[groups != judged]).fuse(scores)[groups == judged]
         np.testing.assert_allclose(fused[groups == judged], expected)
 
 
-def test_selection_agrees_with_cross_fitting_each_setting():
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+def test_the_chosen_lambda_is_the_first_with_the_best_cross_fitted_top1(constraint):
     scores, labels, groups = grouped_scores(22)
-    lambdas = (0.1, 1.0, 5.0)
-    fusion, settings, best = select_adaptive_fusion(scores, labels, groups, lambdas=lambdas)
-    by_hand = {
-        (constraint, lam): top1(
-            cross_fit(lambda c=constraint, v=lam: AdaptiveFusion(c, v), scores, labels, groups),
-            labels,
-        )
-        for constraint in CONSTRAINTS
-        for lam in lambdas
-    }
-    winner = max(by_hand, key=by_hand.get)
-    assert (settings["constraint"], settings["fusion_lambda"]) == winner
-    assert best == pytest.approx(by_hand[winner])
-    np.testing.assert_allclose(fusion.weights, AdaptiveFusion(*winner).fit(scores, labels).weights)
+    recorded = Recorded(scores)
+    cross_fit(recorded.fit, scores, labels, groups)
+    right = dict.fromkeys(LAMBDAS, 0)
+    for fitted, judged in zip(recorded.fitted, recorded.judged, strict=True):
+        known = {stream: array[fitted] for stream, array in scores.items()}
+        held_out = {stream: array[judged] for stream, array in scores.items()}
+        for lam in LAMBDAS:
+            fused = fit(known, labels[fitted], constraint, lam).fuse(held_out)
+            right[lam] += (fused.argmax(axis=1) == labels[judged]).sum()
+    assert len(set(right.values())) > 1
+    assert choose_lambda(constraint, scores, labels, groups) == max(right, key=right.get)
 
 
 # Early fusion
@@ -393,13 +470,16 @@ def split(features, labels, first):
     )
 
 
+def fit_early(*parts, num_classes=CLASSES):
+    return EarlyFusion.fit(*parts, num_classes=num_classes)
+
+
 def test_early_fusion_is_scikit_learns_pipeline_at_the_best_c():
     x, y, held_out, held_out_y = split(*random_features(), 80)
-    grid = (1e-2, 1.0, 100.0)
-    fusion = EarlyFusion(grid).fit(x, y, held_out, held_out_y)
+    fusion = fit_early(x, y, held_out, held_out_y)
     joined, joined_held_out = (np.hstack([f["spatial"], f["temporal"]]) for f in (x, held_out))
     best = None
-    for c in grid:
+    for c in C_GRID:
         svm = make_pipeline(
             StandardScaler(),
             FunctionTransformer(lambda x: x / 10**0.5),
@@ -415,11 +495,11 @@ def test_early_fusion_is_scikit_learns_pipeline_at_the_best_c():
 
 def test_early_fusion_does_not_depend_on_a_features_unit_or_the_order_of_a_mapping():
     x, y, held_out, held_out_y = split(*random_features(), 80)
-    straight = EarlyFusion().fit(x, y, held_out, held_out_y).decide(held_out)
+    straight = fit_early(x, y, held_out, held_out_y).decide(held_out)
     scaled, scaled_held_out = (
         {"temporal": f["temporal"], "spatial": 1000 * f["spatial"]} for f in (x, held_out)
     )
-    other = EarlyFusion().fit(scaled, y, scaled_held_out, held_out_y).decide(scaled_held_out)
+    other = fit_early(scaled, y, scaled_held_out, held_out_y).decide(scaled_held_out)
     np.testing.assert_allclose(other, straight, atol=1e-4)
 
 
@@ -427,7 +507,7 @@ def test_early_fusion_ranks_classes_without_training_videos_last():
     x, y, held_out, held_out_y = split(*random_features(), 80)
     kept = y != 2
     x = {stream: array[kept] for stream, array in x.items()}
-    fusion = EarlyFusion().fit(x, y[kept], held_out, held_out_y, num_classes=7)
+    fusion = fit_early(x, y[kept], held_out, held_out_y, num_classes=7)
     decisions = fusion.decide(held_out)
     assert decisions.shape == (40, 7)
     assert np.isfinite(decisions).all()
@@ -438,7 +518,7 @@ def test_early_fusion_ranks_classes_without_training_videos_last():
 @pytest.mark.parametrize("classes", [1, 2])
 def test_early_fusion_handles_few_classes(classes):
     x, y, held_out, held_out_y = split(*random_features(classes=classes), 80)
-    decisions = EarlyFusion().fit(x, y, held_out, held_out_y).decide(held_out)
+    decisions = fit_early(x, y, held_out, held_out_y, num_classes=classes).decide(held_out)
     assert decisions.shape == (40, classes)
     assert top1(decisions, held_out_y) > 0.85
 
@@ -451,7 +531,7 @@ def test_scores_that_are_not_finite_are_refused_by_row(constraint):
     scores, labels = random_scores()
     scores["temporal"][7, 2] = np.nan
     with pytest.raises(ValueError, match=r"'temporal' must be finite, but 1 are not.*row 7"):
-        AdaptiveFusion(constraint).fit(scores, labels)
+        fit(scores, labels, constraint)
 
 
 @pytest.mark.parametrize(
@@ -471,36 +551,18 @@ def test_scores_that_are_not_finite_are_refused_by_row(constraint):
 )
 def test_scores_and_labels_that_do_not_fit_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        AdaptiveFusion().fit(*change(*random_scores()))
+        fit(*change(*random_scores()))
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"constraint": "box"}, "simplex.*'box'"),
-        ({"fusion_lambda": -1.0}, "fusion_lambda"),
-        ({"fusion_lambda": np.nan}, "fusion_lambda"),
-        ({"normalisation": "max"}, "'max'"),
-        ({"floor": 1.5}, "floor"),
-        ({"temperature": 0.0}, "temperature"),
-    ],
-)
-def test_settings_out_of_range_are_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        AdaptiveFusion(**arguments)
+@pytest.mark.parametrize("fusion_lambda", [-1.0, np.nan, np.inf])
+def test_a_lambda_out_of_range_is_refused(fusion_lambda):
+    with pytest.raises(ValueError, match="fusion_lambda must be finite and >= 0"):
+        fit(*random_scores(), fusion_lambda=fusion_lambda)
 
 
-def test_a_floor_that_the_streams_cannot_share_is_refused():
-    scores, labels = random_scores(streams=("a", "b", "c"))
-    with pytest.raises(ValueError, match="at most 1 / 3 with 3 streams"):
-        AdaptiveFusion("floor", floor=0.4).fit(scores, labels)
-
-
-def test_fusing_what_was_not_fitted_is_refused():
+def test_other_streams_or_classes_than_those_of_the_fit_are_refused():
     scores, labels = random_scores()
-    with pytest.raises(ValueError, match="not fitted"):
-        AdaptiveFusion().fuse(scores)
-    fusion = AdaptiveFusion().fit(scores, labels)
+    fusion = fit(scores, labels)
     with pytest.raises(ValueError, match=r"\['spatial', 'temporal'\] with 5 classes"):
         fusion.fuse({"spatial": scores["spatial"]})
     with pytest.raises(ValueError, match="4 classes"):
@@ -510,22 +572,14 @@ def test_fusing_what_was_not_fitted_is_refused():
 def test_cross_fitting_refuses_what_it_cannot_split():
     scores, labels = random_scores()
     with pytest.raises(ValueError, match="90 videos, but got 3"):
-        cross_fit(AdaptiveFusion, scores, labels, ["a", "b", "c"])
+        cross_fit(fit, scores, labels, ["a", "b", "c"])
     with pytest.raises(ValueError, match="at least 2 groups"):
-        cross_fit(AdaptiveFusion, scores, labels, ["a"] * VIDEOS)
-    with pytest.raises(ValueError, match="at least 2 folds"):
-        cross_fit(AdaptiveFusion, scores, labels, range(VIDEOS), folds=1)
-    with pytest.raises(ValueError, match="at least one constraint"):
-        select_adaptive_fusion(scores, labels, range(VIDEOS), lambdas=())
+        cross_fit(fit, scores, labels, ["a"] * VIDEOS)
 
 
 def test_early_fusion_refuses_what_does_not_fit():
     x, y, held_out, held_out_y = split(*random_features(), 80)
-    with pytest.raises(ValueError, match="positive numbers"):
-        EarlyFusion(())
-    with pytest.raises(ValueError, match="not fitted"):
-        EarlyFusion().decide(x)
     with pytest.raises(ValueError, match=r"'temporal': 4}, but got \{'spatial': 6\}"):
-        EarlyFusion().fit(x, y, {"spatial": held_out["spatial"]}, held_out_y)
+        fit_early(x, y, {"spatial": held_out["spatial"]}, held_out_y)
     with pytest.raises(ValueError, match=r"0\.\.2, but got 0\.\.4"):
-        EarlyFusion().fit(x, y, held_out, held_out_y, num_classes=3)
+        fit_early(x, y, held_out, held_out_y, num_classes=3)
