@@ -36,12 +36,15 @@ class ArmSearch:
         make_training: The training of proposed values.
         arms: Names of the arms that need what it finds; they are lost with it.
         target: Dataset and split in a few words.
+        reading_key: Of a training's id and proposed values, the key of the objective that the
+            training has for them; the id will do unless they change one and not the other.
     """
 
     search: Search
     make_training: Callable[[Mapping[str, Any]], Training]
     arms: tuple[str, ...]
     target: str
+    reading_key: Callable[[str, Mapping[str, Any]], str] = lambda training_id, values: training_id
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,15 +72,20 @@ class Agenda:
     Attributes:
         searches: Its searches, in the order in which they take equal places in the queue.
         plan: The plan of the arms whose searches are in what is found, by the search's name, and
-            of those that need none. What it plans for an arm must not change when more is found:
-            arms that share trainings have to come in together.
+            of those that need none; None is found where no trial completed. What it plans for an
+            arm must not change when more is found: arms that share trainings have to come in
+            together.
         parts: The parts whose scores a row needs.
     """
 
     searches: tuple[ArmSearch, ...]
-    plan: Callable[[Mapping[str, Found]], Plan]
+    plan: Callable[[Mapping[str, Found | None]], Plan]
     parts: Callable[[PlannedRow], tuple[str, ...]]
     _memory: "_Memory" = field(init=False, repr=False, compare=False)
+
+    def training(self, one: ArmSearch, values: Mapping[str, Any]) -> Training:
+        """Returns the training of values that a search proposed."""
+        return self._memory.training(one, values)[0]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_memory", _Memory())
@@ -92,7 +100,7 @@ class Finished:
     """What is finished.
 
     Attributes:
-        values: By search and training, the search's objective by epoch. A training that has come
+        values: By search and reading key, the search's objective by epoch. A training that has come
             past a rung of a search has the value there, whatever it ran for.
         parts: By training, the parts whose scores are stored; it has reached its last epoch.
         failed: By training, why it failed for good.
@@ -209,9 +217,9 @@ def next_jobs(agenda: Agenda, finished: Finished) -> Outlook:
     )
     going_on = {what.search for what in waiting}
     found = {
-        name: Found(trial=best, trials=own)
+        name: None if (best := best_trial(own)) is None else Found(trial=best, trials=own)
         for name, own in trials.items()
-        if name not in going_on and (best := best_trial(own)) is not None
+        if name not in going_on
     }
     plan, needs = agenda._memory.plan(agenda, found)
     left: dict[str, dict[str, None]] = {}  # the parts by training; a dict keeps their order
@@ -235,7 +243,7 @@ def next_jobs(agenda: Agenda, finished: Finished) -> Outlook:
             *(
                 _failed_search(agenda, one, trials[one.search.name], finished)
                 for one in agenda.searches
-                if one.search.name not in going_on and one.search.name not in found
+                if found.get(one.search.name, ...) is None
             ),
             *_failed_trainings(lost, finished),
         ),
@@ -248,7 +256,7 @@ def _reader(
     def readings(values: Mapping[str, Any]) -> Readings:
         _, key = agenda._memory.training(one, values)
         return Readings(
-            values=finished.values.get((one.search.name, key), {}),
+            values=finished.values.get((one.search.name, one.reading_key(key, values)), {}),
             failed=key in finished.failed,
         )
 
@@ -331,7 +339,7 @@ class _Memory:
 
     def __init__(self) -> None:
         self._trainings: dict[tuple[str, tuple[Any, ...]], tuple[Training, str]] = {}
-        self._plan: tuple[Mapping[str, Found], Plan, tuple[_Need, ...]] | None = None
+        self._plan: tuple[Mapping[str, Found | None], Plan, tuple[_Need, ...]] | None = None
 
     def training(self, one: ArmSearch, values: Mapping[str, Any]) -> tuple[Training, str]:
         """The training of proposed values and its id."""
@@ -341,7 +349,9 @@ class _Memory:
             self._trainings[key] = (training, training.training_id)
         return self._trainings[key]
 
-    def plan(self, agenda: Agenda, found: Mapping[str, Found]) -> tuple[Plan, tuple[_Need, ...]]:
+    def plan(
+        self, agenda: Agenda, found: Mapping[str, Found | None]
+    ) -> tuple[Plan, tuple[_Need, ...]]:
         """The plan of what is found, and what its rows need."""
         if self._plan is None or self._plan[0] != found:
             plan = agenda.plan(found)

@@ -10,7 +10,6 @@ from dataclasses import asdict
 from typing import Any
 
 from models import model_options
-
 from study.agenda import ArmSearch, Outlook, next_jobs
 from study.cluster.connection import at_once_on, check_shared, running_ray
 from study.cluster.queue import JobSource, Placement, run_jobs
@@ -22,7 +21,7 @@ from study.request import Study
 from study.results.store import ResultStore
 from study.rows import write_row, write_trial
 from study.search import Trial
-from study.searches import agenda_of, objectives_of
+from study.searches import agenda_of, objective_of, searches_of
 from study.terminal import StudyDisplay, Terminal
 
 __all__ = ["Conductor", "describe", "run_study"]
@@ -81,8 +80,11 @@ class Conductor(JobSource):
         self._display = display
         self._at_once = at_once
         self._results = ResultStore(study.request.results)
-        self._agenda = agenda_of(study)
-        self._ledger = Ledger(self._results, objectives_of(study, self._agenda))
+        searches = searches_of(study)
+        self._agenda = agenda_of(study, searches)
+        self._key = {one.search.name: key for key, one in searches.items()}
+        objectives = {name: objective_of(study, key) for name, key in self._key.items()}
+        self._ledger = Ledger(self._results, objectives)
         self._running: dict[str, Job] = {}
         self._reached: dict[str, int] = {}
         self._lost: Counter[str] = Counter()
@@ -177,7 +179,7 @@ class Conductor(JobSource):
         return True
 
     def _write_trial(self, one: ArmSearch, trial: Trial) -> None:
-        arm, target = one.key
+        target, arm = self._key[one.search.name]
         write_trial(
             self._results,
             trial,
@@ -195,7 +197,7 @@ class Conductor(JobSource):
             said = f"validation {100 * trial.readings[reached]:.1f} %"
             if trial.state == "pruned":
                 said += f", stopped at epoch {reached}"
-            self._display.ended(trial_label(arm, target, trial), trial.state, said)
+            self._display.ended(trial_label(target, arm, trial), trial.state, said)
 
     def _label(self, job: Job) -> str:
         identity = job.training.training_id
@@ -203,7 +205,7 @@ class Conductor(JobSource):
             for trial in self._outlook.searches[one.search.name]:
                 own = self._agenda.training(one, trial.values).training_id
                 if own == identity and not trial.ended:
-                    return trial_label(*one.key, trial)
+                    return trial_label(*self._key[one.search.name], trial)
         return describe(job.training, self._outlook.plan.trainings.values())
 
 
@@ -222,7 +224,7 @@ def standing(outlook: Outlook, running: int) -> str:
     return " · ".join(said)
 
 
-def trial_label(arm: str, target: Target, trial: Trial) -> str:
+def trial_label(target: Target, arm: str, trial: Trial) -> str:
     """A trial in a few words for the terminal."""
     values = ", ".join(f"{_short(name)} {_shown(value)}" for name, value in trial.values.items())
     return f"{arm} split {target.split} trial {trial.number + 1}: {values}"

@@ -185,12 +185,22 @@ def run_job(job: Job, report: Callable[[EpochReport], None] | None = None) -> li
     if setup.parts.validation and not judged:  # the checkpoint was there, but not its scores
         judged[job.until] = setup.score("validation")
     rung = judged.get(job.until)
-    scored = {part: setup.score_finally(part, rung) for part in job.parts}
+    scored = {part: setup.score_finally(part, rung) for part in _wanted_parts(job)}
     writer.finish(epochs)
     if _is_first():
         seconds = sum(epoch.seconds for epoch in epochs) + time.perf_counter() - clock
         _write(setup, rung, scored, epochs, started=started, seconds=seconds)
     return epochs
+
+
+def _wanted_parts(job: Job) -> tuple[str, ...]:
+    """The job's parts and those that are stored, which are written together."""
+    if not job.parts:
+        return ()
+    wanted = {*job.parts, *stored_parts(ResultStore(job.results), job.training.training_id)}
+    if "train" in wanted:  # features count in all parts
+        wanted |= {"validation", "test"}
+    return tuple(sorted(wanted))
 
 
 def finished_epochs(job: Job) -> list[EpochReport] | None:

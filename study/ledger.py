@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from study.agenda import Agenda, Finished, Outlook, reading_key
+from study.agenda import Agenda, Finished, Outlook
 from study.job import rung_key, stored_parts
 from study.results.rows import load_validation_scores, validation_accuracy
 from study.results.store import ResultStore
@@ -69,7 +69,7 @@ class Ledger:
         for one in agenda.searches:
             for trial in outlook.searches[one.search.name]:
                 identity = agenda.training(one, trial.values).training_id
-                key = (one.search.name, reading_key(trial.values))
+                key = (one.search.name, one.reading_key(identity, trial.values))
                 if self._is_new(f"{key} {identity}"):
                     found.append(self._read_values(key, identity, one.search.rungs, trial.values))
         return any(found)
@@ -97,7 +97,7 @@ class Ledger:
         known = self._values.setdefault(key, {})
         new = [epoch for epoch in rungs if epoch not in known]
         keys = {epoch: rung_key(identity, epoch) for epoch in new}
-        scores = load_validation_scores(self._results, keys)
+        scores = load_validation_scores(self._results, identity, keys)
         for epoch, of_epoch in scores.items():
             known[epoch] = validation_accuracy(
                 objective.fusion,

@@ -6,27 +6,32 @@ from dataclasses import fields
 from functools import partial
 from typing import Any
 
+from models.fusion import FUSIONS
 from search_spaces.space import Arm, Parameter
 from study.agenda import Agenda, ArmSearch, Found
 from study.ledger import Objective
-from study.plan import Plan, Target, Training
+from study.plan import Plan, PlannedRow, Target, Training
 from study.provenance import canonical_json
 from study.request import Study
 from study.search import Search, default_rungs
 
-__all__ = ["agenda_of", "objectives_of", "parts_of", "searched_arms"]
+__all__ = ["SearchKey", "agenda_of", "objective_of", "parts_of", "searched_arms", "searches_of"]
+
+SearchKey = tuple[Target, str]
+"""What a search is of: dataset and split, and the name of the arm whose accuracy it maximises."""
 
 
-def agenda_of(study: Study) -> Agenda:
-    """All that a study has to do: one search for each searched arm and split, then its rows.
-
-    A split's search sees that split's train part only.
-    """
-    searches = {
+def searches_of(study: Study) -> dict[SearchKey, ArmSearch]:
+    """One search for each searched arm and split; it sees that split's train part only."""
+    return {
         (target, arm.name): _search(study, arm, target)
         for target in study.targets
         for arm in searched_arms(study)
     }
+
+
+def agenda_of(study: Study, searches: Mapping[SearchKey, ArmSearch]) -> Agenda:
+    """All that a study has to do: its searches, then the rows at what they found."""
     return Agenda(
         searches=tuple(searches.values()),
         plan=partial(_plan, study, {key: one.search.name for key, one in searches.items()}),
@@ -44,23 +49,19 @@ def searched_arms(study: Study) -> tuple[Arm, ...]:
     return (request.space.arm(request.space.search_arm),)
 
 
-def objectives_of(study: Study, agenda: Agenda) -> dict[str, Objective]:
-    """What each search of an agenda maximises."""
-    objectives = {}
-    for one in agenda.searches:
-        arm, target = one.key
-        parts = study.parts[target.split]
-        objectives[one.search.name] = Objective(
-            fusion=study.request.space.arm(arm).fusion,
-            groups={video.name: video.group for video in (*parts.train, *parts.validation)},
-        )
-    return objectives
+def objective_of(study: Study, key: SearchKey) -> Objective:
+    """What a search maximises."""
+    target, arm = key
+    return Objective(
+        fusion=study.request.space.arm(arm).fusion,
+        groups={video.name: video.group for video in study.parts[target.split].validation},
+    )
 
 
-def parts_of(training: Training, plan: Plan) -> tuple[str, ...]:
-    """The parts that a planned training is scored on."""
-    parts = ("validation", "test") if training.train_on == "train" else ("test",)
-    return ("train", *parts) if training.training_id in plan.features_of else parts
+def parts_of(row: PlannedRow) -> tuple[str, ...]:
+    """The parts whose scores, or features, a row is made of."""
+    parts = ("validation", "test") if row.training.train_on == "train" else ("test",)
+    return ("train", *parts) if FUSIONS[row.arm.fusion].reads_features else parts
 
 
 def _search(study: Study, arm: Arm, target: Target) -> ArmSearch:
@@ -84,8 +85,14 @@ def _search(study: Study, arm: Arm, target: Target) -> ArmSearch:
         ),
         make_training=partial(study.trial, arm, target),
         arms=tuple(one.name for one in serves),
-        key=(arm.name, target),
+        target=f"{target.dataset} split {target.split}",
+        reading_key=reading_key,
     )
+
+
+def reading_key(training_id: str, values: Mapping[str, Any]) -> str:
+    """The key of what a training is worth to a search: λ changes it, but not the training."""
+    return f"{training_id} {values.get('fusion_lambda')}"
 
 
 def _first_values(parameters: tuple[Parameter, ...], start: Training) -> dict[str, Any]:
@@ -128,7 +135,7 @@ def _plan(
             arm
             for arm in study.arms
             if all(other.name in done for other in study.arms if _may_share(arm, other))
-            and (of_arm[arm.name] is None or found[of_arm[arm.name]] is not None)
+            and found.get(of_arm[arm.name] or "", ...) is not None
         ]
 
         plans.append(study.plan(partial(_values, of_arm, found), arms=ready, targets=(target,)))

@@ -72,7 +72,7 @@ class Terminal:
 
 
 class StudyDisplay:
-    """A study at work: a live line for each job, a lasting one for each trial or training that ended.
+    """A study at work: a live line for each job, a lasting one for what ended.
 
     Under the live lines stands where the study is. Away from a terminal only lasting lines are
     printed, and where the study stands every half minute. For a ``with`` statement.

@@ -9,13 +9,20 @@ were fitted to.
 from collections.abc import Mapping
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from models.fusion import FUSIONS, FusedScores
 from study.results.store import ResultStore
 from study.scores import Scores, mean_class_accuracy, top_k_accuracy
 
-__all__ = ["accuracies", "fuse", "load_scores", "validation_accuracy"]
+__all__ = [
+    "accuracies",
+    "fuse",
+    "load_scores",
+    "load_validation_scores",
+    "validation_accuracy",
+]
 
 
 def fuse(
@@ -75,18 +82,41 @@ def load_scores(results: ResultStore, training_id: str) -> dict[str, Scores]:
         table = results.read(kind, keys=[training_id], training_id=training_id)
         for part in table["part"].unique().to_pylist():
             of_part = table.filter(pc.equal(table["part"], part))
-            matrices = {}
-            for stream in of_part["stream"].unique().to_pylist():
-                lines = of_part.filter(pc.equal(of_part["stream"], stream)).sort_by("video")
-                width = len(lines[kind][0])
-                values = lines[kind].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-                matrices[stream] = values.reshape(-1, width)
+            found = _matrices(of_part, kind)
             if part not in parts:
-                parts[part] = Scores(
-                    videos=lines["video"].to_pylist(),
-                    labels=lines["label"].to_numpy(),
-                    scores={},
-                    features={},
-                )
-            getattr(parts[part], kind).update(matrices)
+                parts[part] = found
+            getattr(parts[part], kind).update(getattr(found, kind))
     return parts
+
+
+def load_validation_scores(
+    results: ResultStore, training_id: str, epochs: Mapping[int, str]
+) -> dict[int, Scores]:
+    """A training's validation scores at those of some epochs at which it was judged.
+
+    Args:
+        results: The results.
+        training_id: The training.
+        epochs: By epoch, the key that its scores were written under.
+    """
+    table = results.read("validation_scores", keys=list(epochs.values()), training_id=training_id)
+    return {
+        epoch: _matrices(table.filter(pc.equal(table["epoch"], epoch)), "scores")
+        for epoch in sorted(table["epoch"].unique().to_pylist())
+    }
+
+
+def _matrices(table: pa.Table, kind: str) -> Scores:
+    """The scores or features of the videos of one part, as their streams' matrices."""
+    matrices = {}
+    for stream in table["stream"].unique().to_pylist():
+        lines = table.filter(pc.equal(table["stream"], stream)).sort_by("video")
+        width = len(lines[kind][0])
+        values = lines[kind].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        matrices[stream] = values.reshape(-1, width)
+    empty: dict[str, dict[str, np.ndarray]] = {"scores": {}, "features": {}}
+    return Scores(
+        videos=lines["video"].to_pylist(),
+        labels=lines["label"].to_numpy(),
+        **{**empty, kind: matrices},
+    )

@@ -7,12 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from study.conduct import Conductor
 from study.data.datasets import embedded
 from study.data.datasets.annotations import Video
 from study.data.datasets.catalog import annotate
 from study.data.store.clip_store import StoreSettings
 from study.data.store.preparation import prepare
+from study.job import run_job
+from study.request import Study
+from study.terminal import Terminal
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ("what_yellow", "what_cyan", "how_left", "how_right")
@@ -41,6 +46,19 @@ def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _videos_of(class_name: str) -> list[Video]:
     train = embedded.annotate().splits["1"].train
     return [video for video in train if video.name.startswith(f"{class_name}/")]
+
+
+def run_here(study: Study) -> Conductor:
+    """Runs a study's jobs in this process, one after the other: the whole study without Ray."""
+    with Terminal(Console(quiet=True)).at_work() as display:
+        conductor = Conductor(study, display)
+        while not conductor.done:
+            job = conductor.next_job()
+            assert job is not None, "something may always run until all is done"
+            conductor.started(job)
+            run_job(job)
+            conductor.ended(job)
+    return conductor
 
 
 @pytest.fixture

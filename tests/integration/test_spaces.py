@@ -7,12 +7,10 @@ from typing import Any
 import pytest
 
 import search_spaces
-from study.searches import parts_of
-from study.rows import write_row
-from study.job import run_job
 from study.request import Request, Study, check_request
 from study.results.store import ResultStore
 from study.results.tables import load
+from tests.integration.conftest import run_here
 
 # Volumes take 32 px and more; the tiny store's frames are that large.
 SMALL = {"epochs": 1, "warmup_epochs": 0, "batch_size": 16, "crop_size": 32}
@@ -54,10 +52,7 @@ def test_every_default_arm_of_a_space_gives_its_rows(
     name: str, tiny_store: Path, results: Path
 ) -> None:
     study = study_of(name, tiny_store, results)
-    plan = study.plan()
-    for training in plan.trainings.values():
-        run_job(study.job(training, parts=parts_of(training, plan)))
-    write_rows(study, plan)
+    run_here(study)
 
     rows = ResultStore(results).read("rows", study=f"{name}-tiny").to_pylist()
     arms = {arm.name: arm for arm in study.arms}
@@ -89,9 +84,7 @@ def test_a_pathway_of_frames_is_no_flow_and_a_fused_tower_sees_both(
     }
     for (space, arm), modality in expected.items():
         study = study_of(space, tiny_store, results, arms=(arm,))
-        (training,) = study.plan().trainings.values()
-        run_job(study.job(training, parts=("test", "validation")))
-        write_rows(study, study.plan())
+        run_here(study)
         rows = ResultStore(results).read("rows", study=f"{space}-tiny", arm=arm).to_pylist()
         assert {row["modality"] for row in rows} == {modality}
 
