@@ -14,10 +14,8 @@ from typing import Any
 import duckdb
 
 from study.results.grids import FORMATS, Grid
-from study.results.published import TABLES
 from study.results.schema import VIEWS
 from study.results.store import ResultStore, open_results
-from study.results.tables import render
 
 __all__ = ["main"]
 
@@ -77,6 +75,8 @@ def _answer(options: argparse.Namespace) -> None:
         return
     store = open_results(options.results)
     if options.table:
+        from study.results.tables import render  # imports torch: seconds that SQL needn't take
+
         print(render(options.table, store, options.format, options.study))
     else:
         _query(store, options.sql, options.format)
@@ -84,12 +84,14 @@ def _answer(options: argparse.Namespace) -> None:
 
 def _listing() -> str:
     """The views with their columns, and the tables."""
+    import search_spaces
+
     lines = []
     for view, columns in VIEWS.items():
         rows = [[f"  {column.name}", str(column.type), column.about] for column in columns]
         grid = Grid(header=[view, "type", "holds"], rows=rows, right=[False] * 3)
         lines += [grid.text(), ""]
-    names = [[name, title] for name, title in TABLES.items()]
+    names = [[name, table.title] for name, (_, table) in search_spaces.tables().items()]
     lines.append(Grid(header=["table", "shows"], rows=names, right=[False] * 2).text())
     return "\n".join(lines)
 

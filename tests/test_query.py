@@ -88,6 +88,17 @@ def test_a_long_result_is_cut_as_text_and_whole_as_csv(
     assert len(out.splitlines()) == 12346
 
 
+def test_sql_waits_for_no_torch(results: Path) -> None:
+    code = (
+        "import sys; from study.query import main; "
+        f"main(['SELECT count(*) FROM rows', '--results', {str(results)!r}]); "
+        "print('torch' in sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(query.__file__).parents[1])}
+    output = subprocess.check_output([sys.executable, "-c", code], text=True, env=environment)
+    assert output.splitlines()[-1] == "False"
+
+
 def test_a_table_is_shown(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "--table", "stilt-4", "--results", results)
     assert code == 0
@@ -114,7 +125,7 @@ def test_the_list_names_views_columns_and_tables(capsys: pytest.CaptureFixture[s
         (["DROP VIEW rows"], "only SELECT is run, not DROP"),
         (["SELECT * FROM read_csv('/etc/passwd')"], "SQL reads the results and nothing else"),
         (["SELECT CAST('a' AS INT)"], "Could not convert"),
-        (["--table", "stilt-9"], "there is no table 'stilt-9'; there are stilt-4"),
+        (["--table", "stilt-9"], "there is no table 'stilt-9'; there are all, attention"),
         (["--table", "stilt-4", "--study", "x"], "there is no study 'x'.*there are first"),
         (["--table", "stilt-4", "--format", "json"], "there is no format 'json'; there are text"),
     ],

@@ -8,10 +8,11 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+import search_spaces
 from study.results import plots, tables
 from study.results.comparison import compare
 from study.results.predictions import judgements
-from study.results.published import dataset_title, published
+from study.results.published import dataset_title
 from study.results.store import ResultStore
 
 __all__ = ["page", "studies"]
@@ -112,10 +113,9 @@ def _order(lines: Sequence[Row], column: str) -> list[str]:
 def _tables(store: ResultStore, study: str) -> list[dict[str, Any]]:
     """The papers' tables of which the study has any row, as cells."""
     shown = []
-    systems = {row["table_name"]: row["system"] for row in published().to_pylist()}
-    spaces = {row["space"].replace("-", "_") for row in _lines(store, "rows", study=study)}
-    for name in tables.list_tables():
-        if systems[name] not in spaces:
+    spaces = set(_order(_lines(store, "rows", study=study), "space"))
+    for name, (space, _) in search_spaces.tables().items():
+        if space.name not in spaces:
             continue
         try:
             table = tables.load(name, store, study)
@@ -123,7 +123,8 @@ def _tables(store: ResultStore, study: str) -> list[dict[str, Any]]:
             continue  # the study has no test row of the system
         if table.facts:
             grid = tables.whole_grid(table)
-            shown.append({"table": table, "grid": grid, "spans": grid.spans()})
+            metrics = ", ".join(search_spaces.METRICS[metric] for metric in table.metrics)
+            shown.append({"table": table, "metrics": metrics, "grid": grid, "spans": grid.spans()})
     return shown
 
 
@@ -155,16 +156,16 @@ def _dataset(
 
 
 def _labels(rows: Sequence[Row]) -> dict[str, str]:
-    """Label by arm: the papers' arms in their order, then the others by name."""
-    spaces = {row["space"].replace("-", "_") for row in rows}
-    printed = {
-        row["arm"]: row["label"]
-        for row in reversed(published().to_pylist())
-        if row["system"] in spaces
+    """Label by arm: the space's arms in their order, then those that it doesn't have by name."""
+    known = {
+        arm.name: arm.label
+        for space in _order(rows, "space")
+        if space in search_spaces.names()
+        for arm in search_spaces.get(space).arms
     }
-    ran = {row["arm"] for row in rows}
-    ordered = [arm for arm in reversed(printed) if arm in ran]
-    return {arm: printed.get(arm, arm) for arm in [*ordered, *sorted(ran - set(ordered))]}
+    ran = _order(rows, "arm")
+    ordered = [arm for arm in known if arm in ran]
+    return {arm: known.get(arm, arm) for arm in [*ordered, *(a for a in ran if a not in known)]}
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -162,14 +162,13 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
         "published": (
             _text("system", "the system whose paper prints the table"),
             _text("table_name", "the table"),
-            _text("arm", "the arm, or the comparator's name"),
+            _text("arm", "the row of the table: the arm's name, or the comparator's"),
             _text("dataset", "the dataset"),
             _text("split", "the split, or what was averaged"),
-            _text("metric", "top1 or top5"),
-            _fraction("value", "the printed number", required=False),
+            _text("metric", "what was measured: top1, top5 or compute_saving"),
+            _fraction("value", "the printed number"),
             _text("source", "where it was printed"),
             _text("note", "what to know of it", required=False),
-            _text("label", "the row's name as printed"),
         ),
         "features": (
             _text("training_id", "the training"),
