@@ -109,6 +109,7 @@ class Connection:
                 raise
 
     def close(self) -> None:
+        """Closes the database; the results stay as they are."""
         self._database.close()
 
     def __enter__(self) -> "Connection":
