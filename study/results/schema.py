@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from study.provenance import canonical_json
 
-__all__ = ["PARTS", "STORED_VIEWS", "VIEWS", "Column", "schema", "to_table"]
+__all__ = ["STORED_VIEWS", "VIEWS", "Column", "schema", "to_table"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,7 +157,6 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _integer("label", "the video's class"),
             _text("stream", "the stream"),
             Column(name="scores", type=pa.list_(pa.float32()), about="softmax score of each class"),
-            _text("source_group", "the source video that the clip was cut from", required=False),
         ),
         "published": (
             _text("system", "the system whose paper prints the table"),

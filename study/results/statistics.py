@@ -1,25 +1,21 @@
 """Whether one arm is better than another: tests and intervals for arms judged on the same videos.
 
 Clips that were cut from one source video are alike, so videos are resampled and exchanged by
-source video (*group*), never one by one. Where nothing says which clips belong together, each video
-is a group of its own.
+source video (their *group*), never one by one. Where nothing says which clips belong together, each
+video is a group of its own.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-from scipy import stats
 
 __all__ = [
     "Interval",
     "Judgements",
-    "McNemar",
     "Paired",
     "bootstrap_interval",
     "holm",
-    "mcnemar",
     "paired",
     "sign_flip_test",
 ]
@@ -86,7 +82,7 @@ class Paired:
 
 
 def paired(first: Judgements, second: Judgements) -> Paired:
-    """Lines two arms up, video by video and seed by seed.
+    """Aligns two arms' judgements, video by video and seed by seed.
 
     Seeds that only one of them has are left out.
 
@@ -104,8 +100,8 @@ def paired(first: Judgements, second: Judgements) -> Paired:
         raise ValueError(
             f"the arms share no seed: {list(first.seeds)} against {list(second.seeds)}"
         )
-    place = {video: i for i, video in enumerate(second.videos)}
-    order = [place[video] for video in first.videos]
+    position = {video: i for i, video in enumerate(second.videos)}
+    order = [position[video] for video in first.videos]
     rows = [[list(arm.seeds).index(seed) for seed in seeds] for arm in (first, second)]
     return Paired(
         first=first.correct[rows[0]],
@@ -115,55 +111,8 @@ def paired(first: Judgements, second: Judgements) -> Paired:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class McNemar:
-    """McNemar's test of one seed on one split.
-
-    Attributes:
-        only_first: Videos that only the first arm got right.
-        only_second: Videos that only the second got right.
-        p_value: Two-sided.
-    """
-
-    only_first: int
-    only_second: int
-    p_value: float
-
-
-def mcnemar(pair: Paired, *, form: Literal["exact", "mid-p"] = "mid-p") -> McNemar:
-    """Tests two trained nets on one test set.
-
-    Hypothesis: of the videos that exactly one of the two gets right, each is as likely to get one
-    right as the other (their accuracies are equal). Videos are taken to be independent, and the
-    answer is about these two trainings, not about arms: with several seeds or splits, or several
-    clips of a source video, use ``sign_flip_test``.
-
-    Args:
-        pair: One seed, one split.
-        form: ``exact``, the binomial test, which errs towards large p; ``mid-p``, which counts
-            half of the observed outcome's probability and holds its level in practice (Fagerland
-            et al., BMC Medical Research Methodology 2013).
-
-    Raises:
-        ValueError: If there is more than one seed or split.
-    """
-    if len(pair.first) > 1 or len(np.unique(pair.split)) > 1:
-        raise ValueError(
-            f"McNemar's test takes one seed and one split, but got {len(pair.first)} and "
-            f"{len(np.unique(pair.split))}; use sign_flip_test"
-        )
-    only_first = int((pair.first & ~pair.second).sum())
-    only_second = int((pair.second & ~pair.first).sum())
-    least, total = min(only_first, only_second), only_first + only_second
-    p_value = min(1.0, 2 * float(stats.binom.cdf(least, total, 0.5)))
-    if form == "mid-p":
-        as_likely = 1 if only_first == only_second else 2  # outcomes: this one and its mirror
-        p_value -= as_likely * float(stats.binom.pmf(least, total, 0.5)) / 2
-    return McNemar(only_first=only_first, only_second=only_second, p_value=p_value)
-
-
 def sign_flip_test(pair: Paired, *, resamples: int = 20_000, seed: int = 0) -> float:
-    """Tests two arms over all splits and seeds; returns the two-sided p-value.
+    """Tests two arms over all splits and seeds, two-sided.
 
     Hypothesis: for each source video, the two arms' judgements could as well be exchanged (the
     arms are alike on it, whatever the seed). A group's gain is summed over its videos, splits and
@@ -176,6 +125,9 @@ def sign_flip_test(pair: Paired, *, resamples: int = 20_000, seed: int = 0) -> f
         pair: The two arms.
         resamples: Sign patterns drawn where they are too many to enumerate.
         seed: Of the drawing.
+
+    Returns:
+        The p-value, within 0..1; of drawn patterns, with the observed one counted among them.
     """
     weight = 1 / np.bincount(pair.split)[pair.split]
     gain = (pair.second.astype(float) - pair.first).sum(0) * weight
@@ -266,7 +218,8 @@ def _mean_over_splits(total: np.ndarray, videos: np.ndarray) -> np.ndarray:
     """Mean over the splits of which a resample holds any video, (R, S) → (R,)."""
     drawn = videos > 0
     means = np.divide(total, videos, out=np.zeros_like(total), where=drawn)
-    return means.sum(1) / np.maximum(drawn.sum(1), 1)
+    mean: np.ndarray = means.sum(1) / np.maximum(drawn.sum(1), 1)
+    return mean
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
