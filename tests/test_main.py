@@ -1,8 +1,11 @@
 """``two-stream-study`` and ``python -m study``, which are one function."""
 
+import os
+import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -10,8 +13,8 @@ import pytest
 
 from study import __main__ as commands
 from study import query
-from study.results.store import ResultStore
-from tests.sample_results import training
+from study.results.store import COMPACT_ABOVE, ResultStore
+from tests.sample_results import training, write_study
 
 ROOT = Path(commands.__file__).parents[1]
 
@@ -74,3 +77,54 @@ def test_only_the_chosen_command_is_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.fixture
+def read_only_results(tmp_path: Path) -> Iterator[Path]:
+    """A folder with more small files than a study leaves, and a killed writer's, none writable."""
+    root = tmp_path / "results"
+    write_study(ResultStore(root), seeds=1, classes=3)
+    some = next((root / "trainings").iterdir())
+    for number in range(COMPACT_ABOVE + 1):
+        shutil.copy(some, some.with_name(f"{number}~{number:020d}-00000000.parquet"))
+    killed = root / "trainings" / "x~1.parquet.tmp"
+    killed.write_bytes(b"PAR1 half a fi")
+    os.utime(killed, (0, 0))
+    folders = [root, *(path for path in root.rglob("*") if path.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    yield root
+    for folder in folders:
+        folder.chmod(0o755)
+
+
+def contents(root: Path) -> dict[Path, tuple[int, bytes]]:
+    return {
+        path: (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
+        for path in [root, *root.rglob("*")]
+    }
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["query", "SELECT count(*) FROM trainings"],
+        ["query", "--table", "stilt-4"],
+        ["report", "--output", "report.html"],
+    ],
+)
+def test_a_query_and_a_report_change_nothing_in_a_results_folder(
+    read_only_results: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = contents(read_only_results)
+    assert commands.main([*arguments, "--results", str(read_only_results)]) == 0
+    assert contents(read_only_results) == before
+
+
+def test_such_a_folder_would_be_compacted_by_a_study(read_only_results: Path) -> None:
+    for folder in (read_only_results, read_only_results / "trainings"):
+        folder.chmod(0o755)
+    before = contents(read_only_results)
+    assert ResultStore(read_only_results).compact() > COMPACT_ABOVE
+    assert contents(read_only_results) != before
