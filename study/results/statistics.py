@@ -1,4 +1,4 @@
-"""Whether one arm is better than another: tests and intervals for arms judged on the same videos.
+"""Tests and confidence intervals of whether one arm is better than another on the same videos.
 
 Clips that were cut from one source video are alike, so videos are resampled and exchanged by
 source video (their *group*), never one by one. Where nothing says which clips belong together, each
@@ -22,6 +22,8 @@ __all__ = [
 
 EXACT_GROUPS = 16  # up to 2^16 sign patterns are enumerated; beyond, they are drawn
 CHUNK = 256  # resamples computed at once
+CONFIDENCE = 0.95  # of intervals
+SEED = 0  # of all that is drawn, so that the same results give the same numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,7 +113,7 @@ def paired(first: Judgements, second: Judgements) -> Paired:
     )
 
 
-def sign_flip_test(pair: Paired, *, resamples: int = 20_000, seed: int = 0) -> float:
+def sign_flip_test(pair: Paired, *, resamples: int = 20_000) -> float:
     """Tests two arms over all splits and seeds, two-sided.
 
     Hypothesis: for each source video, the two arms' judgements could as well be exchanged (the
@@ -124,7 +126,6 @@ def sign_flip_test(pair: Paired, *, resamples: int = 20_000, seed: int = 0) -> f
     Args:
         pair: The two arms.
         resamples: Sign patterns drawn where they are too many to enumerate.
-        seed: Of the drawing.
 
     Returns:
         The p-value, within 0..1; of drawn patterns, with the observed one counted among them.
@@ -137,7 +138,7 @@ def sign_flip_test(pair: Paired, *, resamples: int = 20_000, seed: int = 0) -> f
     if len(gains) <= EXACT_GROUPS:
         patterns = np.arange(2 ** len(gains))[:, None] >> np.arange(len(gains)) & 1
         return float(np.mean(np.abs((2 * patterns - 1) @ gains) >= observed))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     extreme = 0
     for start in range(0, resamples, CHUNK):
         signs = rng.integers(0, 2, (min(CHUNK, resamples - start), len(gains))) * 2 - 1
@@ -147,42 +148,31 @@ def sign_flip_test(pair: Paired, *, resamples: int = 20_000, seed: int = 0) -> f
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A confidence interval of a difference of accuracies, as fractions.
+    """A 95 % confidence interval of a difference of accuracies, as fractions.
 
     Attributes:
         difference: Accuracy of the second arm less that of the first.
         low: Lower end.
         high: Upper end.
-        confidence: How often such an interval holds the truth, 0..1.
     """
 
     difference: float
     low: float
     high: float
-    confidence: float
 
 
-def bootstrap_interval(
-    pair: Paired, *, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
-) -> Interval:
-    """A percentile bootstrap interval of the difference of two arms' accuracies.
+def bootstrap_interval(pair: Paired, *, resamples: int = 10_000) -> Interval:
+    """Estimates the difference of two arms' accuracies with a percentile bootstrap interval.
 
     What is estimated: the mean over splits and seeds of the second arm's accuracy less the first's.
     Source videos are drawn with replacement, a video of several splits in all of them at once, and
     so are seeds, independently (Owen, Annals of Applied Statistics 2007: the interval errs towards
-    wide). With one seed it says nothing of how another would differ.
+    wide). With one seed it doesn't show how far another seed would differ.
 
     Args:
         pair: The two arms.
-        confidence: Within 0..1, exclusive.
         resamples: Number of resamples.
-        seed: Of the drawing.
-
-    Raises:
-        ValueError: If ``confidence`` isn't within 0..1.
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie within 0..1, but got {confidence}")
     splits, groups, seeds = pair.split.max() + 1, pair.group.max() + 1, len(pair.first)
     cell = pair.split * groups + pair.group
     count = np.bincount(cell, minlength=splits * groups).reshape(splits, groups)
@@ -192,7 +182,7 @@ def bootstrap_interval(
             for of_seed in pair.second.astype(float) - pair.first
         ]
     )
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     drawn = []
     for start in range(0, resamples, CHUNK):
         many = min(CHUNK, resamples - start)
@@ -201,21 +191,19 @@ def bootstrap_interval(
         total = np.einsum("rk,ksg,rg->rs", of_seed, gain, of_group, optimize=True)
         videos = np.einsum("sg,rg->rs", count, of_group)
         drawn.append(_mean_over_splits(total, videos))
-    tail = (1 - confidence) / 2
+    tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(np.concatenate(drawn), [tail, 1 - tail])
-    return Interval(
-        difference=pair.difference, low=float(low), high=float(high), confidence=confidence
-    )
+    return Interval(difference=pair.difference, low=float(low), high=float(high))
 
 
 def _draws(rng: np.random.Generator, resamples: int, items: int) -> np.ndarray:
-    """How often each of the items is drawn when as many are drawn with replacement, (R, items)."""
+    """Draws as many items as there are, with replacement; returns each one's count, (R, items)."""
     drawn = rng.integers(0, items, (resamples, items)) + items * np.arange(resamples)[:, None]
     return np.bincount(drawn.ravel(), minlength=resamples * items).reshape(resamples, items)
 
 
 def _mean_over_splits(total: np.ndarray, videos: np.ndarray) -> np.ndarray:
-    """Mean over the splits of which a resample holds any video, (R, S) → (R,)."""
+    """Returns the mean over the splits of which a resample holds a video, (R, S) → (R,)."""
     drawn = videos > 0
     means = np.divide(total, videos, out=np.zeros_like(total), where=drawn)
     mean: np.ndarray = means.sum(1) / np.maximum(drawn.sum(1), 1)

@@ -1,4 +1,4 @@
-"""Where results are kept: Parquet files, written whole, that any number of nodes write at once.
+"""Results as Parquet files, each written whole, that any number of nodes write at once.
 
 ``<root>/<view>/<key>~<version>.parquet`` is one write. A write makes a file of its own and never
 touches another, so writers need no lock; the version orders the writes of one key, and a reader
@@ -221,7 +221,7 @@ class ResultStore:
         return sum(not _is_merged(path) for path in self._paths(view))
 
     def _paths(self, view: str) -> dict[str, int]:
-        """The view's files, with their sizes in bytes."""
+        """Returns the view's files, with their sizes in bytes."""
         selector = pyarrow.fs.FileSelector(f"{self._root}/{view}", allow_not_found=True)
         return {
             info.path: info.size
@@ -230,7 +230,7 @@ class ResultStore:
         }
 
     def _listing(self, view: str) -> "_Listing":
-        """The view's files, with no file missing that a compaction moved while they were listed.
+        """Lists the view's files, with none missing that a compaction moved meanwhile.
 
         A folder's listing isn't atomic: it may miss both a file that is deleted and the merged
         one that replaces it. Then a second listing shows the merged file, or lacks a file.
@@ -245,7 +245,7 @@ class ResultStore:
         )
 
     def _index(self, path: str) -> dict[str, str]:
-        """Version by key of a merged file."""
+        """Returns version by key of a merged file."""
         if path not in self._indexes:
             with self._files.open_input_file(path) as file:
                 self._indexes[path] = json.loads(pq.read_schema(file).metadata[INDEX])
@@ -317,7 +317,7 @@ class ResultStore:
         newest: dict[str, tuple[str, str]],
         batch: list[str],
     ) -> Iterator[pa.Table]:
-        """The lines of a batch's files with their keys, small files in the order of keys."""
+        """Yields the lines of a batch's files with their keys, small files in the order of keys."""
         names = schema(view).names
 
         def small(path: str) -> pa.Table:
@@ -388,14 +388,14 @@ class _Listing:
     sizes: dict[str, int]
 
     def keys_of(self, path: str) -> dict[str, str]:
-        """Version by key of what a file holds."""
+        """Returns version by key of what a file holds."""
         if path in self.merged:
             return self.merged[path]
         key, version = self.small[path]
         return {key: version}
 
     def newest(self) -> dict[str, tuple[str, str]]:
-        """By key, its newest version and the one file to take it from."""
+        """Returns, by key, its newest version and the one file to read it from."""
         newest: dict[str, tuple[str, str]] = {}
         for path in self.sizes:
             for key, version in self.keys_of(path).items():
@@ -404,7 +404,7 @@ class _Listing:
         return newest
 
     def superseded(self, newest: dict[str, tuple[str, str]]) -> list[str]:
-        """Files of which every key has its newest version elsewhere."""
+        """Returns the files of which every key has its newest version elsewhere."""
         return [
             path for path in self.sizes if all(newest[key][1] != path for key in self.keys_of(path))
         ]
@@ -417,7 +417,7 @@ def _stored(view: str) -> str:
 
 
 def _file_key(key: str) -> str:
-    """The key as a part of a file name: the same for equal keys, different for others."""
+    """Returns the key as part of a file name: the same for equal keys, different for others."""
     if not key:
         raise ValueError("a key must not be empty")
     name = re.sub(r"[^A-Za-z0-9_.-]", lambda m: "".join(f"%{b:02X}" for b in m[0].encode()), key)
@@ -431,7 +431,7 @@ _clock = 0
 
 
 def _version(after: str = "") -> str:
-    """A unique version, greater than ``after`` and than every earlier one of this process."""
+    """Returns a unique version, greater than ``after`` and all earlier ones of this process."""
     global _clock
     with _clock_lock:
         _clock = max(_clock + 1, time.time_ns(), int(after.partition("-")[0] or 0) + 1)
@@ -439,7 +439,7 @@ def _version(after: str = "") -> str:
 
 
 def _parsed(path: str) -> tuple[str, str]:
-    """Key and version of a file's name."""
+    """Returns key and version of a file's name."""
     key, _, version = path.rpartition("/")[2].removesuffix(SUFFIX).rpartition("~")
     return key, version
 
@@ -455,7 +455,7 @@ def _serialised(table: pa.Table) -> pa.Buffer:
 
 
 def _filled(table: pa.Table, columns: pa.Schema) -> pa.Table:
-    """The table with null in the columns that it was written without."""
+    """Returns the table with null in the columns that it was written without."""
     if table.schema.equals(columns):
         return table
     for field in columns:
@@ -465,7 +465,7 @@ def _filled(table: pa.Table, columns: pa.Schema) -> pa.Table:
 
 
 def _regrouped(tables: Iterator[pa.Table], bytes_: int = 16 * 2**20) -> Iterator[pa.Table]:
-    """The same lines in larger tables."""
+    """Yields the same lines in larger tables."""
     held: list[pa.Table] = []
     size = 0
     for table in tables:
