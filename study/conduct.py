@@ -111,6 +111,7 @@ def run_study(study: Study, *, address: str | None, terminal: Terminal) -> list[
     """Runs what is missing of a study and writes its rows.
 
     Args:
+        study: The study.
         address: A Ray cluster's address; None starts a local Ray.
         terminal: Is told what happens.
 

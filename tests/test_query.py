@@ -167,33 +167,35 @@ def test_a_damaged_file_is_a_failure_named_on_one_line(
     assert len(err.splitlines()) == 1
 
 
-def test_a_folder_that_may_only_be_read_is_read(
-    results: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refused(self: ResultStore) -> int:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(ResultStore, "compact", refused)
-    assert run(capsys, "SELECT 1", "--results", results)[0] == 0
-
-
 def test_ctrl_c_ends_a_long_query(results: Path) -> None:
     endless = (
         "SELECT count(*) FROM range(1000000) a, range(10000000) b WHERE hash(a.range + b.range) = 3"
     )
-    command = [sys.executable, "-m", "study.query", endless, "--results", str(results)]
+    code = f"""
+import sys
+from study import query
+from study.results.connection import Connection
+answer = Connection._run
+def announced(*arguments):
+    print("running", flush=True)
+    return answer(*arguments)
+Connection._run = announced
+sys.exit(query.main({[endless, "--results", str(results)]}))
+"""
     with subprocess.Popen(
-        command,
+        [sys.executable, "-c", code],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(Path(query.__file__).parents[1])},
     ) as process:
-        time.sleep(4)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "running\n"
+        time.sleep(1)
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
         try:
-            out, err = process.communicate(timeout=20)
+            out, err = process.communicate(timeout=60)
         finally:
             process.kill()
     assert (process.returncode, out, err) == (1, "", "study.query: interrupted\n")

@@ -1,4 +1,4 @@
-"""A study's results as one HTML page that needs nothing from outside."""
+"""A study's results as one HTML page that refers to nothing outside it."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -15,16 +15,16 @@ from study.results.predictions import judgements
 from study.results.published import dataset_title
 from study.results.store import ResultStore
 
-__all__ = ["page", "studies"]
+__all__ = ["render_page", "studies"]
 
-CURVES_SHOWN = 12  # trainings of one net; more lines tell no more
+CURVES_SHOWN = 12  # trainings of one network; more lines can't be told apart
 REFERENCES = ("two-stream",)  # what an arm is compared with, where the study has it
 
 Row = Mapping[str, Any]
 
 
 def studies(store: ResultStore) -> list[str]:
-    """The names of the studies with any training, the last that started one first."""
+    """Returns the names of the studies with any training, the last that started one first."""
     with store.connect() as connection:
         found = connection.execute(
             "SELECT study FROM trainings GROUP BY study ORDER BY max(started_at) DESC, study"
@@ -32,14 +32,17 @@ def studies(store: ResultStore) -> list[str]:
     return [name for (name,) in found]
 
 
-def page(store: ResultStore, study: str, *, against: str | None = None) -> str:
-    """The page of a study.
+def render_page(store: ResultStore, study: str, *, against: str | None = None) -> str:
+    """Returns the page of a study.
 
     Args:
         store: The results.
         study: The study's name.
         against: The arm that the others are compared with; by default plain two-stream where the
             study has it, else its first.
+
+    Returns:
+        A whole HTML document.
 
     Raises:
         ValueError: If there is no such study, or no such arm in it.
@@ -106,7 +109,7 @@ def _missing(trainings: Sequence[Row]) -> list[str]:
 
 
 def _order(lines: Sequence[Row], column: str) -> list[str]:
-    """The different values of a column, sorted."""
+    """Returns the different values of a column, sorted."""
     return [str(value) for value in sorted({line[column] for line in lines} - {None})]
 
 
@@ -131,7 +134,7 @@ def _tables(store: ResultStore, study: str) -> list[dict[str, Any]]:
 def _dataset(
     store: ResultStore, study: str, dataset: str, rows: Sequence[Row], against: str | None
 ) -> dict[str, Any]:
-    """What is shown of one dataset: arms compared, and the best one's confusions."""
+    """Returns what is shown of one dataset: arms compared, and the best one's confusions."""
     rows = [row for row in rows if row["dataset"] == dataset]
     labels = _labels(rows)
     judged = judgements(store, study=study, dataset=dataset)
@@ -181,7 +184,7 @@ def _confusion(lines: Sequence[Row], title: str) -> Markup:
 
 
 def _searches(store: ResultStore, study: str) -> list[dict[str, Any]]:
-    """Each search of the study with its plot and the best trial."""
+    """Returns each search of the study with its plot and the best trial."""
     grouped: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for line in _lines(store, "trials", study=study):
         key = tuple(line[name] for name in ("arm", "dataset", "split"))
@@ -207,7 +210,7 @@ def _searches(store: ResultStore, study: str) -> list[dict[str, Any]]:
 def _curves(
     store: ResultStore, trainings: Sequence[Row], rows: Sequence[Row]
 ) -> list[dict[str, Any]]:
-    """Each dataset's nets by epoch: only the trainings that the rows come from."""
+    """Returns each dataset's curves by network, of the trainings that the rows come from."""
     reported = {row["training_id"] for row in rows}
     chosen = [line for line in trainings if line["training_id"] in reported]
     epochs: dict[str, list[dict[str, Any]]] = {}
@@ -230,11 +233,11 @@ def _curves(
 
 
 def _net(training: Row, others: Sequence[Row]) -> str:
-    """The model with the options that tell it from the other trainings' models."""
+    """Returns the model with those of its options in which the trainings differ."""
     every = [json.loads(line["options"]) for line in others if line["model"] == training["model"]]
     options = json.loads(training["options"])
-    telling = {
+    different = {
         name: value for name, value in options.items() if any(o.get(name) != value for o in every)
     }
-    said = ", ".join(f"{name} = {json.dumps(value)}" for name, value in sorted(telling.items()))
-    return f"{training['model']}: {said}" if said else str(training["model"])
+    text = ", ".join(f"{name} = {json.dumps(value)}" for name, value in sorted(different.items()))
+    return f"{training['model']}: {text}" if text else str(training["model"])

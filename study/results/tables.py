@@ -367,7 +367,7 @@ def _grid(table: FilledTable, datasets: Sequence[str]) -> Grid:
             for line, text in zip(lines, _column(table, dataset, metric, kind), strict=True):
                 line.append(text)
     right = [False, *([True] * (len(header) - 1))]
-    return Grid(groups=groups, header=header, rows=lines, right=right)
+    return Grid(upper_header=groups, header=header, rows=lines, right=right)
 
 
 def _column(table: FilledTable, dataset: str, metric: str, kind: str) -> list[str]:
