@@ -98,4 +98,4 @@ def test_the_spaces_need_no_more_than_the_models() -> None:
     output = subprocess.check_output([sys.executable, "-c", code], text=True)
     loaded = {name.partition(".")[0] for name in output.split()}
     assert "models" in loaded
-    assert not loaded & {"study", "ray", "optuna", "duckdb", "pyarrow"}
+    assert not loaded & {"study", "ray", "optuna", "duckdb"}
