@@ -1,38 +1,33 @@
-"""The spaces by name: for each system its arms, searched parameters and settings."""
+"""The spaces by name: for each system its arms, searched parameters, settings and tables.
 
-from search_spaces.all import all_systems
-from search_spaces.attention_consistency import attention_consistency
-from search_spaces.comparators import comparators
-from search_spaces.conv_fusion import conv_fusion
-from search_spaces.cstm import cstm
-from search_spaces.space import Arm, Settings, Space
-from search_spaces.stilt import stilt
-from search_spaces.stin import stin
+Every module of the package is imported, so a new space needs its own file and no line elsewhere; a
+module outside the package registers its space the same way, when it is imported.
+"""
 
-__all__ = ["Arm", "Settings", "Space", "get", "names"]
+import importlib
+import pkgutil
 
-SPACES = {
-    "stilt": stilt,
-    "stin": stin,
-    "conv_fusion": conv_fusion,
-    "attention_consistency": attention_consistency,
-    "cstm": cstm,
-    "comparators": comparators,
-    "all": all_systems,
-}
+from search_spaces.registry import find_table, get, names, register_space, tables
+from search_spaces.space import METRICS, Arm, Settings, Space, Table, TableRow
 
-
-def names() -> tuple[str, ...]:
-    """The names that ``get`` knows."""
-    return tuple(SPACES)
+__all__ = [
+    "METRICS",
+    "Arm",
+    "Settings",
+    "Space",
+    "Table",
+    "TableRow",
+    "find_table",
+    "get",
+    "names",
+    "register_space",
+    "tables",
+]
 
 
-def get(name: str) -> Space:
-    """The space of that name.
+def _import_spaces() -> None:
+    for module in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"{__name__}.{module.name}")
 
-    Raises:
-        ValueError: If there is none.
-    """
-    if name not in SPACES:
-        raise ValueError(f"there is no space {name!r}; there are {', '.join(SPACES)}")
-    return SPACES[name]()
+
+_import_spaces()

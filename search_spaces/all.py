@@ -5,7 +5,8 @@ from search_spaces.comparators import comparators
 from search_spaces.conv_fusion import conv_fusion
 from search_spaces.cstm import cstm
 from search_spaces.embedded import EMBEDDED
-from search_spaces.space import Arm, Parameter, Real, Settings, Space
+from search_spaces.registry import register_space
+from search_spaces.space import Arm, Parameter, Real, Settings, Space, Table
 from search_spaces.stilt import stilt
 from search_spaces.stin import stin
 
@@ -44,6 +45,7 @@ def final_arms() -> tuple[tuple[Space, str, str], ...]:
     )
 
 
+@register_space("all")
 def all_systems() -> Space:
     """One arm of each: its paper's final form; searched: rate, weight decay, own loss weights."""
     spaces = final_arms()
@@ -57,7 +59,14 @@ def all_systems() -> Space:
             Real(name="weight_decay", low=1e-5, high=1e-2, log=True),
             *_loss_weights(*(space for space, _, _ in spaces[:5])),
         ),
-        tables=("all",),
+        tables=(
+            Table(
+                name="all",
+                title="All systems under one protocol (ours)",
+                ours=True,
+                note="a comparison of ours under one protocol",
+            ),
+        ),
         # Ours, as for the comparators.
         settings=Settings(hyperparameters=comparators().settings.hyperparameters),
         embedded=Settings(hyperparameters=EMBEDDED.hyperparameters),

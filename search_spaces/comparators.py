@@ -8,13 +8,40 @@ from collections.abc import Mapping
 from typing import Any
 
 from search_spaces.embedded import EMBEDDED
-from search_spaces.space import Arm, Real, Settings, Space
+from search_spaces.registry import register_space
+from search_spaces.space import Arm, Real, Settings, Space, Table, TableRow
 
 __all__ = ["comparators"]
 
 BOTH = ("spatial", "temporal")
 
+WITHOUT_NUMBERS = (
+    "tsn-rgb",
+    "tsn-flow",
+    "trn",
+    "tsm",
+    "gsm",
+    "stm",
+    "attentional-pooling",
+    "spatiotemporal-multiplier",
+    "c3d",
+    "s3d",
+    "s3d-g",
+    "r2plus1d",
+    "i3d",
+    "i3d-rgb",
+    "i3d-flow",
+    "artnet",
+)
+STARTS = {
+    "scratch": "from scratch",
+    "spatial-pretrained": "spatial stream pretrained",
+    "cross-modality": "+ cross-modality start",
+    "partial-bn": "+ partial BN and dropout",
+}
 
+
+@register_space("comparators")
 def comparators() -> Space:
     """Every network under one protocol of ours; searched: learning rate and dropout."""
     return Space(
@@ -46,7 +73,28 @@ def comparators() -> Space:
             Real(name="learning_rate", low=1e-4, high=1e-1, log=True),
             Real(name="options.dropout", low=0.0, high=0.9),
         ),
-        tables=("comparators",),
+        tables=(
+            Table(
+                name="comparators",
+                title="Published comparators",
+                rows=(
+                    *_rows_with_numbers(),
+                    *(
+                        TableRow(arm, note="no published number is listed")
+                        for arm in WITHOUT_NUMBERS
+                    ),
+                ),
+            ),
+            Table(
+                name="tsn-starts",
+                title="TSN: the streams' initial weights, UCF101 split 1",
+                rows=tuple(
+                    TableRow(None, f"{how.capitalize()}, {label}", f"{start}-{how}")
+                    for start, label in STARTS.items()
+                    for how in ("spatial", "temporal", "fused")
+                ),
+            ),
+        ),
         # Ours: one protocol for all. What a clip is, and the network's options, are each paper's.
         settings=Settings(
             options={"partial_bn": True},
@@ -184,14 +232,18 @@ def _printed() -> tuple[Arm, ...]:
         *(
             _arm(
                 f"tsn-resnet50-8-{how}",
-                f"TSN-R50 1×1×8, {how}",
+                f"TSN-R50 1×1×8, {label}",
                 "tsn",
                 8,
                 tsn,
                 fusion=fusion,
                 cheap=False,
             )
-            for how, fusion in (("rgb", "spatial"), ("flow", "temporal"), ("average",) * 2)
+            for how, label, fusion in (
+                ("rgb", "RGB", "spatial"),
+                ("flow", "flow", "temporal"),
+                ("average", "RGB : flow = 1 : 1", "average"),
+            )
         ),
         *(
             _arm(
@@ -213,6 +265,25 @@ def _printed() -> tuple[Arm, ...]:
                 resnet,
                 cheap=False,
             )
+            for frames in (8, 16)
+        ),
+    )
+
+
+def _rows_with_numbers() -> tuple[TableRow, ...]:
+    two_stream_cnn = ("spatial", "temporal", "average", "svm")
+    return (
+        *(TableRow(f"two-stream-cnn-{how}") for how in two_stream_cnn),
+        TableRow("tsn-2"),
+        TableRow(None, "TSN, 3 modalities", "tsn-3"),
+        TableRow("tsn-resnet50-rgb", "TSN-R50, RGB, ImageNet start"),
+        TableRow("tsm-resnet50", "TSM-R50, 8 frames, Kinetics start"),
+        *(TableRow(f"vgg16-{how}") for how in ("spatial", "temporal", "fused")),
+        *(TableRow(f"tsn-resnet50-8-{how}") for how in ("rgb", "flow", "average")),
+        TableRow(None, "TSM-R50, 8 frames, dense", "tsm-resnet50-8-dense"),
+        *(TableRow(f"gsm-inception_v3-{frames}") for frames in (8, 12, 16, 24)),
+        *(
+            TableRow(f"tsm-resnet50-{frames}", f"TSM-R50, {frames} frames, centre crop")
             for frames in (8, 16)
         ),
     )

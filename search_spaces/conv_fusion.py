@@ -4,11 +4,12 @@ Feichtenhofer, Pinz and Zisserman, "Convolutional two-stream network fusion for 
 recognition", CVPR 2016: how to fuse two towers, at which layer, and over time.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from search_spaces.embedded import EMBEDDED
-from search_spaces.space import Arm, Choice, Parameter, Real, Settings, Space
+from search_spaces.registry import register_space
+from search_spaces.space import Arm, Choice, Parameter, Real, Settings, Space, Table, TableRow
 
 __all__ = ["conv_fusion"]
 
@@ -39,6 +40,7 @@ SMALL_STAGES = {"relu2": "stage1", "relu3": "stage2", "relu4": "stage3", "relu5"
 FRAMES_APART = {"towers": 1, "conv": "2d", "pool": "2d"}
 
 
+@register_space("conv_fusion")
 def conv_fusion() -> Space:
     """Methods, layers, time, towers; searched: rate, fusion layer, dropout, tower loss weight."""
     return Space(
@@ -84,11 +86,15 @@ def conv_fusion() -> Space:
         parameters=_parameters(("relu3_3", "relu4_3", "relu5_3")),
         embedded_parameters=_parameters(("stage2", "stage3", "stage4")),
         tables=(
-            "conv-fusion-methods",
-            "conv-fusion-layers",
-            "conv-fusion-temporal",
-            "conv-fusion-systems",
-            "conv-fusion-backbones",
+            _table("methods", "methods", ("average", *METHODS)),
+            _table("layers", "layers", LAYERS),
+            _table(
+                "temporal",
+                "temporal convolution and pooling",
+                ("2d-conv-2d-pool", "2d-conv-3d-pool", "3d-conv-3d-pool"),
+            ),
+            _table("systems", "one tower and two", ("one-tower", "two-towers")),
+            _table("backbones", "other backbones (ours)", OTHERS, ours=True),
         ),
         # Section 4. Ours: epochs in place of iterations, and the towers learn together, where the
         # paper trains each by itself first and then stops backpropagation at the fusion layer.
@@ -176,4 +182,13 @@ def _final(name: str, label: str, *, towers: int) -> Arm:
         model="conv_fusion",
         options={"conv": "3d", "pool": "3d", "towers": towers},
         fusion="average" if towers == 2 else "spatial",
+    )
+
+
+def _table(name: str, about: str, arms: Iterable[str], *, ours: bool = False) -> Table:
+    return Table(
+        name=f"conv-fusion-{name}",
+        title=f"Convolutional two-stream fusion: {about}",
+        rows=tuple(map(TableRow, arms)),
+        ours=ours,
     )

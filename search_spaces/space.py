@@ -1,6 +1,6 @@
 """What a study compares and what it searches: arms, parameters and the space that holds them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +10,22 @@ from models.fusion import FUSIONS
 if TYPE_CHECKING:
     import optuna
 
-__all__ = ["TUNINGS", "Arm", "Choice", "Parameter", "Real", "Settings", "Space"]
+__all__ = [
+    "METRICS",
+    "TUNINGS",
+    "Arm",
+    "Choice",
+    "Parameter",
+    "Real",
+    "Settings",
+    "Space",
+    "Table",
+    "TableRow",
+]
 
 TUNINGS = ("shared", "own", "fixed")
+METRICS = {"top1": "top-1", "top5": "top-5", "mean_class_accuracy": "mean class"}
+"""The accuracies that a table can show, each as it prints it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +95,7 @@ class Arm:
 
     Attributes:
         name: The arm's name in commands and in the results, such as ``stil-awf-simplex``.
-        label: The arm as a table prints it.
+        label: The arm in words; a table prints it unless its row says otherwise.
         model: A name from ``models.list_models()``.
         options: Model options that make this arm what it is; nothing overrides them.
         hyperparameters: Hyperparameters that make this arm what it is; nothing overrides them.
@@ -218,9 +231,83 @@ class Choice(Parameter):
         return value in self.choices
 
 
+@dataclass(frozen=True, slots=True)
+class TableRow:
+    """A row of a table: an arm, a comparator of which there are printed numbers alone, or both.
+
+    Attributes:
+        arm: The arm's name, or None where no arm gives our numbers.
+        label: The row as the table prints it; empty for the arm's own label.
+        published: The row's name in ``published.csv``; empty for the arm's name.
+        note: What to know of the row, in a footer, in addition to the notes of its numbers.
+    """
+
+    arm: str | None
+    label: str = ""
+    published: str = ""
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if self.arm is None and not (self.label and self.published):
+            raise ValueError(
+                "a row without an arm needs its label and the name of its published numbers, but "
+                f"got (label={self.label!r}, published={self.published!r})"
+            )
+
+    @property
+    def key(self) -> str:
+        """The row's name, which no other row of the table has."""
+        return self.arm or self.published
+
+    @property
+    def published_key(self) -> str:
+        """The row's name in ``published.csv``."""
+        return self.published or self.key
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Table:
+    """A table that a space prints: our numbers beside the published ones.
+
+    Attributes:
+        name: The table's name in commands, which no table of another space has.
+        title: What it shows, in a line.
+        rows: Its rows in order; empty for all arms of the space.
+        metrics: The accuracies that it shows, names of ``METRICS``, published or not.
+        datasets: The paper's datasets in its order; only needed where that isn't the order of the
+            published numbers, or where none is public.
+        ours: Whether no paper prints it.
+        note: What to know of the whole table, in a footer.
+    """
+
+    name: str
+    title: str
+    rows: tuple[TableRow, ...] = ()
+    metrics: tuple[str, ...] = ("top1",)
+    datasets: tuple[str, ...] = ()
+    ours: bool = False
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        unknown = [metric for metric in self.metrics if metric not in METRICS]
+        if unknown or not self.metrics:
+            raise ValueError(
+                f"table {self.name!r}: at least one metric of {', '.join(METRICS)} is needed, but "
+                f"got {self.metrics}"
+            )
+        for names in ([row.key for row in self.rows], [row.published_key for row in self.rows]):
+            if repeated := _repeated(names):
+                raise ValueError(f"table {self.name!r} has rows twice: {', '.join(repeated)}")
+
+    @property
+    def arms(self) -> frozenset[str]:
+        """The names of the arms that it shows."""
+        return frozenset(row.arm for row in self.rows if row.arm is not None)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Space:
-    """A system's study: the arms of its ablation and the parameters of its search.
+    """A system's study: its arms, the parameters of its search, and the tables that it prints.
 
     Attributes:
         name: The name that ``--space`` takes.
@@ -228,7 +315,8 @@ class Space:
         arms: Every arm; those with ``default`` run when none is named.
         search_arm: The arm whose validation accuracy a shared search maximises.
         parameters: What the search proposes.
-        tables: The tables that a study of the space prints, by name.
+        tables: The tables; together they show every arm. Left empty, there is one of all arms,
+            named as the space. A study prints the tables that show any of its arms.
         settings: The system's own settings on a real dataset, as its paper has them. An option
             reaches the arms whose model has it.
         embedded: What the embedded dataset's small clips need put over them.
@@ -242,9 +330,9 @@ class Space:
     arms: tuple[Arm, ...]
     search_arm: str
     parameters: tuple[Parameter, ...]
-    tables: tuple[str, ...]
     settings: Settings
     embedded: Settings
+    tables: tuple[Table, ...] = ()
     embedded_parameters: tuple[Parameter, ...] | None = None
     tuning: str = "shared"
 
@@ -254,11 +342,38 @@ class Space:
                 f"space {self.name!r}: unknown tuning {self.tuning!r}; known are "
                 f"{', '.join(TUNINGS)}"
             )
-        names = [arm.name for arm in self.arms]
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        if repeated:
-            raise ValueError(f"space {self.name!r} names arms twice: {', '.join(repeated)}")
+        for kind, named in (("arms", self.arms), ("tables", self.tables)):
+            if repeated := _repeated([one.name for one in named]):
+                raise ValueError(f"space {self.name!r} names {kind} twice: {', '.join(repeated)}")
         self.arm(self.search_arm)
+        tables = self.tables or (self._table_of_all(),)
+        object.__setattr__(self, "tables", tuple(self._completed(table) for table in tables))
+        shown = frozenset().union(*(table.arms for table in self.tables))
+        if unshown := [arm.name for arm in self.arms if arm.name not in shown]:
+            raise ValueError(
+                f"space {self.name!r}: no table shows {', '.join(unshown)}; give each a row in one "
+                f"of {', '.join(table.name for table in self.tables)}"
+            )
+
+    def _table_of_all(self) -> Table:
+        return Table(name=self.name, title=self.title, ours=True, note="all arms of the space")
+
+    def _completed(self, table: Table) -> Table:
+        """The table with its default rows and labels."""
+        labels = {arm.name: arm.label for arm in self.arms}
+        if unknown := sorted(table.arms - labels.keys()):
+            raise ValueError(
+                f"space {self.name!r}, table {table.name!r}: there is no arm "
+                f"{', '.join(unknown)}; there are {', '.join(labels)}"
+            )
+        rows = table.rows or tuple(map(TableRow, labels))
+        return replace(
+            table,
+            rows=tuple(
+                row if row.label or row.arm is None else replace(row, label=labels[row.arm])
+                for row in rows
+            ),
+        )
 
     def arm(self, name: str) -> Arm:
         """The arm of that name.
@@ -295,3 +410,8 @@ class Space:
         return Settings.of(
             {name: known[name].read(value) for name, value in values.items() if name in known}
         )
+
+
+def _repeated(names: Sequence[str]) -> list[str]:
+    """The names that stand there more than once."""
+    return sorted({name for name in names if names.count(name) > 1})

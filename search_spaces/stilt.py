@@ -6,7 +6,8 @@ under every fusion), which costs no training beyond the two of Table 4.
 """
 
 from search_spaces.embedded import EMBEDDED
-from search_spaces.space import Arm, Choice, Real, Settings, Space
+from search_spaces.registry import register_space
+from search_spaces.space import Arm, Choice, Real, Settings, Space, Table, TableRow
 
 __all__ = ["stilt"]
 
@@ -19,7 +20,34 @@ FUSED = {
     "awf-entropy": "AWF, entropy",
 }
 
+NETS = {"two-stream": "Two-stream", "stil": "Two-stream + STIL"}
+FUSION_ROWS = {  # of stilt-fusion: how an arm's name ends, and its label after the net's
+    "": "late average",
+    "-weighted": "late average 1 : 1.5",
+    "-early": "early (SVM)",
+    "-awf-simplex": "AWF, simplex",
+    "-awf-floor": "AWF, floor",
+    "-awf-l2": "AWF, L2 ball",
+    "-awf-entropy": "AWF, entropy",
+}
+COMPARED = {  # in Table 6, beside STILT itself
+    "girdhar": "Girdhar et al. [11]",
+    "meng": "Meng et al. [26]",
+    "c3d": "C3D [6]",
+    "p3d-199": "P3D-199 [28]",
+    "two-stream-cnn": "Two-stream CNN [30]",
+    "tdd": "TDD [37]",
+    "two-stream-fusion": "Two-stream fusion [10]",
+    "tsn": "TSN [38]",
+    "tsn-corrnet": "TSN Corrnnet [46]",
+    "msm-resnets": "MSM-ResNets [49]",
+    "artnet-res18": "ARTNet-Res18 [32]",
+    "amfnet-c": "AMFNet-C [25]",
+    "rstan-tsn": "RSTAN (TSN) [7]",
+}
 
+
+@register_space("stilt")
 def stilt() -> Space:
     """The arms of Tables 4 to 6; searched: learning rate, λ, attention dim, loss weights."""
     plain = {"interaction": False}
@@ -29,8 +57,8 @@ def stilt() -> Space:
         arms=(
             Arm(name="spatial", label="Spatial", model="stilt", options=plain, fusion="spatial"),
             Arm(name="temporal", label="Temporal", model="stilt", options=plain, fusion="temporal"),
-            *_fusions("two-stream", "Two-stream", plain),
-            *_fusions("stil", "Two-stream + STIL", {"interaction": True}),
+            *_fusions("two-stream", plain),
+            *_fusions("stil", {"interaction": True}),
             *(
                 Arm(
                     name=f"stilt-{backbone}",
@@ -55,7 +83,7 @@ def stilt() -> Space:
             Real(name="loss_weights.spatial", low=0.5, high=2.0, log=True),
             Real(name="loss_weights.temporal", low=0.5, high=2.0, log=True),
         ),
-        tables=("stilt-4", "stilt-5", "stilt-fusion"),
+        tables=_tables(),
         # Section 4.2. The paper counts iterations: 50k, the rate divided by ten every 10k.
         settings=Settings(
             options={"backbone": "resnet50", "partial_bn": True},
@@ -86,8 +114,9 @@ def stilt() -> Space:
     )
 
 
-def _fusions(name: str, label: str, options: dict[str, bool]) -> tuple[Arm, ...]:
+def _fusions(name: str, options: dict[str, bool]) -> tuple[Arm, ...]:
     """One net under every fusion of its two streams."""
+    label = NETS[name]
     average = Arm(name=name, label=label, model="stilt", options=options, fusion="average")
     return (
         average,
@@ -100,5 +129,49 @@ def _fusions(name: str, label: str, options: dict[str, bool]) -> tuple[Arm, ...]
                 fusion=fusion,
             )
             for fusion, how in FUSED.items()
+        ),
+    )
+
+
+def _tables() -> tuple[Table, ...]:
+    ablation = ("spatial", "temporal", "two-stream", "stil", "stil-awf-simplex")
+    return (
+        Table(
+            name="stilt-4",
+            title="STILT, Table 4: interaction learning and adaptively weighted fusion",
+            rows=tuple(map(TableRow, ablation)),
+        ),
+        Table(
+            name="stilt-5",
+            title="STILT, Table 5: fusion strategies",
+            rows=(
+                TableRow("stil", "Two-stream + STIL + Late Ave"),
+                TableRow("stil-early", "Two-stream + STIL + Early"),
+                TableRow("stil-awf-simplex"),
+            ),
+        ),
+        Table(
+            name="stilt-6",
+            title="STILT, Table 6: comparison with other systems",
+            rows=(
+                *(TableRow(None, label, key) for key, label in COMPARED.items()),
+                TableRow("stilt-vgg19", "STILT(VGG-19)"),
+                TableRow("stilt-resnet34", "STILT(ResNet-34)"),
+                TableRow("stilt-resnet50", "STILT (ResNet-50)"),
+            ),
+            datasets=("ucf101", "hmdb51", "kinetics400"),
+        ),
+        Table(
+            name="stilt-fusion",
+            title="STILT: both nets under every fusion (an ablation of ours)",
+            rows=(
+                *map(TableRow, ("spatial", "temporal")),
+                *(
+                    TableRow(f"{net}{fusion}", f"{label}, {how}")
+                    for net, label in NETS.items()
+                    for fusion, how in FUSION_ROWS.items()
+                ),
+            ),
+            ours=True,
         ),
     )

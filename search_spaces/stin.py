@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from search_spaces.embedded import EMBEDDED
-from search_spaces.space import Arm, Choice, Real, Settings, Space
+from search_spaces.registry import register_space
+from search_spaces.space import Arm, Choice, Real, Settings, Space, Table
 
 __all__ = ["stin"]
 
 
+@register_space("stin")
 def stin() -> Space:
     """Losses and injection on and off; searched: learning rate, α, β, attention dim."""
     return Space(
@@ -54,7 +56,14 @@ def stin() -> Space:
             ),
             Choice(name="options.attention_dim", choices=(64, 128, 256, 512)),
         ),
-        tables=("stin",),
+        tables=(
+            Table(
+                name="stin",
+                title="STIN: auxiliary losses and injection",
+                datasets=("ucf101", "hmdb51"),
+                note="no public number",
+            ),
+        ),
         # Ours: the paper's settings aren't public. Those of segment networks on these datasets.
         settings=Settings(
             options={"backbone": "resnet50", "partial_bn": True, "dropout": 0.8},

@@ -8,11 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import models
-
 __all__ = ["canonical_json", "code_version", "git_state"]
 
-MODELS = Path(models.__file__).parent
+MODELS = Path(__file__).parents[1] / "models"  # importing it takes torch's seconds
 
 
 def canonical_json(value: Any) -> str:

@@ -14,10 +14,8 @@ from typing import Any
 import duckdb
 
 from study.results.grids import FORMATS, Grid
-from study.results.published import TABLES
 from study.results.schema import VIEWS
 from study.results.store import ResultStore, open_results
-from study.results.tables import render
 
 __all__ = ["main"]
 
@@ -36,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _answer(options)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader of the pipe has seen enough; Python's own flush at exit must not complain.
+        # The pipe's reader has closed it; Python's own flush at exit must not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         return _stopped("interrupted", FAILED)
@@ -77,19 +75,23 @@ def _answer(options: argparse.Namespace) -> None:
         return
     store = open_results(options.results)
     if options.table:
+        from study.results.tables import render  # imports torch: seconds that SQL needn't take
+
         print(render(options.table, store, options.format, options.study))
     else:
         _query(store, options.sql, options.format)
 
 
 def _listing() -> str:
-    """The views with their columns, and the tables."""
+    """Returns the views with their columns, and the tables, as text."""
+    import search_spaces
+
     lines = []
     for view, columns in VIEWS.items():
         rows = [[f"  {column.name}", str(column.type), column.about] for column in columns]
         grid = Grid(header=[view, "type", "holds"], rows=rows, right=[False] * 3)
         lines += [grid.text(), ""]
-    names = [[name, title] for name, title in TABLES.items()]
+    names = [[name, table.title] for name, (_, table) in search_spaces.tables().items()]
     lines.append(Grid(header=["table", "shows"], rows=names, right=[False] * 2).text())
     return "\n".join(lines)
 
@@ -123,7 +125,7 @@ def _print_csv(names: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
 
 
 def _print_json(names: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
-    """An array with an object a line."""
+    """Prints a JSON array with an object for each line."""
     between = "[\n"
     for row in rows:
         line = dict(zip(names, row, strict=True))
@@ -148,7 +150,7 @@ def _grid(names: list[str], rows: Iterator[tuple[Any, ...]]) -> Grid:
 
 
 def _numeric(names: list[str], rows: Sequence[tuple[Any, ...]]) -> list[bool]:
-    """Whether each column holds numbers."""
+    """Returns whether each column holds numbers."""
     return [
         any(row[i] is not None for row in rows)
         and all(row[i] is None or type(row[i]) in (int, float) for row in rows)
@@ -157,14 +159,14 @@ def _numeric(names: list[str], rows: Sequence[tuple[Any, ...]]) -> list[bool]:
 
 
 def _cell(value: Any) -> str:
-    """A value as people read it."""
+    """Returns a value as people read it."""
     if value is None:
         return "–"
     return f"{value:.6g}" if isinstance(value, float) else str(_exact(value))
 
 
 def _exact(value: Any) -> Any:
-    """A value that a program reads back as it was."""
+    """Returns a value that a program reads back as it was."""
     if isinstance(value, date | datetime):
         return value.isoformat()
     return json.dumps(value, default=str) if isinstance(value, list | dict) else value
@@ -175,7 +177,7 @@ def _short(text: str) -> str:
 
 
 def _one_line(error: Exception) -> str:
-    """What was wrong, on one line, with what there is when a view isn't."""
+    """Returns what was wrong, on one line; of an unknown view, with the views that there are."""
     text = str(error).split("\n\nLINE")[0]
     if match := re.search(r"Table with name (.+?) does not exist", text):
         return f"there is no view {match[1]!r}; there are {', '.join(VIEWS)}"

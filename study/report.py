@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from study.results.page import page, studies
+from study.results.page import render_page, studies
 from study.results.store import open_results
 
 __all__ = ["main"]
@@ -57,7 +57,7 @@ def _report(options: argparse.Namespace) -> Path:
     study = options.study or next(iter(studies(store)), None)
     if study is None:
         raise ValueError(f"{store.root!r} holds no training; run python -m study.run first")
-    text = page(store, study, against=options.against)
+    text = render_page(store, study, against=options.against)
     temporary = output.with_name(f".{output.name}.tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(output)

@@ -269,12 +269,13 @@ def _print_tables(study: Study, console: Console) -> None:
     results = ResultStore(study.request.results)
     if not results.read("rows", columns=["arm"], study=study.request.name).num_rows:
         return  # every training failed
-    for name in study.request.space.tables:
+    arms = {arm.name for arm in study.arms}
+    tables = [table.name for table in study.request.space.tables if table.arms & arms]
+    for name in tables:
         console.print()
         print(render(name, results, "text", study=study.request.name))
     console.print(
-        f"\nAgain: python -m study.query --results {study.request.results} "
-        f"--table {study.request.space.tables[0]}",
+        f"\nAgain: python -m study.query --results {study.request.results} --table {tables[0]}",
         soft_wrap=True,
     )
 

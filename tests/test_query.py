@@ -88,6 +88,17 @@ def test_a_long_result_is_cut_as_text_and_whole_as_csv(
     assert len(out.splitlines()) == 12346
 
 
+def test_sql_waits_for_no_torch(results: Path) -> None:
+    code = (
+        "import sys; from study.query import main; "
+        f"main(['SELECT count(*) FROM rows', '--results', {str(results)!r}]); "
+        "print('torch' in sys.modules)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(query.__file__).parents[1])}
+    output = subprocess.check_output([sys.executable, "-c", code], text=True, env=environment)
+    assert output.splitlines()[-1] == "False"
+
+
 def test_a_table_is_shown(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "--table", "stilt-4", "--results", results)
     assert code == 0
@@ -114,7 +125,7 @@ def test_the_list_names_views_columns_and_tables(capsys: pytest.CaptureFixture[s
         (["DROP VIEW rows"], "only SELECT is run, not DROP"),
         (["SELECT * FROM read_csv('/etc/passwd')"], "SQL reads the results and nothing else"),
         (["SELECT CAST('a' AS INT)"], "Could not convert"),
-        (["--table", "stilt-9"], "there is no table 'stilt-9'; there are stilt-4"),
+        (["--table", "stilt-9"], "there is no table 'stilt-9'; there are all, attention"),
         (["--table", "stilt-4", "--study", "x"], "there is no study 'x'.*there are first"),
         (["--table", "stilt-4", "--format", "json"], "there is no format 'json'; there are text"),
     ],
@@ -156,33 +167,35 @@ def test_a_damaged_file_is_a_failure_named_on_one_line(
     assert len(err.splitlines()) == 1
 
 
-def test_a_folder_that_may_only_be_read_is_read(
-    results: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refused(self: ResultStore) -> int:
-        raise PermissionError(13, "Permission denied")
-
-    monkeypatch.setattr(ResultStore, "compact", refused)
-    assert run(capsys, "SELECT 1", "--results", results)[0] == 0
-
-
 def test_ctrl_c_ends_a_long_query(results: Path) -> None:
     endless = (
         "SELECT count(*) FROM range(1000000) a, range(10000000) b WHERE hash(a.range + b.range) = 3"
     )
-    command = [sys.executable, "-m", "study.query", endless, "--results", str(results)]
+    code = f"""
+import sys
+from study import query
+from study.results.connection import Connection
+answer = Connection._run
+def announced(*arguments):
+    print("running", flush=True)
+    return answer(*arguments)
+Connection._run = announced
+sys.exit(query.main({[endless, "--results", str(results)]}))
+"""
     with subprocess.Popen(
-        command,
+        [sys.executable, "-c", code],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(Path(query.__file__).parents[1])},
     ) as process:
-        time.sleep(4)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "running\n"
+        time.sleep(1)
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
         try:
-            out, err = process.communicate(timeout=20)
+            out, err = process.communicate(timeout=60)
         finally:
             process.kill()
     assert (process.returncode, out, err) == (1, "", "study.query: interrupted\n")

@@ -1,4 +1,4 @@
-"""Every arm of a study against one of them, on the videos that both judged."""
+"""Compares every arm of a study with one of them, on the videos that both judged."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """``better`` or ``worse`` where both the interval and the test say so, else neither."""
+        """``better`` or ``worse`` where interval and test agree, else ``no difference shown``."""
         one_sided = self.interval.low > 0 or self.interval.high < 0
         if self.p_value > LEVEL or not one_sided:
             return "no difference shown"
@@ -47,7 +47,12 @@ class Comparison:
 def compare(arms: Mapping[str, Judgements], reference: str) -> list[Comparison]:
     """Compares each arm with the reference, in the order given.
 
-    An arm that judged other videos (another split, say) can't be compared and is left out.
+    An arm that judged other videos (those of another split, say), or under other seeds, can't be
+    compared and is left out.
+
+    Args:
+        arms: Judgements by arm.
+        reference: The arm that the others are compared with.
 
     Raises:
         ValueError: If the reference is none of the arms.

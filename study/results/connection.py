@@ -25,7 +25,7 @@ class RefusedStatementError(ValueError):
 
 
 class Answer:
-    """The whole answer of a query.
+    """The whole answer to a query.
 
     Attributes:
         table: The answer as Arrow has it.
@@ -37,7 +37,7 @@ class Answer:
         self.names: list[str] = table.column_names
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
-        """The lines, with a few thousand at once in memory as Python has them."""
+        """Yields the lines; a few thousand at a time are Python objects."""
         exact = [pa.types.is_decimal(field.type) for field in self.table.schema]
         for batch in self.table.to_batches(max_chunksize=BATCH):
             columns = [column.to_pylist() for column in batch.columns]
@@ -47,12 +47,12 @@ class Answer:
             yield from zip(*columns, strict=True)
 
     def fetchall(self) -> list[tuple[Any, ...]]:
-        """Every line."""
+        """Returns every line."""
         return list(self.rows())
 
 
 def _number(value: Decimal | None) -> int | float | None:
-    """The value of a DECIMAL, or of the HUGEINT that a sum of whole numbers is."""
+    """Converts a DECIMAL, or the HUGEINT that a sum of whole numbers is."""
     if value is None:
         return None
     return int(value) if value == value.to_integral_value() else float(value)
@@ -65,12 +65,12 @@ class Connection:
     are run. A context manager.
 
     Args:
-        sources: Gives what a view is read from; called again when a compaction has taken those
-            files away.
+        scans: Returns what a view is read from (``store.Scan``); called again when a compaction
+            has taken those files away.
     """
 
-    def __init__(self, sources: Callable[[str], Sequence[Any]]) -> None:
-        self._sources = sources
+    def __init__(self, scans: Callable[[str], Sequence[Any]]) -> None:
+        self._scans = scans
         self._database = self._open()
 
     def execute(self, sql: str, parameters: Sequence[Any] = ()) -> "Answer":
@@ -82,7 +82,7 @@ class Connection:
 
         Raises:
             RefusedStatementError: If it isn't one query.
-            duckdb.Error: If it is wrong.
+            duckdb.Error: If DuckDB refuses it or fails.
         """
         self._check(sql)
         for _ in range(ATTEMPTS - 1):
@@ -97,7 +97,7 @@ class Connection:
         return self._run(sql, list(parameters))
 
     def _run(self, sql: str, parameters: list[Any]) -> "Answer":
-        """Runs SQL in a thread, so that Ctrl-C is heard and ends the query."""
+        """Runs SQL in a thread, so that Ctrl-C reaches this one and ends the query."""
         with ThreadPoolExecutor(1) as thread:
             running = thread.submit(
                 lambda: self._database.sql(sql, params=parameters).to_arrow_table()
@@ -109,6 +109,7 @@ class Connection:
                 raise
 
     def close(self) -> None:
+        """Closes the database; the results stay as they are."""
         self._database.close()
 
     def __enter__(self) -> "Connection":
@@ -142,8 +143,8 @@ class Connection:
                 "python_enable_replacements": "false",
             },
         )
-        # Not in the configuration above, whose order is not kept: the first must come first. The
-        # folder is made only when a query outgrows the memory.
+        # Not in the configuration above, whose order is not kept: the folder must be set before
+        # access is closed. It is made only when a query outgrows the memory.
         database.execute(f"SET temp_directory = '{quoted}'")
         database.execute("SET enable_external_access = false")
         self._files: set[str] = set()
@@ -153,17 +154,17 @@ class Connection:
         return database
 
     def _create(self, database: duckdb.DuckDBPyConnection, view: str) -> None:
-        """Makes a view of the sources that hides superseded keys and the store's own column."""
+        """Makes a view that leaves out superseded keys and the store's own column."""
         columns = ", ".join(f'"{column.name}"' for column in VIEWS[view])
         database.register(f"_{view}", schema(view).empty_table())
         parts = [f"SELECT {columns} FROM _{view}"]
-        for number, source in enumerate(self._sources(view)):
-            self._files |= set(getattr(source.dataset, "files", ()))
+        for number, scan in enumerate(self._scans(view)):
+            self._files |= set(getattr(scan.dataset, "files", ()))
             name = f"_{view}_{number}"
-            database.register(name, source.dataset)
+            database.register(name, scan.dataset)
             part = f"SELECT {columns} FROM {name}"
-            if source.hidden:
-                keys = pa.table({"key": pa.array(sorted(source.hidden), pa.string())})
+            if scan.hidden:
+                keys = pa.table({"key": pa.array(sorted(scan.hidden), pa.string())})
                 database.register(f"{name}_hidden", keys)
                 part += f" WHERE _key NOT IN (SELECT key FROM {name}_hidden)"
             parts.append(part)

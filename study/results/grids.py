@@ -43,19 +43,20 @@ class Grid:
     """Cells under one or two lines of headers.
 
     Attributes:
-        groups: The upper header of each column; equal neighbours are one. Empty when there is none.
         header: The header of each column.
         rows: The cells.
         right: Whether each column is set flush right, as numbers are.
+        upper_header: What stands above each column's header; equal neighbours become one cell.
+            Empty when there is no such line.
     """
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     right: Sequence[bool]
-    groups: Sequence[str] = ()
+    upper_header: Sequence[str] = ()
 
     def widths(self) -> list[int]:
-        """Each column's width in characters, wide enough for its group's name too."""
+        """Returns each column's width in characters, with room for the upper header."""
         lines = [self.header, *self.rows]
         widths = [max(cell_len(printable(line[i])) for line in lines) for i in range(len(self))]
         for first, last, name in self.spans():
@@ -65,17 +66,17 @@ class Grid:
         return widths
 
     def width(self) -> int:
-        """The width of the grid as text, in characters."""
+        """Returns the width of the grid as text, in characters."""
         return sum(self.widths()) + len(GAP) * (len(self) - 1)
 
     def __len__(self) -> int:
         return len(self.header)
 
     def text(self) -> str:
-        """The grid with its columns aligned."""
+        """Returns the grid with its columns aligned."""
         widths = self.widths()
         lines = []
-        if self.groups:
+        if self.upper_header:
             cells = []
             for first, last, name in self.spans():
                 width = sum(widths[first:last]) + len(GAP) * (last - first - 1)
@@ -87,16 +88,16 @@ class Grid:
         return "\n".join([*lines, *(self._line(row, widths) for row in self.rows)])
 
     def markdown(self) -> str:
-        """The grid as a table of GitHub's Markdown."""
+        """Returns the grid as a table in GitHub's Markdown."""
         rule = ["---:" if right else ":---" for right in self.right]
         lines = [[markdown_text(cell) for cell in line] for line in (self._joined(), *self.rows)]
         return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
 
     def latex(self) -> str:
-        """The grid as a tabular that needs no package."""
+        """Returns the grid as a LaTeX tabular that needs no package."""
         columns = "".join("r" if right else "l" for right in self.right)
         lines = [rf"\begin{{tabular}}{{{columns}}}", r"\hline"]
-        if self.groups:
+        if self.upper_header:
             spans = (
                 rf"\multicolumn{{{last - first}}}{{{'c' if name else 'l'}}}{{{latex_text(name)}}}"
                 for first, last, name in self.spans()
@@ -106,31 +107,20 @@ class Grid:
         return "\n".join([*lines, body[0], r"\hline", *body[1:], r"\hline", r"\end{tabular}"])
 
     def csv(self) -> str:
-        """The grid as comma-separated values."""
+        """Returns the grid as comma-separated values."""
         sink = io.StringIO()
         csv.writer(sink, lineterminator="\n").writerows([self._joined(), *self.rows])
         return sink.getvalue().rstrip("\n")
 
-    def render(self, form: str) -> str:
-        """The grid in one of ``FORMATS``.
-
-        Raises:
-            ValueError: If the format is none of them.
-        """
-        if form not in FORMATS:
-            raise ValueError(f"there is no format {form!r}; there are {', '.join(FORMATS)}")
-        rendered: str = getattr(self, form)()
-        return rendered
-
     def _joined(self) -> list[str]:
-        """One line of headers that says what both say."""
-        groups = self.groups or [""] * len(self)
-        return [", ".join(filter(None, pair)) for pair in zip(groups, self.header, strict=True)]
+        """Returns both headers as one line."""
+        upper = self.upper_header or [""] * len(self)
+        return [", ".join(filter(None, pair)) for pair in zip(upper, self.header, strict=True)]
 
     def spans(self) -> list[tuple[int, int, str]]:
-        """First column, column after the last, and name of each group."""
+        """Returns first column, column after the last, and text of each upper header."""
         spans: list[tuple[int, int, str]] = []
-        for i, name in enumerate(self.groups):
+        for i, name in enumerate(self.upper_header):
             if spans and name and spans[-1][2] == name:
                 spans[-1] = (spans[-1][0], i + 1, name)
             else:
@@ -146,19 +136,19 @@ class Grid:
 
 
 def printable(text: str) -> str:
-    """The text on one line, with what would steer a terminal shown instead of sent."""
+    """Returns the text on one line, with control characters as escapes that are seen."""
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text
     )
 
 
 def latex_text(text: str) -> str:
-    """The text as LaTeX sets it."""
+    """Returns the text with what LaTeX would interpret escaped."""
     return "".join(_LATEX.get(c, c) for c in printable(text))
 
 
 def markdown_text(text: str) -> str:
-    """The text as Markdown shows it, letter for letter."""
+    """Returns the text with what Markdown would interpret escaped."""
     escaped = re.sub(r"([\\`*_\[\]|~])", r"\\\1", printable(text))
     return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 

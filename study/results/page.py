@@ -1,4 +1,4 @@
-"""A study's results as one HTML page that needs nothing from outside."""
+"""A study's results as one HTML page that refers to nothing outside it."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,22 +8,23 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+import search_spaces
 from study.results import plots, tables
 from study.results.comparison import compare
 from study.results.predictions import judgements
-from study.results.published import dataset_title, published
+from study.results.published import dataset_title
 from study.results.store import ResultStore
 
-__all__ = ["page", "studies"]
+__all__ = ["render_page", "studies"]
 
-CURVES_SHOWN = 12  # trainings of one net; more lines tell no more
+CURVES_SHOWN = 12  # trainings of one network; more lines can't be told apart
 REFERENCES = ("two-stream",)  # what an arm is compared with, where the study has it
 
 Row = Mapping[str, Any]
 
 
 def studies(store: ResultStore) -> list[str]:
-    """The names of the studies with any training, the last that started one first."""
+    """Returns the names of the studies with any training, the last that started one first."""
     with store.connect() as connection:
         found = connection.execute(
             "SELECT study FROM trainings GROUP BY study ORDER BY max(started_at) DESC, study"
@@ -31,14 +32,17 @@ def studies(store: ResultStore) -> list[str]:
     return [name for (name,) in found]
 
 
-def page(store: ResultStore, study: str, *, against: str | None = None) -> str:
-    """The page of a study.
+def render_page(store: ResultStore, study: str, *, against: str | None = None) -> str:
+    """Returns the page of a study.
 
     Args:
         store: The results.
         study: The study's name.
         against: The arm that the others are compared with; by default plain two-stream where the
             study has it, else its first.
+
+    Returns:
+        A whole HTML document.
 
     Raises:
         ValueError: If there is no such study, or no such arm in it.
@@ -105,17 +109,16 @@ def _missing(trainings: Sequence[Row]) -> list[str]:
 
 
 def _order(lines: Sequence[Row], column: str) -> list[str]:
-    """The different values of a column, sorted."""
+    """Returns the different values of a column, sorted."""
     return [str(value) for value in sorted({line[column] for line in lines} - {None})]
 
 
 def _tables(store: ResultStore, study: str) -> list[dict[str, Any]]:
     """The papers' tables of which the study has any row, as cells."""
     shown = []
-    systems = {row["table_name"]: row["system"] for row in published().to_pylist()}
-    spaces = {row["space"].replace("-", "_") for row in _lines(store, "rows", study=study)}
-    for name in tables.list_tables():
-        if systems[name] not in spaces:
+    spaces = set(_order(_lines(store, "rows", study=study), "space"))
+    for name, (space, _) in search_spaces.tables().items():
+        if space.name not in spaces:
             continue
         try:
             table = tables.load(name, store, study)
@@ -123,14 +126,15 @@ def _tables(store: ResultStore, study: str) -> list[dict[str, Any]]:
             continue  # the study has no test row of the system
         if table.facts:
             grid = tables.whole_grid(table)
-            shown.append({"table": table, "grid": grid, "spans": grid.spans()})
+            metrics = ", ".join(search_spaces.METRICS[metric] for metric in table.metrics)
+            shown.append({"table": table, "metrics": metrics, "grid": grid, "spans": grid.spans()})
     return shown
 
 
 def _dataset(
     store: ResultStore, study: str, dataset: str, rows: Sequence[Row], against: str | None
 ) -> dict[str, Any]:
-    """What is shown of one dataset: arms compared, and the best one's confusions."""
+    """Returns what is shown of one dataset: arms compared, and the best one's confusions."""
     rows = [row for row in rows if row["dataset"] == dataset]
     labels = _labels(rows)
     judged = judgements(store, study=study, dataset=dataset)
@@ -155,16 +159,16 @@ def _dataset(
 
 
 def _labels(rows: Sequence[Row]) -> dict[str, str]:
-    """Label by arm: the papers' arms in their order, then the others by name."""
-    spaces = {row["space"].replace("-", "_") for row in rows}
-    printed = {
-        row["arm"]: row["label"]
-        for row in reversed(published().to_pylist())
-        if row["system"] in spaces
+    """Label by arm: the space's arms in their order, then those that it doesn't have by name."""
+    known = {
+        arm.name: arm.label
+        for space in _order(rows, "space")
+        if space in search_spaces.names()
+        for arm in search_spaces.get(space).arms
     }
-    ran = {row["arm"] for row in rows}
-    ordered = [arm for arm in reversed(printed) if arm in ran]
-    return {arm: printed.get(arm, arm) for arm in [*ordered, *sorted(ran - set(ordered))]}
+    ran = _order(rows, "arm")
+    ordered = [arm for arm in known if arm in ran]
+    return {arm: known.get(arm, arm) for arm in [*ordered, *(a for a in ran if a not in known)]}
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -180,7 +184,7 @@ def _confusion(lines: Sequence[Row], title: str) -> Markup:
 
 
 def _searches(store: ResultStore, study: str) -> list[dict[str, Any]]:
-    """Each search of the study with its plot and the best trial."""
+    """Returns each search of the study with its plot and the best trial."""
     grouped: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for line in _lines(store, "trials", study=study):
         key = tuple(line[name] for name in ("arm", "dataset", "split"))
@@ -206,7 +210,7 @@ def _searches(store: ResultStore, study: str) -> list[dict[str, Any]]:
 def _curves(
     store: ResultStore, trainings: Sequence[Row], rows: Sequence[Row]
 ) -> list[dict[str, Any]]:
-    """Each dataset's nets by epoch: only the trainings that the rows come from."""
+    """Returns each dataset's curves by network, of the trainings that the rows come from."""
     reported = {row["training_id"] for row in rows}
     chosen = [line for line in trainings if line["training_id"] in reported]
     epochs: dict[str, list[dict[str, Any]]] = {}
@@ -229,11 +233,11 @@ def _curves(
 
 
 def _net(training: Row, others: Sequence[Row]) -> str:
-    """The model with the options that tell it from the other trainings' models."""
+    """Returns the model with those of its options in which the trainings differ."""
     every = [json.loads(line["options"]) for line in others if line["model"] == training["model"]]
     options = json.loads(training["options"])
-    telling = {
+    different = {
         name: value for name, value in options.items() if any(o.get(name) != value for o in every)
     }
-    said = ", ".join(f"{name} = {json.dumps(value)}" for name, value in sorted(telling.items()))
-    return f"{training['model']}: {said}" if said else str(training["model"])
+    text = ", ".join(f"{name} = {json.dumps(value)}" for name, value in sorted(different.items()))
+    return f"{training['model']}: {text}" if text else str(training["model"])

@@ -1,4 +1,4 @@
-"""The report's plots, as SVG that needs nothing from outside."""
+"""The report's plots, as SVG that refers to nothing outside it."""
 
 import io
 import json
@@ -37,41 +37,52 @@ STYLE = {
     "ytick.color": "#374151",
 }
 OTHER = "other"
+CLASSES_SHOWN = 20  # of a confusion matrix, before the rest
 FEW = 5  # values of a number that are shown as choices
 
 
 def confusion(
-    labels: Sequence[int], predicted: Sequence[int], names: Mapping[int, str], most: int = 20
+    labels: Sequence[int], predicted: Sequence[int], names: Mapping[int, str]
 ) -> tuple[np.ndarray, list[str]]:
-    """A confusion matrix of the most frequent classes, the rest as one class (STILT, Fig. 5).
+    """Counts confusions between the 20 most frequent classes, the rest as one (STILT, Fig. 5).
+
+    Of 21 classes all are kept: the rest would be one.
 
     Args:
-        labels: The true class of each judgement.
-        predicted: The answer for each.
+        labels: The true class of each of V judgements.
+        predicted: The predicted class of each.
         names: Names by class.
-        most: How many classes to keep; with one more class than this, all are kept.
 
     Returns:
-        Counts, true class by row and answer by column, and the classes' names. ``other`` is the
-        last where there is one.
+        Counts (C, C), true class by row and predicted class by column, and the C classes' names.
+        ``other`` is the last where there is one.
     """
-    # Answers that are no test video's class have no name and come last, whatever their number.
+    # Predictions that are no test video's class have no name and come last, whatever their number.
     frequency = Counter(labels)
     classes = sorted({*labels, *predicted}, key=lambda c: (-frequency[c], names.get(c, str(c))))
-    kept = classes if len(classes) <= most + 1 else classes[:most]
-    place = {label: i for i, label in enumerate(kept)}
+    kept = classes if len(classes) <= CLASSES_SHOWN + 1 else classes[:CLASSES_SHOWN]
+    index = {label: i for i, label in enumerate(kept)}
     shown = [names.get(label, str(label)) for label in kept]
     if len(kept) < len(classes):
         shown.append(OTHER)
     counts = np.zeros((len(shown), len(shown)), int)
-    rows = [place.get(label, len(kept)) for label in labels]
-    columns = [place.get(label, len(kept)) for label in predicted]
+    rows = [index.get(label, len(kept)) for label in labels]
+    columns = [index.get(label, len(kept)) for label in predicted]
     np.add.at(counts, (rows, columns), 1)
     return counts, shown
 
 
 def confusion_plot(counts: np.ndarray, names: Sequence[str], *, title: str) -> str:
-    """The matrix with each true class's answers in per cent."""
+    """Draws a confusion matrix with each true class's predictions in per cent.
+
+    Args:
+        counts: (C, C), true class by row and predicted class by column.
+        names: The C classes' names.
+        title: What names the plot; it isn't drawn.
+
+    Returns:
+        An ``<svg>`` element.
+    """
     size = len(names)
     total = counts.sum(1, keepdims=True)
     share = np.divide(counts, total, out=np.zeros(counts.shape), where=total > 0)
@@ -87,7 +98,7 @@ def confusion_plot(counts: np.ndarray, names: Sequence[str], *, title: str) -> s
             axes.text(
                 column + 0.5, row + 0.5, text, ha="center", va="center", color=colour, fontsize=7
             )
-        axes.set(aspect="equal", xlabel="answered", ylabel="true class, with its judgements")
+        axes.set(aspect="equal", xlabel="predicted class", ylabel="true class, with its judgements")
         axes.invert_yaxis()
         axes.set_xticks(np.arange(size) + 0.5, [_cut(name) for name in names], rotation=90)
         rows = [f"{_cut(name)} ({n})" for name, n in zip(names, total[:, 0], strict=True)]
@@ -98,35 +109,49 @@ def confusion_plot(counts: np.ndarray, names: Sequence[str], *, title: str) -> s
 
 
 def comparison_plot(
-    comparisons: Sequence[Comparison], labels: Mapping[str, str], *, reference: str
+    comparisons: Sequence[Comparison], names: Mapping[str, str], *, reference: str
 ) -> str:
-    """Differences of accuracy to a reference with their intervals."""
+    """Draws differences of accuracy from a reference with their intervals.
+
+    Args:
+        comparisons: A line each, from the top.
+        names: What to call each arm.
+        reference: The arm that the others are compared with.
+
+    Returns:
+        An ``<svg>`` element.
+    """
     with mpl.rc_context(STYLE | {"svg.hashsalt": f"comparison {reference}"}):
         figure = Figure(figsize=(8.4, 1.1 + 0.34 * len(comparisons)), layout="constrained")
         axes = figure.add_subplot()
-        for place, one in enumerate(comparisons):
+        for height, one in enumerate(comparisons):
             interval = one.interval
             colour = {"better": COLOURS[0], "worse": COLOURS[1]}.get(one.verdict, GREY)
             ends = [100 * interval.low, 100 * interval.high]
-            axes.plot(ends, [place, place], color=colour, linewidth=2.2, solid_capstyle="round")
-            axes.plot([100 * interval.difference], [place], "o", color=colour, markersize=6)
+            axes.plot(ends, [height, height], color=colour, linewidth=2.2, solid_capstyle="round")
+            axes.plot([100 * interval.difference], [height], "o", color=colour, markersize=6)
         axes.axvline(0, color="#374151", linewidth=1)
-        axes.set_yticks(range(len(comparisons)), [labels.get(c.arm, c.arm) for c in comparisons])
+        axes.set_yticks(range(len(comparisons)), [names.get(c.arm, c.arm) for c in comparisons])
         axes.set_ylim(len(comparisons) - 0.4, -0.6)
         axes.grid(axis="y", visible=False)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-        name = labels.get(reference, reference)
+        name = names.get(reference, reference)
         axes.set_xlabel(f"top-1 less that of {name}, percentage points, 95 % interval")
         return _svg(figure)
 
 
 def search_plot(trials: Sequence[Mapping[str, Any]], *, title: str) -> str:
-    """A search: accuracy by trial with the best so far, and by each value that it proposed.
+    """Draws a search: accuracy by trial with the best so far, and by each parameter's values.
+
+    Pruned trials stand at the accuracy that they had reached. Optuna's own plots leave them out.
 
     Args:
         trials: Lines of view ``trials`` of one search, with ``parameters`` as a mapping.
-        title: What names the search.
+        title: What names the search; it isn't drawn.
+
+    Returns:
+        An ``<svg>`` element.
     """
     names = sorted({name for trial in trials for name in trial["parameters"]})
     rows = math.ceil((1 + len(names)) / 4)
@@ -167,8 +192,8 @@ def _by_value(axes: Axes, trials: Sequence[Mapping[str, Any]], name: str) -> Non
     judged = [trial for trial in tried if trial["validation_top1"] is not None]
     axes.set_xlabel(_cut(name, 30))
     if not numeric or len(choices) <= FEW:
-        place = {choice: i for i, choice in enumerate(choices)}
-        points = [(place[json.dumps(trial["parameters"][name])], trial) for trial in judged]
+        index = {choice: i for i, choice in enumerate(choices)}
+        points = [(index[json.dumps(trial["parameters"][name])], trial) for trial in judged]
         _points(axes, points)
         axes.set_xticks(range(len(choices)), [_cut(str(values[choice])) for choice in choices])
         axes.set_xlim(-0.5, len(choices) - 0.5)
@@ -198,11 +223,14 @@ def _points(
 
 
 def epochs_plot(curves: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], *, title: str) -> str:
-    """Loss and validation accuracy by epoch.
+    """Draws training loss and validation accuracy by epoch.
 
     Args:
-        curves: By net, the epochs of each of its trainings (lines of view ``epochs`` in order).
-        title: What names the plot.
+        curves: By network, the epochs of each of its trainings (lines of view ``epochs`` in order).
+        title: What names the plot; it isn't drawn.
+
+    Returns:
+        An ``<svg>`` element.
     """
     with mpl.rc_context(STYLE | {"svg.hashsalt": title}):
         figure = Figure(figsize=(10.4, 3.1), layout="constrained")
@@ -238,7 +266,7 @@ def _cut(text: str, letters: int = 24) -> str:
 
 
 def _svg(figure: Figure) -> str:
-    """The figure as an ``<svg>`` element that scales to its place in a page."""
+    """Returns the figure as an ``<svg>`` element that scales with the page."""
     sink = io.StringIO()
     figure.savefig(sink, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = sink.getvalue()

@@ -1,4 +1,4 @@
-"""Which class each arm says each test video is: written beside the rows, read to compare arms."""
+"""Each arm's predicted class of each test video: written with the rows, read to compare arms."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,15 +21,15 @@ def prediction_lines(
     scores: np.ndarray,
     groups: Mapping[str, str],
 ) -> list[dict[str, Any]]:
-    """The lines of view ``predictions`` for an arm's scores.
+    """Returns the lines of view ``predictions`` for an arm's scores.
 
     Args:
-        identity: Study, arm, dataset, split, seed, part and training_id, as in view ``rows``; more
-            names are left out.
+        identity: Study, arm, dataset, split, seed, part and training_id, as in view ``rows``;
+            other names are left out.
         videos: V names.
         labels: (V,) classes.
-        scores: (V, N) fused scores; the greatest is the arm's answer.
-        groups: Source video by name.
+        scores: (V, N) fused scores; the class with the highest is the prediction.
+        groups: The source video that each video was cut from, by its name.
     """
     same = {name: identity[name] for name in IDENTITY}
     return [
@@ -45,15 +45,16 @@ def prediction_lines(
 
 
 def judgements(store: ResultStore, *, study: str, dataset: str) -> dict[str, Judgements]:
-    """Which test videos each arm of a study got right, by arm.
+    """Reads which test videos each arm of a study got right, by arm.
 
-    An arm's seed counts if it has every split that the arm has.
+    A seed of an arm counts if it has predictions of all videos that the arm predicts under any
+    seed; an arm without such a seed is left out.
     """
-    table = store.read("predictions", study=study, dataset=dataset, part="test").to_pylist()
-    lines: dict[str, list[dict[str, Any]]] = {}
-    for line in table:
-        lines.setdefault(line["arm"], []).append(line)
-    found = {arm: _judgements(of_arm) for arm, of_arm in lines.items()}
+    lines = store.read("predictions", study=study, dataset=dataset, part="test").to_pylist()
+    by_arm: dict[str, list[dict[str, Any]]] = {}
+    for line in lines:
+        by_arm.setdefault(line["arm"], []).append(line)
+    found = {arm: _judgements(of_arm) for arm, of_arm in by_arm.items()}
     return {arm: judged for arm, judged in found.items() if judged is not None}
 
 
@@ -67,12 +68,12 @@ def _judgements(lines: Sequence[Mapping[str, Any]]) -> Judgements | None:
     }
     videos = sorted(groups)
     seeds = sorted({seed for seed, _ in right})
-    whole = [seed for seed in seeds if all((seed, video) in right for video in videos)]
-    if not whole:
+    complete = [seed for seed in seeds if all((seed, video) in right for video in videos)]
+    if not complete:
         return None
     return Judgements(
         videos=videos,
         groups=[groups[video] for video in videos],
-        seeds=whole,
-        correct=np.array([[right[seed, video] for video in videos] for seed in whole]),
+        seeds=complete,
+        correct=np.array([[right[seed, video] for video in videos] for seed in complete]),
     )

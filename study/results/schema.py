@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from study.provenance import canonical_json
 
-__all__ = ["PARTS", "STORED_VIEWS", "VIEWS", "Column", "schema", "to_table"]
+__all__ = ["STORED_VIEWS", "VIEWS", "Column", "schema", "to_table"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -157,7 +157,6 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _integer("label", "the video's class"),
             _text("stream", "the stream"),
             Column(name="scores", type=pa.list_(pa.float32()), about="softmax score of each class"),
-            _text("source_group", "the source video that the clip was cut from", required=False),
         ),
         "validation_scores": (
             _text("training_id", "the training"),
@@ -170,14 +169,13 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
         "published": (
             _text("system", "the system whose paper prints the table"),
             _text("table_name", "the table"),
-            _text("arm", "the arm, or the comparator's name"),
+            _text("arm", "the row of the table: the arm's name, or the comparator's"),
             _text("dataset", "the dataset"),
             _text("split", "the split, or what was averaged"),
-            _text("metric", "top1 or top5"),
-            _fraction("value", "the printed number", required=False),
+            _text("metric", "what was measured: top1, top5 or compute_saving"),
+            _fraction("value", "the printed number"),
             _text("source", "where it was printed"),
             _text("note", "what to know of it", required=False),
-            _text("label", "the row's name as printed"),
         ),
         "features": (
             _text("training_id", "the training"),
@@ -212,7 +210,7 @@ STORED_VIEWS = tuple(name for name in VIEWS if name != "published")
 
 
 def schema(view: str) -> pa.Schema:
-    """The Arrow schema of a view.
+    """Returns the Arrow schema of a view.
 
     Raises:
         ValueError: If there is no such view.
@@ -221,7 +219,7 @@ def schema(view: str) -> pa.Schema:
 
 
 def to_table(view: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Checks rows against a view's columns and makes a table of them.
+    """Checks rows against a view's columns and returns them as a table.
 
     Args:
         view: A view's name.
@@ -253,7 +251,7 @@ def _columns(view: str) -> tuple[Column, ...]:
 
 
 def _checked(view: str, number: int, column: Column, row: Mapping[str, Any]) -> Any:
-    """The value of a row's column, in the form that Arrow takes."""
+    """Returns the value of a row's column, in the form that Arrow takes."""
     value: Any = row.get(column.name)
     where = f"view {view!r}, row {number}, column {column.name!r}"
     if value is None:
@@ -290,7 +288,7 @@ def _checked_json(where: str, value: Any) -> str:
 
 
 def _finite_or_null(value: Any) -> Any:
-    """The value with null for NaN and infinity, which a diverged loss may be and JSON can't."""
+    """Replaces NaN and infinity, which a diverged loss may be and JSON can't hold, by null."""
     if isinstance(value, Mapping):
         return {key: _finite_or_null(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

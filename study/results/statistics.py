@@ -1,31 +1,29 @@
-"""Whether one arm is better than another: tests and intervals for arms judged on the same videos.
+"""Tests and confidence intervals of whether one arm is better than another on the same videos.
 
 Clips that were cut from one source video are alike, so videos are resampled and exchanged by
-source video (*group*), never one by one. Where nothing says which clips belong together, each video
-is a group of its own.
+source video (their *group*), never one by one. Where nothing says which clips belong together, each
+video is a group of its own.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-from scipy import stats
 
 __all__ = [
     "Interval",
     "Judgements",
-    "McNemar",
     "Paired",
     "bootstrap_interval",
     "holm",
-    "mcnemar",
     "paired",
     "sign_flip_test",
 ]
 
 EXACT_GROUPS = 16  # up to 2^16 sign patterns are enumerated; beyond, they are drawn
 CHUNK = 256  # resamples computed at once
+CONFIDENCE = 0.95  # of intervals
+SEED = 0  # of all that is drawn, so that the same results give the same numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +84,7 @@ class Paired:
 
 
 def paired(first: Judgements, second: Judgements) -> Paired:
-    """Lines two arms up, video by video and seed by seed.
+    """Aligns two arms' judgements, video by video and seed by seed.
 
     Seeds that only one of them has are left out.
 
@@ -104,8 +102,8 @@ def paired(first: Judgements, second: Judgements) -> Paired:
         raise ValueError(
             f"the arms share no seed: {list(first.seeds)} against {list(second.seeds)}"
         )
-    place = {video: i for i, video in enumerate(second.videos)}
-    order = [place[video] for video in first.videos]
+    position = {video: i for i, video in enumerate(second.videos)}
+    order = [position[video] for video in first.videos]
     rows = [[list(arm.seeds).index(seed) for seed in seeds] for arm in (first, second)]
     return Paired(
         first=first.correct[rows[0]],
@@ -115,55 +113,8 @@ def paired(first: Judgements, second: Judgements) -> Paired:
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class McNemar:
-    """McNemar's test of one seed on one split.
-
-    Attributes:
-        only_first: Videos that only the first arm got right.
-        only_second: Videos that only the second got right.
-        p_value: Two-sided.
-    """
-
-    only_first: int
-    only_second: int
-    p_value: float
-
-
-def mcnemar(pair: Paired, *, form: Literal["exact", "mid-p"] = "mid-p") -> McNemar:
-    """Tests two trained nets on one test set.
-
-    Hypothesis: of the videos that exactly one of the two gets right, each is as likely to get one
-    right as the other (their accuracies are equal). Videos are taken to be independent, and the
-    answer is about these two trainings, not about arms: with several seeds or splits, or several
-    clips of a source video, use ``sign_flip_test``.
-
-    Args:
-        pair: One seed, one split.
-        form: ``exact``, the binomial test, which errs towards large p; ``mid-p``, which counts
-            half of the observed outcome's probability and holds its level in practice (Fagerland
-            et al., BMC Medical Research Methodology 2013).
-
-    Raises:
-        ValueError: If there is more than one seed or split.
-    """
-    if len(pair.first) > 1 or len(np.unique(pair.split)) > 1:
-        raise ValueError(
-            f"McNemar's test takes one seed and one split, but got {len(pair.first)} and "
-            f"{len(np.unique(pair.split))}; use sign_flip_test"
-        )
-    only_first = int((pair.first & ~pair.second).sum())
-    only_second = int((pair.second & ~pair.first).sum())
-    least, total = min(only_first, only_second), only_first + only_second
-    p_value = min(1.0, 2 * float(stats.binom.cdf(least, total, 0.5)))
-    if form == "mid-p":
-        as_likely = 1 if only_first == only_second else 2  # outcomes: this one and its mirror
-        p_value -= as_likely * float(stats.binom.pmf(least, total, 0.5)) / 2
-    return McNemar(only_first=only_first, only_second=only_second, p_value=p_value)
-
-
-def sign_flip_test(pair: Paired, *, resamples: int = 20_000, seed: int = 0) -> float:
-    """Tests two arms over all splits and seeds; returns the two-sided p-value.
+def sign_flip_test(pair: Paired, *, resamples: int = 20_000) -> float:
+    """Tests two arms over all splits and seeds, two-sided.
 
     Hypothesis: for each source video, the two arms' judgements could as well be exchanged (the
     arms are alike on it, whatever the seed). A group's gain is summed over its videos, splits and
@@ -175,7 +126,9 @@ def sign_flip_test(pair: Paired, *, resamples: int = 20_000, seed: int = 0) -> f
     Args:
         pair: The two arms.
         resamples: Sign patterns drawn where they are too many to enumerate.
-        seed: Of the drawing.
+
+    Returns:
+        The p-value, within 0..1; of drawn patterns, with the observed one counted among them.
     """
     weight = 1 / np.bincount(pair.split)[pair.split]
     gain = (pair.second.astype(float) - pair.first).sum(0) * weight
@@ -185,7 +138,7 @@ def sign_flip_test(pair: Paired, *, resamples: int = 20_000, seed: int = 0) -> f
     if len(gains) <= EXACT_GROUPS:
         patterns = np.arange(2 ** len(gains))[:, None] >> np.arange(len(gains)) & 1
         return float(np.mean(np.abs((2 * patterns - 1) @ gains) >= observed))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     extreme = 0
     for start in range(0, resamples, CHUNK):
         signs = rng.integers(0, 2, (min(CHUNK, resamples - start), len(gains))) * 2 - 1
@@ -195,42 +148,31 @@ def sign_flip_test(pair: Paired, *, resamples: int = 20_000, seed: int = 0) -> f
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A confidence interval of a difference of accuracies, as fractions.
+    """A 95 % confidence interval of a difference of accuracies, as fractions.
 
     Attributes:
         difference: Accuracy of the second arm less that of the first.
         low: Lower end.
         high: Upper end.
-        confidence: How often such an interval holds the truth, 0..1.
     """
 
     difference: float
     low: float
     high: float
-    confidence: float
 
 
-def bootstrap_interval(
-    pair: Paired, *, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
-) -> Interval:
-    """A percentile bootstrap interval of the difference of two arms' accuracies.
+def bootstrap_interval(pair: Paired, *, resamples: int = 10_000) -> Interval:
+    """Estimates the difference of two arms' accuracies with a percentile bootstrap interval.
 
     What is estimated: the mean over splits and seeds of the second arm's accuracy less the first's.
     Source videos are drawn with replacement, a video of several splits in all of them at once, and
     so are seeds, independently (Owen, Annals of Applied Statistics 2007: the interval errs towards
-    wide). With one seed it says nothing of how another would differ.
+    wide). With one seed it doesn't show how far another seed would differ.
 
     Args:
         pair: The two arms.
-        confidence: Within 0..1, exclusive.
         resamples: Number of resamples.
-        seed: Of the drawing.
-
-    Raises:
-        ValueError: If ``confidence`` isn't within 0..1.
     """
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence must lie within 0..1, but got {confidence}")
     splits, groups, seeds = pair.split.max() + 1, pair.group.max() + 1, len(pair.first)
     cell = pair.split * groups + pair.group
     count = np.bincount(cell, minlength=splits * groups).reshape(splits, groups)
@@ -240,7 +182,7 @@ def bootstrap_interval(
             for of_seed in pair.second.astype(float) - pair.first
         ]
     )
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     drawn = []
     for start in range(0, resamples, CHUNK):
         many = min(CHUNK, resamples - start)
@@ -249,24 +191,23 @@ def bootstrap_interval(
         total = np.einsum("rk,ksg,rg->rs", of_seed, gain, of_group, optimize=True)
         videos = np.einsum("sg,rg->rs", count, of_group)
         drawn.append(_mean_over_splits(total, videos))
-    tail = (1 - confidence) / 2
+    tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(np.concatenate(drawn), [tail, 1 - tail])
-    return Interval(
-        difference=pair.difference, low=float(low), high=float(high), confidence=confidence
-    )
+    return Interval(difference=pair.difference, low=float(low), high=float(high))
 
 
 def _draws(rng: np.random.Generator, resamples: int, items: int) -> np.ndarray:
-    """How often each of the items is drawn when as many are drawn with replacement, (R, items)."""
+    """Draws as many items as there are, with replacement; returns each one's count, (R, items)."""
     drawn = rng.integers(0, items, (resamples, items)) + items * np.arange(resamples)[:, None]
     return np.bincount(drawn.ravel(), minlength=resamples * items).reshape(resamples, items)
 
 
 def _mean_over_splits(total: np.ndarray, videos: np.ndarray) -> np.ndarray:
-    """Mean over the splits of which a resample holds any video, (R, S) → (R,)."""
+    """Returns the mean over the splits of which a resample holds a video, (R, S) → (R,)."""
     drawn = videos > 0
     means = np.divide(total, videos, out=np.zeros_like(total), where=drawn)
-    return means.sum(1) / np.maximum(drawn.sum(1), 1)
+    mean: np.ndarray = means.sum(1) / np.maximum(drawn.sum(1), 1)
+    return mean
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

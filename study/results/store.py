@@ -1,4 +1,4 @@
-"""Where results are kept: Parquet files, written whole, that any number of nodes write at once.
+"""Results as Parquet files, each written whole, that any number of nodes write at once.
 
 ``<root>/<view>/<key>~<version>.parquet`` is one write. A write makes a file of its own and never
 touches another, so writers need no lock; the version orders the writes of one key, and a reader
@@ -13,6 +13,7 @@ key, which is at least a training.
 
 import contextlib
 import json
+import operator
 import os
 import re
 import secrets
@@ -21,6 +22,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import reduce
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,11 +37,11 @@ from study.results.connection import Connection
 from study.results.published import published
 from study.results.schema import STORED_VIEWS, schema, to_table
 
-__all__ = ["ResultStore", "Source", "open_results"]
+__all__ = ["ResultStore", "Scan", "open_results"]
 
-COMPACT_ABOVE = 1000  # small files of a view that readers bear without being slowed much
+COMPACT_ABOVE = 1000  # small files of a view; so many are read in under half a second
 LARGE_BYTES = 128 * 2**20  # a merged file grows to about this
-PATIENCE_SECONDS = 60.0  # of a reader whose files are compacted away under it again and again
+RETRY_SECONDS = 60.0  # of a reader whose files are compacted away under it again and again
 STALE_SECONDS = 24 * 3600.0  # age at which a temporary file's writer is surely dead
 KEY_COLUMN, INDEX = "_key", b"study.results.index"
 SUFFIX, TEMPORARY = ".parquet", ".tmp"
@@ -48,13 +50,13 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Source:
-    """Files that are read together, and the keys in them that are not to be seen.
+class Scan:
+    """Files of a view that are read together, and which of their keys are read.
 
     Attributes:
         dataset: The files.
         hidden: Keys of a merged file whose newest version is in another file.
-        only: The keys of a merged file to be seen, or None for all but the hidden.
+        only: The keys of a merged file that are read, or None for all but the hidden.
     """
 
     dataset: pyarrow.dataset.Dataset
@@ -62,16 +64,14 @@ class Source:
     only: frozenset[str] | None = None
 
     def read(self, columns: Sequence[str], condition: pc.Expression | None) -> pa.Table:
-        """The lines to be seen that meet a condition."""
-        expressions = [] if condition is None else [condition]
+        """Reads the lines that meet a condition, those of hidden keys left out."""
+        conditions = [] if condition is None else [condition]
         if self.hidden:
-            expressions.append(~pc.field(KEY_COLUMN).isin(sorted(self.hidden)))
+            conditions.append(~pc.field(KEY_COLUMN).isin(sorted(self.hidden)))
         if self.only is not None:
-            expressions.append(pc.field(KEY_COLUMN).isin(sorted(self.only)))
-        whole = expressions.pop() if expressions else None
-        for expression in expressions:
-            whole = whole & expression
-        return self.dataset.to_table(columns=list(columns), filter=whole)
+            conditions.append(pc.field(KEY_COLUMN).isin(sorted(self.only)))
+        every = reduce(operator.and_, conditions) if conditions else None
+        return self.dataset.to_table(columns=list(columns), filter=every)
 
 
 class ResultStore:
@@ -102,7 +102,7 @@ class ResultStore:
         self._root = path.rstrip("/")
 
     def exists(self) -> bool:
-        """Whether the folder is there."""
+        """Returns whether the folder is there."""
         kind = self._files.get_file_info(self._root).type
         return bool(kind == pyarrow.fs.FileType.Directory)
 
@@ -130,7 +130,7 @@ class ResultStore:
         columns: Sequence[str] | None = None,
         **equal: Any,
     ) -> pa.Table:
-        """The lines of a view, in no particular order.
+        """Reads the lines of a view, in no particular order.
 
         Args:
             view: A view's name.
@@ -138,6 +138,9 @@ class ResultStore:
                 small file is opened.
             columns: Only these columns.
             **equal: Only lines whose column equals the value, or one of a list, tuple or set.
+
+        Returns:
+            A table with the view's columns, or with those asked for.
 
         Raises:
             ValueError: If the view or a column is unknown.
@@ -153,34 +156,38 @@ class ResultStore:
         wanted = None if keys is None else frozenset(map(_file_key, keys))
 
         def tables() -> pa.Table:
-            sources = self.sources(view, wanted)
-            return pa.concat_tables([empty, *(s.read(shown, condition) for s in sources)])
+            scans = self.scans(view, wanted)
+            return pa.concat_tables([empty, *(scan.read(shown, condition) for scan in scans)])
 
         return _retried(tables)
 
     def connect(self) -> Connection:
-        """A connection that answers SQL over the views as they are now, and does nothing else."""
-        return Connection(self.sources)
+        """Returns a connection that answers SQL over the views as they are now.
+
+        It can do nothing else.
+        """
+        return Connection(self.scans)
 
     def compact(self, *, above: int = COMPACT_ABOVE) -> int:
         """Merges the small files of every view that has more than ``above`` of them.
 
-        Safe beside writers, readers and other compactions, on any number of nodes.
+        Only what writes to the folder may call it: a study's driver does, readers do not. It is
+        safe while others write, read or compact, on any number of nodes.
 
         Returns:
             How many files were merged away.
         """
         return sum(self._compact(view) for view in STORED_VIEWS if self._small(view) > above)
 
-    def sources(self, view: str, keys: frozenset[str] | None = None) -> list[Source]:
-        """What to read for a view's lines, each key's newest version once.
+    def scans(self, view: str, keys: frozenset[str] | None = None) -> list[Scan]:
+        """Returns what to read for a view's lines: each key's newest version, once.
 
         Args:
             view: A view's name.
             keys: Only these keys, as file names have them.
         """
         if view not in STORED_VIEWS:
-            return [Source(dataset=pyarrow.dataset.dataset(published()))]
+            return [Scan(dataset=pyarrow.dataset.dataset(published()))]
         listing = _retried(lambda: self._listing(view))
         newest = listing.newest()
         small = [
@@ -188,14 +195,14 @@ class ResultStore:
             for path, (key, _) in listing.small.items()
             if newest[key][1] == path and (keys is None or key in keys)
         ]
-        sources = [Source(dataset=self._dataset(view, small))] if small else []
+        scans = [Scan(dataset=self._dataset(view, small))] if small else []
         for path, index in listing.merged.items():
             hidden = frozenset(key for key in index if newest[key][1] != path)
             only = None if keys is None else keys & index.keys() - hidden
             if len(hidden) < len(index) and (only is None or only):
                 dataset = self._dataset(view, [path], merged=True)
-                sources.append(Source(dataset=dataset, hidden=hidden, only=only))
-        return sources
+                scans.append(Scan(dataset=dataset, hidden=hidden, only=only))
+        return scans
 
     def _dataset(
         self, view: str, paths: list[str], *, merged: bool = False
@@ -214,7 +221,7 @@ class ResultStore:
         return sum(not _is_merged(path) for path in self._paths(view))
 
     def _paths(self, view: str) -> dict[str, int]:
-        """The view's files, with their sizes in bytes."""
+        """Returns the view's files, with their sizes in bytes."""
         selector = pyarrow.fs.FileSelector(f"{self._root}/{view}", allow_not_found=True)
         return {
             info.path: info.size
@@ -223,7 +230,7 @@ class ResultStore:
         }
 
     def _listing(self, view: str) -> "_Listing":
-        """The view's files, with no file missing that a compaction moved while they were listed.
+        """Lists the view's files, with none missing that a compaction moved meanwhile.
 
         A folder's listing isn't atomic: it may miss both a file that is deleted and the merged
         one that replaces it. Then a second listing shows the merged file, or lacks a file.
@@ -238,7 +245,7 @@ class ResultStore:
         )
 
     def _index(self, path: str) -> dict[str, str]:
-        """Version by key of a merged file."""
+        """Returns version by key of a merged file."""
         if path not in self._indexes:
             with self._files.open_input_file(path) as file:
                 self._indexes[path] = json.loads(pq.read_schema(file).metadata[INDEX])
@@ -276,7 +283,7 @@ class ResultStore:
                 gone += self._delete(batch)
             gone += self._delete(dead)
         except FileNotFoundError:
-            pass  # another compaction is at these files, and nothing of them is lost
+            pass  # another compaction is merging these files, and nothing of them is lost
         self._sweep(view)
         return gone
 
@@ -310,7 +317,7 @@ class ResultStore:
         newest: dict[str, tuple[str, str]],
         batch: list[str],
     ) -> Iterator[pa.Table]:
-        """The lines of a batch's files with their keys, small files in the order of keys."""
+        """Yields the lines of a batch's files with their keys, small files in the order of keys."""
         names = schema(view).names
 
         def small(path: str) -> pa.Table:
@@ -327,8 +334,8 @@ class ResultStore:
         for path in batch:
             if path in listing.merged:
                 hidden = frozenset(k for k in listing.merged[path] if newest[k][1] != path)
-                source = Source(dataset=self._dataset(view, [path], merged=True), hidden=hidden)
-                yield source.read([*names, KEY_COLUMN], None)
+                scan = Scan(dataset=self._dataset(view, [path], merged=True), hidden=hidden)
+                yield scan.read([*names, KEY_COLUMN], None)
 
     def _delete(self, paths: Collection[str]) -> int:
         for path in paths:
@@ -348,9 +355,13 @@ class ResultStore:
 
 
 def open_results(root: str | Path) -> ResultStore:
-    """The results that are at a place, quick to read.
+    """Opens a results folder for reading; nothing in it is changed.
+
+    Args:
+        root: As ``ResultStore`` takes it.
 
     Raises:
+        ValueError: If the URI is none that ``pyarrow.fs`` knows.
         FileNotFoundError: If nothing is there.
     """
     store = ResultStore(root)
@@ -359,8 +370,6 @@ def open_results(root: str | Path) -> ResultStore:
             f"there is no results folder {store.root!r}; run python -m study.run first, or name "
             "another with --results"
         )
-    with contextlib.suppress(OSError):  # whoever may only read waits longer, and reads the same
-        store.compact()
     return store
 
 
@@ -379,14 +388,14 @@ class _Listing:
     sizes: dict[str, int]
 
     def keys_of(self, path: str) -> dict[str, str]:
-        """Version by key of what a file holds."""
+        """Returns version by key of what a file holds."""
         if path in self.merged:
             return self.merged[path]
         key, version = self.small[path]
         return {key: version}
 
     def newest(self) -> dict[str, tuple[str, str]]:
-        """By key, its newest version and the one file to take it from."""
+        """Returns, by key, its newest version and the one file to read it from."""
         newest: dict[str, tuple[str, str]] = {}
         for path in self.sizes:
             for key, version in self.keys_of(path).items():
@@ -395,7 +404,7 @@ class _Listing:
         return newest
 
     def superseded(self, newest: dict[str, tuple[str, str]]) -> list[str]:
-        """Files of which every key has its newest version elsewhere."""
+        """Returns the files of which every key has its newest version elsewhere."""
         return [
             path for path in self.sizes if all(newest[key][1] != path for key in self.keys_of(path))
         ]
@@ -408,7 +417,7 @@ def _stored(view: str) -> str:
 
 
 def _file_key(key: str) -> str:
-    """The key as a part of a file name: the same for equal keys, different for others."""
+    """Returns the key as part of a file name: the same for equal keys, different for others."""
     if not key:
         raise ValueError("a key must not be empty")
     name = re.sub(r"[^A-Za-z0-9_.-]", lambda m: "".join(f"%{b:02X}" for b in m[0].encode()), key)
@@ -422,7 +431,7 @@ _clock = 0
 
 
 def _version(after: str = "") -> str:
-    """A unique version, greater than ``after`` and than every earlier one of this process."""
+    """Returns a unique version, greater than ``after`` and all earlier ones of this process."""
     global _clock
     with _clock_lock:
         _clock = max(_clock + 1, time.time_ns(), int(after.partition("-")[0] or 0) + 1)
@@ -430,7 +439,7 @@ def _version(after: str = "") -> str:
 
 
 def _parsed(path: str) -> tuple[str, str]:
-    """Key and version of a file's name."""
+    """Returns key and version of a file's name."""
     key, _, version = path.rpartition("/")[2].removesuffix(SUFFIX).rpartition("~")
     return key, version
 
@@ -446,7 +455,7 @@ def _serialised(table: pa.Table) -> pa.Buffer:
 
 
 def _filled(table: pa.Table, columns: pa.Schema) -> pa.Table:
-    """The table with null in the columns that it was written without."""
+    """Returns the table with null in the columns that it was written without."""
     if table.schema.equals(columns):
         return table
     for field in columns:
@@ -456,7 +465,7 @@ def _filled(table: pa.Table, columns: pa.Schema) -> pa.Table:
 
 
 def _regrouped(tables: Iterator[pa.Table], bytes_: int = 16 * 2**20) -> Iterator[pa.Table]:
-    """The same lines in larger tables."""
+    """Yields the same lines in larger tables."""
     held: list[pa.Table] = []
     size = 0
     for table in tables:
@@ -470,7 +479,7 @@ def _regrouped(tables: Iterator[pa.Table], bytes_: int = 16 * 2**20) -> Iterator
 
 
 def _batches(listing: _Listing, dead: Collection[str]) -> Iterator[list[str]]:
-    """Files to be merged together: all small ones, and merged ones no larger than those before.
+    """Yields files to merge together: all small ones, and merged ones no larger than those before.
 
     So a line is written again only when what it is merged with is as large, and the number of
     merged files and the work for each line grow with the logarithm of the lines.
@@ -504,8 +513,8 @@ def _condition(equal: Mapping[str, Any]) -> pc.Expression | None:
 
 
 def _retried(attempt: Callable[[], T]) -> T:
-    """What an attempt returns, made again when its files were compacted away under it."""
-    end = time.monotonic() + PATIENCE_SECONDS
+    """Makes an attempt, and again when its files were compacted away under it."""
+    end = time.monotonic() + RETRY_SECONDS
     while True:
         try:
             return attempt()

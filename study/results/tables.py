@@ -1,8 +1,8 @@
-"""The papers' tables, with our rows beside the published ones.
+"""The spaces' tables, with our numbers beside the published ones.
 
-A table's arms, their order and labels are those of ``published.csv``. Ours stand beside the
-published numbers of the same dataset only; a dataset without published numbers, the embedded one
-above all, stands alone.
+A space says what its tables show; ``published.csv`` holds the printed numbers. Ours stand beside
+the published numbers of the same dataset only; a dataset without published numbers, the embedded
+one above all, stands alone.
 """
 
 import csv
@@ -14,16 +14,18 @@ from itertools import product
 from statistics import fmean, stdev
 from typing import Any
 
+import search_spaces
+from search_spaces import METRICS, Table
 from study.results.connection import Connection
 from study.results.grids import FORMATS, Grid, latex_text, markdown_text
-from study.results.published import TABLES, dataset_title, published
+from study.results.published import dataset_title, published
 from study.results.store import ResultStore
 
-__all__ = ["FORMATS", "Cell", "Table", "list_tables", "load", "render", "whole_grid"]
+__all__ = ["FORMATS", "Cell", "FilledTable", "load", "render", "whole_grid"]
 
 MISSING = "–"
 WIDTH = 100
-METRICS = {"top1": "top-1", "top5": "top-5"}
+OURS = "an ablation of ours; the paper has no such table"
 
 Row = Mapping[str, Any]
 
@@ -51,15 +53,16 @@ class Cell:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
-    """A paper's table as data.
+class FilledTable:
+    """A table with its numbers.
 
     Attributes:
         name: The table's name.
-        arms: Label by arm, in order.
-        datasets: Those that we ran, then the others with published numbers.
-        metrics: What is measured, by the names of the view ``rows``.
-        cells: By (arm, dataset, metric).
+        title: What it shows, in a line.
+        labels: Each row's label by its key, in order.
+        datasets: Those that we ran, then the paper's others.
+        metrics: The accuracies shown, by the names of the view ``rows``.
+        cells: By (row's key, dataset, metric).
         published_split: By dataset, the split of most of its published numbers.
         facts: By dataset that we ran: splits, seeds, views and what else a reader must know.
         warnings: What a reader must not overlook.
@@ -67,7 +70,8 @@ class Table:
     """
 
     name: str
-    arms: Mapping[str, str]
+    title: str
+    labels: Mapping[str, str]
     datasets: Sequence[str]
     metrics: Sequence[str]
     cells: Mapping[tuple[str, str, str], Cell]
@@ -76,23 +80,14 @@ class Table:
     warnings: Sequence[str]
     footers: Sequence[str]
 
-    @property
-    def title(self) -> str:
-        return TABLES[self.name]
-
-
-def list_tables() -> list[str]:
-    """The tables' names."""
-    return list(TABLES)
-
 
 def render(table: str, store: ResultStore, format: str = "text", study: str | None = None) -> str:
-    """A table of a paper with our rows beside the published ones.
+    """Renders a table with our numbers beside the published ones.
 
     Args:
-        table: One of ``list_tables()``.
+        table: A name from ``search_spaces.tables()``.
         store: The results.
-        format: One of ``FORMATS``. CSV has a line for each arm, dataset and metric, with
+        format: One of ``FORMATS``. CSV has a line for each row, dataset and metric, with
             accuracies as fractions; the others have per cents and footers.
         study: The study to show; by default, for each dataset, the one that ran last.
 
@@ -104,64 +99,75 @@ def render(table: str, store: ResultStore, format: str = "text", study: str | No
     return _RENDERERS[format](load(table, store, study))
 
 
-def load(name: str, store: ResultStore, study: str | None = None) -> Table:
-    """A table as data; see ``render``."""
-    if name not in TABLES:
-        raise ValueError(f"there is no table {name!r}; there are {', '.join(TABLES)}")
-    printed = [row for row in published().to_pylist() if row["table_name"] == name]
-    accuracies = [row for row in printed if row["metric"] in METRICS]
-    arms = {row["arm"]: row["label"] for row in accuracies}
+def load(name: str, store: ResultStore, study: str | None = None) -> FilledTable:
+    """Reads a table's numbers; see ``render``."""
+    space, table = search_spaces.find_table(name)
+    printed = _printed(table)
+    accuracies = [row for row in printed if row["metric"] in table.metrics]
+    labels = {row.key: row.label for row in table.rows}
     with store.connect() as connection:
-        rows = _our_rows(connection, printed[0]["system"], arms, study)
-    theirs = [d for d in dict.fromkeys(row["dataset"] for row in accuracies) if d]
+        rows = _our_rows(connection, space.name, table.arms, study)
+    theirs = list(dict.fromkeys([*table.datasets, *(row["dataset"] for row in accuracies)]))
     ours = list(dict.fromkeys(row["dataset"] for row in rows))
     datasets = sorted(dict.fromkeys([*ours, *theirs]), key=lambda dataset: dataset not in ours)
-    metrics = [m for m in METRICS if any(row["metric"] == m for row in accuracies)]
     cells = {
-        (arm, dataset, metric): _cell(rows, accuracies, arm, dataset, metric)
-        for arm in arms
-        for dataset in datasets
-        for metric in metrics
+        (key, dataset, metric): _cell(rows, accuracies, key, dataset, metric)
+        for key, dataset, metric in product(labels, datasets, table.metrics)
     }
     facts = {
-        dataset: _facts([r for r in rows if r["dataset"] == dataset], arms) for dataset in ours
+        dataset: _facts([r for r in rows if r["dataset"] == dataset], labels) for dataset in ours
     }
     splits = {dataset: _usual_split(accuracies, dataset) for dataset in theirs}
-    return Table(
+    return FilledTable(
         name=name,
-        arms=arms,
+        title=table.title,
+        labels=labels,
         datasets=datasets,
-        metrics=metrics,
+        metrics=table.metrics,
         cells=cells,
         published_split=splits,
         facts=facts,
-        warnings=_warnings(rows, arms, facts),
-        footers=[*_our_footers(facts, theirs, rows), *_published_footers(printed, splits)],
+        warnings=_warnings(rows, labels, facts),
+        footers=[
+            *_our_footers(facts, theirs, rows),
+            *_published_footers(printed, splits),
+            *_notes(table, printed),
+        ],
     )
 
 
+def _printed(table: Table) -> list[Row]:
+    """The table's published numbers, each with its row's key and label."""
+    rows = {row.published_key: row for row in table.rows}
+    return [
+        {**line, "key": rows[line["arm"]].key, "label": rows[line["arm"]].label}
+        for line in published().to_pylist()
+        if line["table_name"] == table.name
+    ]
+
+
 def _our_rows(
-    connection: Connection, system: str, arms: Mapping[str, str], study: str | None
+    connection: Connection, space: str, arms: frozenset[str], study: str | None
 ) -> list[Row]:
     """Our test rows of the table's arms: of one study for each dataset."""
     answer = connection.execute(
         """
         SELECT r.study, r.arm, r.dataset, r.split, r.seed, r.fusion, r.views, r.top1, r.top5,
-               r.videos, r.tuning, r.modality, t.started_at,
+               r.mean_class_accuracy, r.videos, r.tuning, r.modality, t.started_at,
                coalesce(r.missing_videos, t.missing_videos) AS missing_videos,
                coalesce(r.classes, (SELECT max(len(s.scores)) FROM scores s
                                     WHERE s.training_id = r.training_id)) AS classes
         FROM rows r LEFT JOIN trainings t USING (training_id)
-        WHERE r.part = 'test' AND replace(r.space, '-', '_') = ?
+        WHERE r.part = 'test' AND r.space = ?
         ORDER BY r.dataset, r.split, r.seed
         """,
-        [system],
+        [space],
     )
     found = answer.table.to_pylist()
     studies = sorted({row["study"] for row in found})
     if study is not None and study not in studies:
         raise ValueError(
-            f"there is no study {study!r} with test rows of {system}; "
+            f"there is no study {study!r} with test rows of {space}; "
             f"there {'are ' + ', '.join(studies) if studies else 'is none'}"
         )
     last: dict[str, tuple[str, str]] = {}
@@ -175,17 +181,17 @@ def _our_rows(
     ]
 
 
-def _cell(rows: Sequence[Row], printed: Sequence[Row], arm: str, dataset: str, metric: str) -> Cell:
+def _cell(rows: Sequence[Row], printed: Sequence[Row], key: str, dataset: str, metric: str) -> Cell:
     values = {
         (row["split"], row["seed"]): row[metric]
         for row in rows
-        if (row["arm"], row["dataset"]) == (arm, dataset)
+        if (row["arm"], row["dataset"]) == (key, dataset)
     }
     mean, spread = _mean_and_spread(values)
     theirs = [
         row
         for row in printed
-        if (row["arm"], row["dataset"], row["metric"]) == (arm, dataset, metric)
+        if (row["key"], row["dataset"], row["metric"]) == (key, dataset, metric)
     ]
     ours = Cell(mean=mean, spread=spread, runs=frozenset(values))
     if not theirs:
@@ -195,7 +201,7 @@ def _cell(rows: Sequence[Row], printed: Sequence[Row], arm: str, dataset: str, m
         ours,
         published=theirs[0]["value"],
         published_split=theirs[0]["split"],
-        decimals=max((_decimals(value) for value in same_source if value is not None), default=1),
+        decimals=max(map(_decimals, same_source)),
     )
 
 
@@ -215,7 +221,7 @@ def _mean_and_spread(
     return fmean(by_split), stdev(by_seed) if len(by_seed) > 1 else None
 
 
-def _facts(rows: Sequence[Row], arms: Mapping[str, str]) -> dict[str, str]:
+def _facts(rows: Sequence[Row], labels: Mapping[str, str]) -> dict[str, str]:
     """What a reader must know of our numbers on a dataset."""
     missing = {row["missing_videos"] for row in rows} - {None}
     classes = {row["classes"] for row in rows} - {None}
@@ -227,9 +233,9 @@ def _facts(rows: Sequence[Row], arms: Mapping[str, str]) -> dict[str, str]:
         "test videos": _list(count for _, count in videos),
         "missing videos": str(max(missing)) if missing else "unknown",
         "chance level": _list(f"{100 / n:.1f} %" for n in sorted(classes)) or "unknown",
-        "views": _by_arm(rows, arms, lambda row: row["views"]),
-        "modality": _by_arm(rows, arms, lambda row: row["modality"] or "unknown"),
-        "hyperparameters": _by_arm(rows, arms, lambda row: row["tuning"]),
+        "views": _by_arm(rows, labels, lambda row: row["views"]),
+        "modality": _by_arm(rows, labels, lambda row: row["modality"] or "unknown"),
+        "hyperparameters": _by_arm(rows, labels, lambda row: row["tuning"]),
     }
 
 
@@ -259,23 +265,33 @@ def _published_footers(printed: Sequence[Row], splits: Mapping[str, str]) -> lis
     footers = []
     if said := "; ".join(f"{dataset_title(d)} {split}" for d, split in splits.items() if split):
         footers.append(f"Published, splits unless a cell says otherwise: {said}.")
-    if sources := dict.fromkeys(row["source"] for row in printed if row["value"] is not None):
+    if sources := dict.fromkeys(row["source"] for row in printed):
         footers.append(f"Sources: {'; '.join(sources)}.")
     for row in printed:
         if row["metric"] not in METRICS:
             footers.append(f"{row['label']}: {100 * row['value']:g} % {row['note']}.")
-    notes: dict[str, dict[str, None]] = {}
-    for row in printed:
-        if row["note"] and row["metric"] in METRICS:
-            notes.setdefault(row["note"], {})[row["label"]] = None
-    for note, labels in notes.items():
-        whose = "" if labels.keys() == {r["label"] for r in printed} else f"{', '.join(labels)}: "
+    return footers
+
+
+def _notes(table: Table, printed: Sequence[Row]) -> list[str]:
+    """The notes of the table, of its rows and of their published numbers, each said once."""
+    labels_by_note: dict[str, dict[str, None]] = {}
+    for row in table.rows:
+        of_numbers = [
+            line["note"] for line in printed if line["key"] == row.key and line["metric"] in METRICS
+        ]
+        for note in filter(None, [row.note, *of_numbers]):
+            labels_by_note.setdefault(note, {})[row.label] = None
+    whole = table.note or (OURS if table.ours else "")
+    footers = [f"Note: {whole}."] if whole else []
+    for note, labels in labels_by_note.items():
+        whose = "" if len(labels) == len(table.rows) else f"{', '.join(labels)}: "
         footers.append(f"Note: {whose}{note}.")
     return footers
 
 
 def _warnings(
-    rows: Sequence[Row], arms: Mapping[str, str], facts: Mapping[str, Mapping[str, str]]
+    rows: Sequence[Row], labels: Mapping[str, str], facts: Mapping[str, Mapping[str, str]]
 ) -> list[str]:
     warnings = []
     for dataset, known in facts.items():
@@ -290,7 +306,7 @@ def _warnings(
             if row["dataset"] == dataset:
                 of_arm.setdefault(row["arm"], set()).add((row["split"], row["seed"]))
         every = set().union(*of_arm.values())
-        if lacking := [arms[arm] for arm, runs in of_arm.items() if runs != every]:
+        if lacking := [labels[arm] for arm, runs in of_arm.items() if runs != every]:
             warnings.append(
                 f"INCOMPLETE on {title}: not every split and seed was run for {', '.join(lacking)}."
             )
@@ -299,7 +315,7 @@ def _warnings(
 
 def _usual_split(printed: Sequence[Row], dataset: str) -> str:
     """The split that most of a dataset's published numbers have."""
-    splits = [r["split"] for r in printed if r["dataset"] == dataset and r["value"] is not None]
+    splits = [row["split"] for row in printed if row["dataset"] == dataset]
     return max(splits, key=splits.count) if splits else ""
 
 
@@ -307,10 +323,10 @@ def _list(values: Iterable[Any]) -> str:
     return ", ".join(str(value) for value in dict.fromkeys(values))
 
 
-def _by_arm(rows: Sequence[Row], arms: Mapping[str, str], of: Callable[[Row], str]) -> str:
+def _by_arm(rows: Sequence[Row], labels: Mapping[str, str], of: Callable[[Row], str]) -> str:
     """The value of all rows, or which arms have which where they differ."""
     whose: dict[str, list[str]] = {}
-    for arm, label in arms.items():
+    for arm, label in labels.items():
         for value in dict.fromkeys(of(row) for row in rows if row["arm"] == arm):
             whose.setdefault(value, []).append(label)
     common = max(reversed(whose), key=lambda value: len(whose[value]))
@@ -320,7 +336,7 @@ def _by_arm(rows: Sequence[Row], arms: Mapping[str, str], of: Callable[[Row], st
     return f"{', '.join(rare)}, {common} (the others)"
 
 
-def _grids(table: Table) -> Iterator[Grid]:
+def _grids(table: FilledTable) -> Iterator[Grid]:
     """The table in as few grids as fit the width; a dataset is never divided."""
     shown: list[str] = []
     for dataset in table.datasets:
@@ -331,32 +347,32 @@ def _grids(table: Table) -> Iterator[Grid]:
     yield _grid(table, shown)
 
 
-def whole_grid(table: Table) -> Grid:
+def whole_grid(table: FilledTable) -> Grid:
     """The whole table as one grid, however wide."""
     return _grid(table, table.datasets)
 
 
-def _grid(table: Table, datasets: Sequence[str]) -> Grid:
+def _grid(table: FilledTable, datasets: Sequence[str]) -> Grid:
     """A grid of some datasets: ours, where something was run, then what is published."""
     groups, header = [""], ["arm"]
-    lines = [[label] for label in table.arms.values()]
+    lines = [[label] for label in table.labels.values()]
+    named = tuple(table.metrics) != ("top1",)  # a column that doesn't say is top-1
     for dataset in datasets:
         kinds = ["ours"] if dataset in table.facts else []
         kinds += ["published"] if dataset in table.published_split else []
         for kind, metric in product(kinds, table.metrics):
             title = dataset_title(dataset)
-            several = len(table.metrics) > 1
-            groups.append(f"{title}, {kind}" if several else title)
-            header.append(METRICS[metric] if several else kind)
+            groups.append(f"{title}, {kind}" if named else title)
+            header.append(METRICS[metric] if named else kind)
             for line, text in zip(lines, _column(table, dataset, metric, kind), strict=True):
                 line.append(text)
     right = [False, *([True] * (len(header) - 1))]
-    return Grid(groups=groups, header=header, rows=lines, right=right)
+    return Grid(upper_header=groups, header=header, rows=lines, right=right)
 
 
-def _column(table: Table, dataset: str, metric: str, kind: str) -> list[str]:
+def _column(table: FilledTable, dataset: str, metric: str, kind: str) -> list[str]:
     """A column's cells in per cent, ours with the decimals of the published."""
-    cells = [table.cells[arm, dataset, metric] for arm in table.arms]
+    cells = [table.cells[key, dataset, metric] for key in table.labels]
     if kind == "ours":
         decimals = max(cell.decimals for cell in cells)
         return [_ours(cell, decimals) for cell in cells]
@@ -382,21 +398,21 @@ def _decimals(fraction: float) -> int:
     return 1 if abs(round(1000 * fraction) - 1000 * fraction) < 1e-6 else 2
 
 
-def _text(table: Table) -> str:
+def _text(table: FilledTable) -> str:
     blocks = [table.title, *(grid.text() for grid in _grids(table))]
     notes = [textwrap.fill(f"!! {warning}", WIDTH) for warning in table.warnings]
     notes += [textwrap.fill(footer, WIDTH, subsequent_indent="  ") for footer in table.footers]
     return "\n\n".join([*blocks, "\n".join(notes)]).rstrip()
 
 
-def _markdown(table: Table) -> str:
+def _markdown(table: FilledTable) -> str:
     notes = [f"- **{markdown_text(warning)}**" for warning in table.warnings]
     notes += [f"- {markdown_text(footer)}" for footer in table.footers]
     blocks = [f"**{markdown_text(table.title)}**", whole_grid(table).markdown()]
     return "\n\n".join([*blocks, "\n".join(notes)]).rstrip()
 
 
-def _latex(table: Table) -> str:
+def _latex(table: FilledTable) -> str:
     notes = [rf"\textbf{{{latex_text(warning)}}}" for warning in table.warnings]
     notes += [latex_text(footer) for footer in table.footers]
     return "\n".join(
@@ -418,14 +434,14 @@ _CSV_COLUMNS = (
 )
 
 
-def _csv(table: Table) -> str:
+def _csv(table: FilledTable) -> str:
     facts = list(dict.fromkeys(name for known in table.facts.values() for name in known))
     sink = io.StringIO()
     writer = csv.DictWriter(sink, [*_CSV_COLUMNS, *facts], lineterminator="\n")
     writer.writeheader()
-    for (arm, dataset, metric), cell in table.cells.items():
+    for (key, dataset, metric), cell in table.cells.items():
         numbers = [_number(cell.mean), _number(cell.spread), len(cell.runs)]
-        line = [table.name, arm, table.arms[arm], dataset, metric, *numbers]
+        line = [table.name, key, table.labels[key], dataset, metric, *numbers]
         line += [_number(cell.published), cell.published_split]
         columns = dict(zip(_CSV_COLUMNS, line, strict=True))
         writer.writerow({**columns, **table.facts.get(dataset, {})})
@@ -436,7 +452,7 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
 
 
-_RENDERERS: Mapping[str, Callable[[Table], str]] = {
+_RENDERERS: Mapping[str, Callable[[FilledTable], str]] = {
     "text": _text,
     "markdown": _markdown,
     "latex": _latex,

@@ -66,7 +66,7 @@ def test_every_default_arm_of_a_space_gives_its_rows(
 
     run: set[str] = set()
     for table in study.request.space.tables:
-        cells = load(table, ResultStore(results), f"{name}-tiny").cells
+        cells = load(table.name, ResultStore(results), f"{name}-tiny").cells
         run |= {arm for (arm, _, metric), cell in cells.items() if cell.mean is not None}
     assert run == arms.keys(), "every default arm stands in a table"
 

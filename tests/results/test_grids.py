@@ -3,12 +3,10 @@
 import csv
 import io
 
-import pytest
-
 from study.results.grids import Grid, latex_text, markdown_text, printable
 
 GRID = Grid(
-    groups=["", "UCF101", "UCF101", "x"],
+    upper_header=["", "UCF101", "UCF101", "x"],
     header=["arm", "ours", "published", "n"],
     rows=[["Spatial", "81.0 ± 0.3", "81.2", "1"], ["a|b_c & d", "–", "7", "22"]],
     right=[False, True, True, True],
@@ -27,7 +25,7 @@ def test_text_is_aligned_under_its_headers() -> None:
 
 def test_a_group_wider_than_its_columns_widens_them() -> None:
     grid = Grid(
-        groups=["", "a long group", "a long group"],
+        upper_header=["", "a long group", "a long group"],
         header=["", "a", "b"],
         rows=[["x", "1", "2"]],
         right=[False, True, True],
@@ -79,8 +77,3 @@ def test_csv_reads_back_as_the_cells() -> None:
 def test_a_name_cannot_steer_the_terminal_or_break_the_line() -> None:
     assert printable("a\x1b[2Jb\nc\u202ed") == "a\\x1b[2Jb\\nc\\u202ed"
     assert "\x1b" not in Grid(header=["\x1b[31m"], rows=[["\x07"]], right=[False]).text()
-
-
-def test_an_unknown_format_names_those_there_are() -> None:
-    with pytest.raises(ValueError, match="no format 'pdf'; there are text, markdown, latex, csv"):
-        GRID.render("pdf")

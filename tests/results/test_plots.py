@@ -43,7 +43,7 @@ def test_few_classes_are_all_kept_as_scikit_learn_counts_them() -> None:
 def test_the_rest_of_many_classes_is_one() -> None:
     rng = np.random.default_rng(1)
     labels, predicted = rng.integers(0, 30, (2, 3000))
-    counts, names = confusion(labels, predicted, {i: f"c{i:02}" for i in range(30)}, most=20)
+    counts, names = confusion(labels, predicted, {i: f"c{i:02}" for i in range(30)})
     assert len(names) == 21
     assert names[-1] == "other"
     assert counts.sum() == 3000
@@ -58,7 +58,7 @@ def test_the_rest_of_many_classes_is_one() -> None:
 
 def test_one_class_is_never_called_other() -> None:
     labels = list(range(21))
-    _, names = confusion(labels, labels, {i: f"c{i:02}" for i in labels}, most=20)
+    _, names = confusion(labels, labels, {i: f"c{i:02}" for i in labels})
     assert "other" not in names
     assert len(names) == 21
 
@@ -72,7 +72,7 @@ def test_a_confusion_plot_says_names_shares_and_counts() -> None:
 def test_a_comparison_plot_has_a_line_an_arm() -> None:
     one = Comparison(
         arm="stil",
-        interval=Interval(difference=0.1, low=0.02, high=0.2, confidence=0.95),
+        interval=Interval(difference=0.1, low=0.02, high=0.2),
         p_value=0.01,
         seeds=3,
         videos=40,

@@ -1,6 +1,7 @@
 """The papers' tables with ours beside."""
 
 import csv
+import importlib
 import io
 import re
 import statistics
@@ -8,9 +9,12 @@ from pathlib import Path
 
 import pytest
 
+import search_spaces
+from search_spaces import METRICS, Arm, Settings, Space, registry
 from study.results.grids import FORMATS
+from study.results.schema import VIEWS
 from study.results.store import ResultStore
-from study.results.tables import list_tables, load, render
+from study.results.tables import load, render
 from tests.sample_results import row, training, write_rows
 
 
@@ -30,7 +34,7 @@ def footer(text: str, start: str) -> str:
     return joined[joined.index(start) :].partition(". ")[0]
 
 
-@pytest.mark.parametrize("table", list_tables())
+@pytest.mark.parametrize("table", search_spaces.tables())
 @pytest.mark.parametrize("form", FORMATS)
 def test_every_table_renders_in_every_format_without_any_result(
     store: ResultStore, table: str, form: str
@@ -64,7 +68,7 @@ def test_the_embedded_dataset_stands_alone(store: ResultStore) -> None:
     write_rows(store, row("stil", 0.75, dataset="embedded", classes=8))
     table = load("stilt-4", store)
     assert table.datasets == ["embedded", "ucf101", "hmdb51", "kinetics400"]
-    assert all(table.cells[arm, "embedded", "top1"].published is None for arm in table.arms)
+    assert all(table.cells[arm, "embedded", "top1"].published is None for arm in table.labels)
     text = render("stilt-4", store)
     assert "Nothing is published on embedded: not to be compared." in text
     assert "Not run by us: UCF101, HMDB51, Kinetics-400." in text
@@ -165,7 +169,7 @@ def test_csv_has_a_line_a_cell_with_fractions(store: ResultStore) -> None:
 
 
 def test_what_is_unknown_is_refused_with_what_there_is(store: ResultStore) -> None:
-    with pytest.raises(ValueError, match="no table 'stilt-9'; there are stilt-4, stilt-5"):
+    with pytest.raises(ValueError, match="no table 'stilt-9'; there are all,"):
         render("stilt-9", store)
     with pytest.raises(ValueError, match="no format 'pdf'; there are text, markdown"):
         render("stilt-4", store, "pdf")
@@ -177,3 +181,89 @@ def test_names_from_the_results_are_escaped(store: ResultStore) -> None:
     latex = render("stilt-4", store, "latex")
     assert r"a\_b\&\textless{}c\textgreater{}" in latex
     assert r"3 $\times$ 50\%" in latex
+
+
+OUTSIDE = """
+from search_spaces import Arm, Settings, Space, Table, TableRow, register_space
+
+@register_space("outside")
+def outside():
+    arms = (Arm(name="a", label="Arm A", model="tsn"), Arm(name="b", label="Arm B", model="tsm"))
+    classes = Table(
+        name="outside-classes",
+        title="Outside: class by class",
+        rows=(TableRow("b", "B, as we print it"), TableRow("a", note="a note on A")),
+        metrics=("mean_class_accuracy",),
+        ours=True,
+        note="nobody prints this",
+    )
+    return Space(
+        name="outside",
+        title="Outside",
+        arms=arms,
+        search_arm="a",
+        parameters=(),
+        tables=(classes,),
+        settings=Settings(),
+        embedded=Settings(),
+    )
+"""
+
+
+def test_a_space_from_outside_prints_a_metric_and_arms_that_no_paper_prints(
+    store: ResultStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_SPACES", dict(registry._SPACES))
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "outside_the_package.py").write_text(OUTSIDE)
+    importlib.import_module("outside_the_package")
+    write_rows(store, row("a", 0.5, space="outside", mean_class_accuracy=0.25))
+    text = render("outside-classes", store)
+    assert text.splitlines()[0] == "Outside: class by class"
+    assert re.split(r"\s{2,}", text.splitlines()[3]) == ["arm", "mean class"]
+    assert cells_of(text, "Arm A") == ["25.0"]
+    assert cells_of(text, "B, as we print it") == ["–"]
+    assert "Note: nobody prints this.\nNote: Arm A: a note on A." in text
+    assert "Nothing is published on UCF101: not to be compared." in text
+
+
+def test_a_space_without_tables_prints_one_of_all_its_arms(
+    store: ResultStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_SPACES", {})
+    bare = Space(
+        name="bare",
+        title="A bare space",
+        arms=(Arm(name="a", label="Arm A", model="tsn"), Arm(name="b", label="Arm B", model="tsm")),
+        search_arm="a",
+        parameters=(),
+        settings=Settings(),
+        embedded=Settings(),
+    )
+    registry.register_space("bare")(lambda: bare)
+    write_rows(store, row("b", 0.5, space="bare"))
+    text = render("bare", store)
+    assert text.startswith("A bare space\n")
+    assert [cells_of(text, label) for label in ("Arm A", "Arm B")] == [["–"], ["50.0"]]
+
+
+def test_every_accuracy_of_the_results_can_be_a_tables_metric() -> None:
+    assert list(METRICS) == [column.name for column in VIEWS["rows"] if column.fraction]
+
+
+def test_a_dataset_of_a_paper_without_a_public_number_has_its_column(store: ResultStore) -> None:
+    assert cells_of(render("stin", store), "Injection off") == ["–", "–"]
+    table = load("stin", store)
+    assert table.datasets == ["ucf101", "hmdb51"]
+    assert "Note: no public number." in table.footers
+
+
+def test_a_row_without_an_arm_has_printed_numbers_alone(store: ResultStore) -> None:
+    write_rows(
+        store,
+        row("c3d", 0.5, space="stilt"),
+        row("stilt-resnet50", 0.6, space="stilt"),
+    )
+    text = render("stilt-6", store)
+    assert cells_of(text, "C3D [6]") == ["–", "77.4", "46.7", "56.1"]
+    assert cells_of(text, "STILT (ResNet-50)") == ["60.0", "95.6", "72.1", "72.4"]

@@ -1,10 +1,8 @@
 """What every space must do: a new space is tested by being registered."""
 
-import csv
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -12,9 +10,9 @@ import torch
 
 import search_spaces
 from models import create_model, list_models, make_options
-from search_spaces import Arm, Settings, Space
+from search_spaces import METRICS, Arm, Settings, Space
 from study.plan import Plan, Target, Training, make_plan, settings_of
-from study.results.published import TABLES
+from study.results.published import published
 from study.training.hyperparameters import Hyperparameters
 
 TARGET = Target(dataset="d", store_fingerprint="f", split="1")
@@ -32,8 +30,6 @@ EMBEDDED_COUNTS = {
 }
 # What belongs to a network where the protocol is everyone's.
 CLIP = ("segments", "test_segments", "flow_length", "crop_size")
-# Published rows that no arm can give: warped flow, and frames in a row.
-WITHOUT_ARM = {"tsn-3", "tsm-resnet50-8-dense"}
 
 every_space = pytest.mark.parametrize("name", search_spaces.names())
 both_places = pytest.mark.parametrize("embedded", [True, False], ids=["embedded", "real"])
@@ -65,9 +61,8 @@ def net_of(training: Training) -> Any:
         return create_model(training.model, num_classes=12, **training.options)
 
 
-def rows_of(table: str) -> list[dict[str, str]]:
-    with files("study.results").joinpath("published.csv").open() as lines:
-        return [row for row in csv.DictReader(lines) if row["table_name"] == table]
+def published_of(table: str) -> list[dict[str, Any]]:
+    return [line for line in published().to_pylist() if line["table_name"] == table]
 
 
 def test_every_space_is_counted() -> None:
@@ -153,14 +148,24 @@ def can_share(arm: Arm, other: Arm, space: Space) -> bool:
 @every_space
 def test_the_tables_arms_and_the_spaces_arms_are_the_same(name: str) -> None:
     space = search_spaces.get(name)
-    printed = [row for table in space.tables for row in rows_of(table)]
-    assert set(space.tables) <= set(TABLES)
-    assert {row["system"] for row in printed} == {name}
     arms = {arm.name for arm in space.arms}
-    named = {row["arm"] for row in printed}
-    assert named - arms == WITHOUT_ARM & named
-    # Of STILT, Table 6 has the rest; a study doesn't print it, for it needs other backbones.
-    assert arms - named <= {"stilt-vgg19", "stilt-resnet34", "stilt-resnet50"}
+    assert set().union(*(table.arms for table in space.tables)) == arms
+    without_arm = {row.key for table in space.tables for row in table.rows if row.arm is None}
+    assert not without_arm & arms, "our numbers would be missing from the row"
+
+
+@every_space
+def test_tables_show_the_published_numbers_that_name_them_and_no_others(name: str) -> None:
+    for table in search_spaces.get(name).tables:
+        lines = published_of(table.name)
+        keys = {row.published_key for row in table.rows}
+        assert {line["system"] for line in lines} <= {name}
+        assert {line["arm"] for line in lines} <= keys
+        accuracies = {line["metric"] for line in lines} & METRICS.keys()
+        assert accuracies <= set(table.metrics)
+        assert (table.ours == (not lines)) or table.note, "nothing says why no number is published"
+        numberless = [row for row in table.rows if row.arm is None]
+        assert {row.key for row in numberless} <= {line["arm"] for line in lines}
 
 
 @every_space

@@ -1,8 +1,8 @@
 import pytest
 
 import search_spaces
-from search_spaces import Arm, Settings
-from search_spaces.space import Choice, Real, Space
+from search_spaces import Arm, Settings, Space, Table, TableRow
+from search_spaces.space import Choice, Real
 
 
 def test_settings_read_dotted_names():
@@ -54,22 +54,91 @@ def test_parameters_that_make_no_difference_to_an_arm_are_left_out():
 
 
 def test_a_space_that_names_an_arm_twice_is_refused():
-    arm = Arm(name="a", label="a", model="stilt")
     with pytest.raises(ValueError, match="names arms twice: a"):
-        Space(
-            name="s",
-            title="",
-            arms=(arm, arm),
-            search_arm="a",
-            parameters=(Choice(name="batch_size", choices=(1, 2)),),
-            tables=(),
-            settings=Settings(),
-            embedded=Settings(),
-        )
+        space_of("a", "a")
 
 
-def test_unknown_spaces_and_arms_are_refused_with_those_that_exist():
-    with pytest.raises(ValueError, match="no space 'stilts'; there are stilt"):
-        search_spaces.get("stilts")
+def space_of(*arms, tables=()):
+    return Space(
+        name="s",
+        title="A system",
+        arms=tuple(Arm(name=name, label=name.upper(), model="stilt") for name in arms),
+        search_arm=arms[0],
+        parameters=(Choice(name="batch_size", choices=(1, 2)),),
+        tables=tables,
+        settings=Settings(),
+        embedded=Settings(),
+    )
+
+
+def test_a_space_without_tables_has_one_of_all_its_arms():
+    (table,) = space_of("a", "b").tables
+    assert (table.name, table.title, table.ours) == ("s", "A system", True)
+    assert [(row.arm, row.label) for row in table.rows] == [("a", "A"), ("b", "B")]
+
+
+def test_a_row_has_its_own_label_or_its_arms():
+    rows = (TableRow("b"), TableRow("a", "a, as printed"), TableRow(None, "Other [1]", "other"))
+    (table,) = space_of("a", "b", tables=(Table(name="t", title="", rows=rows),)).tables
+    assert [(row.key, row.label) for row in table.rows] == [
+        ("b", "B"),
+        ("a", "a, as printed"),
+        ("other", "Other [1]"),
+    ]
+    assert table.arms == {"a", "b"}
+
+
+def test_the_key_of_a_published_number_is_the_arms_name_unless_the_row_says_otherwise():
+    assert TableRow("a").published_key == "a"
+    renamed = TableRow("a", published="printed-a")
+    assert (renamed.key, renamed.published_key) == ("a", "printed-a")
+
+
+def test_the_tables_are_the_same_on_the_embedded_dataset():
+    space = space_of("a", "b")
+    assert space.on_embedded().tables == space.tables
+
+
+def test_an_arm_that_no_table_shows_is_refused():
+    tables = (Table(name="t", title="", rows=(TableRow("a"),)),)
+    with pytest.raises(ValueError, match="no table shows b, c; give each a row in one of t"):
+        space_of("a", "b", "c", tables=tables)
+
+
+def test_a_row_of_an_arm_that_the_space_lacks_is_refused():
+    tables = (Table(name="t", title="", rows=(TableRow("a"), TableRow("z"))),)
+    with pytest.raises(ValueError, match="table 't': there is no arm z; there are a, b"):
+        space_of("a", "b", tables=tables)
+
+
+def test_a_space_that_names_a_table_twice_is_refused():
+    with pytest.raises(ValueError, match="names tables twice: t"):
+        space_of("a", tables=(Table(name="t", title=""), Table(name="t", title="again")))
+
+
+def test_a_row_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="without an arm needs its label and the name"):
+        TableRow(None, "Other [1]")
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        (TableRow("a"), TableRow("a", "A again")),
+        (TableRow("a"), TableRow(None, "A again", "a")),
+        (TableRow("a"), TableRow("b", published="a")),
+    ],
+)
+def test_a_table_with_a_row_twice_is_refused(rows):
+    with pytest.raises(ValueError, match="table 't' has rows twice: a"):
+        Table(name="t", title="", rows=rows)
+
+
+def test_a_metric_that_no_row_of_results_has_is_refused():
+    with pytest.raises(ValueError, match="one metric of top1, top5, mean_class_accuracy is needed"):
+        Table(name="t", title="", metrics=("top1", "top3"))
+
+
+def test_an_unknown_arm_is_refused_with_those_that_exist():
     with pytest.raises(ValueError, match="no arm 'awf'; it has spatial, temporal"):
         search_spaces.get("stilt").arm("awf")
