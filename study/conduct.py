@@ -105,9 +105,11 @@ class Conductor(JobSource):
 
     @property
     def done(self) -> bool:
+        """Whether no job will come any more."""
         return self._outlook.done and not self._running
 
     def next_job(self) -> Job | None:
+        """Returns the most urgent job that doesn't run yet; None while nothing may start."""
         for one in self._outlook.jobs:
             identity = one.training.training_id
             if identity not in self._running:
@@ -117,22 +119,26 @@ class Conductor(JobSource):
         return None
 
     def started(self, job: Job) -> None:
+        """Receives that a job's process runs."""
         self._display.started(job.training.training_id, self._label(job), job.until)
         self._display.stands(standing(self._outlook, len(self._running)))
 
     def reported(self, job: Job, metrics: Mapping[str, Any]) -> None:
+        """Receives what an epoch came to."""
         identity = job.training.training_id
         self._reached[identity] = metrics["epoch"]
         self._display.reported(identity, metrics["epoch"], metrics["validation_top1"])
         self._display.stands(standing(self._outlook, len(self._running)))
 
     def ended(self, job: Job) -> None:
+        """Receives that a job did all that it had to."""
         self._stop(job)
         if job.parts:
             self._display.ended(self._label(job), "complete", f"{job.until} epochs")
         self._look()
 
     def failed(self, job: Job, reason: str) -> None:
+        """Receives that a job can't be done: it would fail again."""
         self._ledger.fail(job.training.training_id, reason)
         self._stop(job)
         self._display.ended(self._label(job), "failed", reason)
