@@ -9,8 +9,9 @@ import pytest
 
 from study.data.flow.compute import dequantise, quantise
 from study.data.flow.precomputed import PrecomputedFlow
-from study.data.store.clip_store import ClipStore, StoreSettings
+from study.data.store.clip_store import ClipStore
 from study.data.store.preparation import prepare
+from study.data.store.settings import StoreSettings
 from study.data.video.reader import BadVideoError
 from study.prepare import main
 
