@@ -38,7 +38,7 @@ def check_number(
     good = isinstance(value, kind) and not isinstance(value, bool)
     if good and least <= value <= most and above < value < below:
         return
-    bounds = {"at least": least, "at most": most, "above": above, "below": below}
+    bounds = {"of at least": least, "at most": most, "above": above, "below": below}
     allowed = [f"{word} {bound:g}" for word, bound in bounds.items() if abs(bound) < float("inf")]
     raise ValueError(
         f"{name} must be a {'whole ' if whole else ''}number"

@@ -25,7 +25,7 @@ def test_what_is_no_finite_number_is_refused(value: object) -> None:
 @pytest.mark.parametrize(
     ("value", "bounds", "message"),
     [
-        (0, {"least": 1}, "x must be a number at least 1, got 0"),
+        (0, {"least": 1}, "x must be a number of at least 1, got 0"),
         (1, {"above": 0, "below": 1}, "x must be a number above 0 and below 1, got 1"),
         (0.0, {"above": 0}, "x must be a number above 0, got 0.0"),
         (2.0, {"whole": True}, "x must be a whole number, got 2.0"),

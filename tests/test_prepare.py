@@ -125,10 +125,13 @@ def test_preparing_at_a_uri_is_refused_with_what_to_do(capsys):
         ("folder --videos {videos} --flow-option warp=2", "unknown flow option 'warp'; there are"),
         ("folder --videos {videos} --flow-option warps=x", "warps takes a whole number, got 'x'"),
         ("folder --videos {videos} --flow-backend cv", "flow.backend must be one of .*, got 'cv'"),
-        ("folder --videos {videos} --short-side 2", "short_side must be a whole number at least 8"),
+        (
+            "folder --videos {videos} --short-side 2",
+            "short_side must be a whole number of at least 8",
+        ),
         (
             "folder --videos {videos} --workers 0",
-            "workers must be a whole number at least 1, got 0",
+            "workers must be a whole number of at least 1, got 0",
         ),
         ("folder --videos {videos} --deadline 0", "deadline must be a number above 0"),
         ("folder --videos {videos} --group [", "group"),

@@ -1,7 +1,7 @@
 """What a finished clip store holds and where: its manifest, its two tables, its shards' names."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -69,22 +69,9 @@ def write_manifest(
     videos = annotated_videos(annotations)
     names = sorted({*videos, *locations})
     row_of = {name: row for row, name in enumerate(names)}
-    missing = Location(-1, -1, "")
-    rows = [(videos.get(name), locations.get(name, missing)) for name in names]
-    table = pa.RecordBatch.from_arrays(
-        [
-            pa.array(names, pa.string()),
-            pa.array([video and video.path for video, _ in rows], pa.string()),
-            pa.array([None if video is None else video.label for video, _ in rows], pa.int32()),
-            pa.array([video and video.group for video, _ in rows], pa.string()),
-            pa.array([location.shard for _, location in rows], pa.int32()),
-            pa.array([location.row for _, location in rows], pa.int32()),
-            pa.array([location.digest for _, location in rows], pa.string()),
-        ],
-        schema=_VIDEOS_SCHEMA,
-    )
+    videos_table = _videos_table(names, videos, locations)
     tables = {
-        "videos": _write_table(path, "videos", table),
+        "videos": _write_table(path, "videos", videos_table),
         "splits_table": _write_table(path, "splits", _splits_table(annotations, row_of)),
     }
     shards = 1 + max((location.shard for location in locations.values()), default=-1)
@@ -126,6 +113,25 @@ def annotated_videos(annotations: Annotations) -> dict[str, Video]:
                     f"two videos are named {video.name!r}: {videos[video.name]} and {video}"
                 )
     return videos
+
+
+def _videos_table(
+    names: Sequence[str], videos: Mapping[str, Video], locations: Mapping[str, Location]
+) -> pa.RecordBatch:
+    missing = Location(-1, -1, "")
+    rows = [(videos.get(name), locations.get(name, missing)) for name in names]
+    return pa.RecordBatch.from_arrays(
+        [
+            pa.array(names, pa.string()),
+            pa.array([video and video.path for video, _ in rows], pa.string()),
+            pa.array([None if video is None else video.label for video, _ in rows], pa.int32()),
+            pa.array([video and video.group for video, _ in rows], pa.string()),
+            pa.array([location.shard for _, location in rows], pa.int32()),
+            pa.array([location.row for _, location in rows], pa.int32()),
+            pa.array([location.digest for _, location in rows], pa.string()),
+        ],
+        schema=_VIDEOS_SCHEMA,
+    )
 
 
 def _splits_table(annotations: Annotations, row_of: Mapping[str, int]) -> pa.RecordBatch:

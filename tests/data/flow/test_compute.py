@@ -88,7 +88,7 @@ def test_wrong_frames_are_refused_with_their_shape(gray: np.ndarray) -> None:
         ({"backend": "fast"}, "backend must be one of .*tvl1.*got 'fast'"),
         ({"lambda_": 0.0}, "lambda_ must be a number above 0, got 0.0"),
         ({"bound": float("nan")}, "bound must be a number above 0, got nan"),
-        ({"warps": 0}, "warps must be a whole number at least 1, got 0"),
+        ({"warps": 0}, "warps must be a whole number of at least 1, got 0"),
         ({"scale_step": 1.0}, "scale_step must be a number above 0 and below 1, got 1.0"),
         ({"median_filtering": 4}, "median_filtering must be one of 1, 3, 5, got 4"),
     ],

@@ -107,4 +107,4 @@ def test_precomputed_flow_goes_with_every_frame_alone(videos, settings, capsys):
         replace(settings, flow=None, frame_step=2)
     words = f"folder --videos {videos} --store nowhere --flow . --flow-backend opencv"
     assert main(words.split()) == 2
-    assert "no --flow-backend or --flow-option" in capsys.readouterr().err
+    assert "give no flow backend or option" in capsys.readouterr().err

@@ -420,7 +420,7 @@ def test_what_cannot_work_is_refused_before_anything_starts(
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"none of the 10 videos of folder .* looked for"):
         prepare(annotations, tmp_path / "empty", store, settings)
-    with pytest.raises(ValueError, match="workers must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="workers must be a whole number of at least 1, got 0"):
         prepare(annotations, videos, store, settings, workers=0)
     with pytest.raises(ValueError, match="settings are for dataset 'ucf101'"):
         prepare(annotations, videos, store, replace(settings, dataset="ucf101"))
