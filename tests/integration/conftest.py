@@ -11,8 +11,8 @@ import pytest
 from study.data.datasets import embedded
 from study.data.datasets.annotations import Video
 from study.data.datasets.catalog import annotate
-from study.data.store.clip_store import StoreSettings
 from study.data.store.preparation import prepare
+from study.data.store.settings import StoreSettings
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ("what_yellow", "what_cyan", "how_left", "how_right")
