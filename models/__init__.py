@@ -1,37 +1,20 @@
 """Networks: tensors in, tensors out.
 
-Importing the package registers every network; a new one needs a line below.
+Importing the package imports every module of it, and with it registers every network.
 """
 
-from models import (  # noqa: F401
-    artnet,
-    attention_consistency,
-    attentional_pooling,
-    c3d,
-    conv_fusion,
-    cstm,
-    gsm,
-    i3d,
-    r2plus1d,
-    s3d,
-    spatiotemporal_multiplier,
-    stilt,
-    stin,
-    stm,
-    trn,
-    tsm,
-    tsn,
-    two_stream,
-)
+import importlib
+import pkgutil
+
 from models.output import ModelOutput
 from models.registry import (
-    VideoModel,
     create_model,
     list_models,
     make_options,
     model_options,
     register_model,
 )
+from models.video_model import VideoModel
 
 __all__ = [
     "ModelOutput",
@@ -42,3 +25,8 @@ __all__ = [
     "model_options",
     "register_model",
 ]
+
+for _module in pkgutil.iter_modules(__path__, prefix=f"{__name__}."):
+    # Fusion holds no network, and brings scikit-learn into every process that trains one.
+    if _module.name != f"{__name__}.fusion":
+        importlib.import_module(_module.name)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from models import VideoModel, create_model, make_options, model_options
-from models.registry import STREAM_INPUTS
+from models.video_model import STREAM_INPUTS
 from search_spaces.space import Arm, Settings, Space
 from study.data.clips.dataset import ClipSettings
 from study.provenance import canonical_json
@@ -271,7 +271,7 @@ def fewest_frames(training: Training) -> int:
 
 def image_network(training: Training) -> str:
     """The network whose ImageNet weights the training's net can start from; may be empty."""
-    return _net(training.model, training.options).image_network
+    return _net(training.model, training.options).imagenet_network
 
 
 def _net(model: str, options: Mapping[str, Any]) -> VideoModel:
