@@ -128,8 +128,8 @@ def check_number(
         f"{word} {limit:g}" for word, limit in limits.items() if limit is not None
     )
     each = "each of " if isinstance(value, tuple) else ""
-    kind = "whole" if whole else "finite"
-    raise ValueError(f"{each}{name} must be a {kind} number {wanted}, got {value!r}")
+    kind = "whole number" if whole else "number"
+    raise ValueError(f"{each}{name} must be a {kind} {wanted}, got {value!r}")
 
 
 def check_count(name: str, value: Any, *, least: int = 1, most: int | None = None) -> None:

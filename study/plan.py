@@ -9,7 +9,6 @@ Everything here is pure: the same arms, settings and targets give the same plan.
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
@@ -170,9 +169,7 @@ def make_training(
         ValueError: If the model doesn't exist or an option or hyperparameter is not valid.
     """
     options = dict(settings.options)
-    hyperparameters = Hyperparameters.from_json(json.dumps(dict(settings.hyperparameters)))
-    for views in (False, True):
-        clip_settings(hyperparameters, views=views)  # checks what only clips know
+    hyperparameters = Hyperparameters.of(settings.hyperparameters)
     if "flow_length" in {field.name for field in fields(model_options(model))}:
         options["flow_length"] = hyperparameters.flow_length
     if streams is not None:

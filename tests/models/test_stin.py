@@ -229,7 +229,7 @@ def test_a_stream_alone_is_that_stream_of_both() -> None:
         ({"stage": "layer9"}, "stage must be one of stage1, stage2, stage3, stage4 with"),
         ({"difference": "flow"}, "difference must be one of 'features', 'pixels'"),
         ({"attention_dim": 0}, "attention_dim must be a whole number of at least 1"),
-        ({"dropout": 1.0}, "dropout must be a finite number of at least 0 and below 1"),
+        ({"dropout": 1.0}, "dropout must be a number of at least 0 and below 1"),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:

@@ -147,11 +147,11 @@ def test_weights_of_another_network_are_refused(name: str) -> None:
     ("name", "options", "message"),
     [
         ("c3d", {"head_dims": (0,)}, "each of head_dims must be a whole number of at least 1"),
-        ("i3d", {"width": -1.0}, "width must be a finite number of at least 0"),
+        ("i3d", {"width": -1.0}, "width must be a number of at least 0"),
         ("r2plus1d", {"depths": (2, 2, 2)}, "depths must be"),
         ("artnet", {"smart": "all"}, "smart must be one of 'deep', 'first', 'none'"),
         ("s3d", {"streams": ("rgb",)}, "streams must be one or more of 'spatial', 'temporal'"),
-        ("s3d_g", {"dropout": 1.0}, "dropout must be a finite number of at least 0 and below 1"),
+        ("s3d_g", {"dropout": 1.0}, "dropout must be a number of at least 0 and below 1"),
     ],
 )
 def test_bad_options_are_refused(name: str, options: dict[str, Any], message: str) -> None:
