@@ -12,7 +12,7 @@ __all__ = ["load_checkpoint", "save_checkpoint"]
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Writes tensors and plain values; readers see the former file or the whole new one.
+    """Writes tensors and plain values; readers see the previous file or the whole new one.
 
     Args:
         path: The file; its folder is made if missing.
@@ -24,7 +24,7 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """What `save_checkpoint` wrote, on the CPU; nothing in the file is run.
+    """Returns what `save_checkpoint` wrote, on the CPU; runs no code from the file.
 
     Raises:
         OSError: If the file can't be opened.

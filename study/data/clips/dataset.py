@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from study.checks import check_number, check_one_of
+from models.checks import check_number, check_one_of
 from study.data.clips.sampling import segment_positions, view_positions
 from study.data.clips.transforms import CROPS, Crop, cut, sampling, test_crops, training_crop
 from study.data.datasets.annotations import Annotations, Video

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from study.checks import check_number, check_one_of
+from models.checks import check_number, check_one_of
 from study.data.flow.tvl1_scheme import Scheme
 
 __all__ = [

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import pyarrow as pa
 
-from study.checks import check_number
+from models.checks import check_number
 from study.data.datasets.annotations import Annotations
 from study.data.datasets.catalog import find_reader
 from study.data.flow.compute import check_backend

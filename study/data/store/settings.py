@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from study.checks import check_number
+from models.checks import check_number
 from study.data.flow.compute import FlowSettings
 from study.data.store.remote import is_uri
 from study.files import write_whole

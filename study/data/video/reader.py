@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from study.checks import check_number
+from models.checks import check_number
 from study.data.process import ChildDiedError, ChildProcess, ChildStuckError
 
 __all__ = [
