@@ -46,13 +46,16 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from models.backbones.base import IMAGENET_MEAN, IMAGENET_STD
 from study.data.clips.dataset import PREFETCH, ClipDataset, ClipSettings, make_loader
 from study.data.clips.sampling import segment_positions
-from study.data.clips.transforms import RGB_MEAN, RGB_STD, Crop, cut, model_inputs, training_crop
+from study.data.clips.transforms import Crop, cut, model_inputs, training_crop
 from study.data.datasets.catalog import annotate
 from study.data.flow.compute import FlowSettings
-from study.data.store.clip_store import ClipRecord, ClipStore, StoreSettings, stack_starts
+from study.data.store.clip_store import ClipStore
 from study.data.store.preparation import prepare
+from study.data.store.record import ClipRecord
+from study.data.store.settings import StoreSettings, stack_starts
 
 LENGTH = 10
 CLIP = ClipSettings(
@@ -105,7 +108,7 @@ class JpegFolders(Alternative):
         ]
         frames = self._tensor(np.stack([np.asarray(image) for image in rgb]).transpose(0, 3, 1, 2))
         stacks = self._tensor(np.stack([np.asarray(image) for image in flow]))
-        mean, std = torch.tensor(RGB_MEAN), torch.tensor(RGB_STD)
+        mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
         return {
             "rgb": frames.sub_(mean[:, None, None]).div_(std[:, None, None]),
             "flow": stacks.unflatten(0, (CLIP.segments, 2 * LENGTH)).sub_(0.5).div_(0.226),

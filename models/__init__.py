@@ -1,37 +1,24 @@
 """Networks: tensors in, tensors out.
 
-Importing the package registers every network; a new one needs a line below.
+The first use of a name below imports every module of the package, and with it registers every
+network. Until then torch isn't imported: a process that prepares videos has no need of it, but
+checks its settings with ``models.checks``.
 """
 
-from models import (  # noqa: F401
-    artnet,
-    attention_consistency,
-    attentional_pooling,
-    c3d,
-    conv_fusion,
-    cstm,
-    gsm,
-    i3d,
-    r2plus1d,
-    s3d,
-    spatiotemporal_multiplier,
-    stilt,
-    stin,
-    stm,
-    trn,
-    tsm,
-    tsn,
-    two_stream,
-)
-from models.output import ModelOutput
-from models.registry import (
-    VideoModel,
-    create_model,
-    list_models,
-    make_options,
-    model_options,
-    register_model,
-)
+import importlib
+import pkgutil
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from models.output import ModelOutput
+    from models.registry import (
+        create_model,
+        list_models,
+        make_options,
+        model_options,
+        register_model,
+    )
+    from models.video_model import VideoModel
 
 __all__ = [
     "ModelOutput",
@@ -42,3 +29,26 @@ __all__ = [
     "model_options",
     "register_model",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Returns one of the package's names, once every network is registered.
+
+    Raises:
+        AttributeError: If the package has no such name.
+    """
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    for module in pkgutil.iter_modules(__path__, prefix=f"{__name__}."):
+        # Fusion holds no network, and brings scikit-learn into every process that trains one.
+        if module.name != f"{__name__}.fusion":
+            importlib.import_module(module.name)
+    for home in ("output", "registry", "video_model"):
+        globals().update(
+            {
+                public: value
+                for public, value in vars(importlib.import_module(f"{__name__}.{home}")).items()
+                if public in __all__
+            }
+        )
+    return globals()[name]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.checks import check_at_least
+from models.checks import check_count, check_number
 from models.registry import register_model
 from models.volume_network import VolumeNetwork, VolumeOptions, scale_width
 
@@ -22,7 +22,7 @@ __all__ = ["Artnet", "ArtnetOptions", "Smart"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArtnetOptions(VolumeOptions):
-    """Options of ``artnet``, beside those of every 3-D network.
+    """Options of ``artnet``, in addition to those of every 3-D network.
 
     Attributes:
         smart: SMART blocks in the first layer and in every residual block but the last stage's
@@ -38,8 +38,8 @@ class ArtnetOptions(VolumeOptions):
 
     def __post_init__(self) -> None:
         VolumeOptions.__post_init__(self)
-        check_at_least(self, "depths", 1)
-        check_at_least(self, "width", 0)
+        check_count("depths", self.depths)
+        check_number("width", self.width, least=0)
 
 
 class Smart(nn.Module):
@@ -73,7 +73,8 @@ class Smart(nn.Module):
         appearance = F.relu(self.appearance_norm(self.appearance(x)))
         response = self.relation_norm(self.relation(x)).square()
         energy = response.unflatten(1, (-1, 2)).mean(dim=2)
-        return self.reduce(torch.cat([appearance, energy], dim=1))
+        reduced: Tensor = self.reduce(torch.cat([appearance, energy], dim=1))
+        return reduced
 
 
 @register_model("artnet", ArtnetOptions)

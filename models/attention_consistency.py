@@ -17,12 +17,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.backbones import Backbone, create_backbone, list_backbones
-from models.checks import check_at_least, check_one_of, check_range, check_types
+from models.backbone_options import BackboneOptions
+from models.backbones import Backbone, create_backbone
+from models.checks import check_count, check_one_of
+from models.layers.frames import unfold_frames
 from models.layers.head import mlp_head
 from models.layers.slow_fast import STAGES, Lateral, Pathway
 from models.output import ModelOutput
-from models.registry import STREAM_INPUTS, VideoModel, register_model
+from models.registry import register_model
+from models.video_model import STREAM_INPUTS, VideoModel
 
 __all__ = [
     "AttentionConsistency",
@@ -38,14 +41,15 @@ Distance = Literal["mse", "cosine", "kl"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class AttentionConsistencyOptions:
-    """Options of ``attention_consistency``.
+class AttentionConsistencyOptions(BackboneOptions):
+    """Options of ``attention_consistency``, in addition to those of its backbones.
+
+    ``slow_fast`` takes the backbones ``resnet50`` and ``small``; ``flow_length`` is for
+    ``two_stream``.
 
     Attributes:
         form: ``slow_fast`` has a slow and a fast pathway over RGB frames; ``two_stream`` an RGB
             and a flow stream of 2-D networks.
-        backbone: The streams' network; ``slow_fast`` takes ``resnet50`` or ``small``.
-        flow_length: Flow fields L in a stack (``two_stream``).
         lateral: Connect the fast to the slow pathway and classify both together: the SlowFast
             network that is the baseline (``slow_fast``).
         levels: Stages whose attention is compared. Empty for no loss; None for the last three, or
@@ -56,13 +60,9 @@ class AttentionConsistencyOptions:
         stop_gradient: Let the loss change the temporal stream only.
         speed_ratio: Frames of the fast pathway for each of the slow one, α (``slow_fast``).
         channel_ratio: Channels of the slow pathway for each of the fast one, 1/β (``slow_fast``).
-        dropout: Dropout before each classifier.
-        partial_bn: Freeze every 2-D BatchNorm of a backbone but the first.
     """
 
     form: Literal["slow_fast", "two_stream"] = "slow_fast"
-    backbone: str = "resnet50"
-    flow_length: int = 10
     lateral: bool = False
     levels: tuple[str, ...] | None = None
     map: Literal["activation", "cam"] = "activation"
@@ -70,34 +70,40 @@ class AttentionConsistencyOptions:
     stop_gradient: bool = True
     speed_ratio: int = 8
     channel_ratio: int = 8
-    dropout: float = 0.5
-    partial_bn: bool = False
 
     def __post_init__(self) -> None:
-        check_types(self)
+        BackboneOptions.__post_init__(self)
         slow_fast = self.form == "slow_fast"
-        check_one_of(self, "backbone", tuple(PATHWAYS) if slow_fast else list_backbones())
-        for name in ("flow_length", "speed_ratio", "channel_ratio"):
-            check_at_least(self, name, 1)
-        check_range(self, "dropout", 0, 1)
+        if slow_fast:
+            check_one_of("backbone", self.backbone, PATHWAYS)
+        for name in ("speed_ratio", "channel_ratio"):
+            check_count(name, getattr(self, name))
         if self.lateral and not slow_fast:
-            raise ValueError("`lateral` needs form='slow_fast', but got form='two_stream'.")
+            raise ValueError("lateral needs form='slow_fast', got form='two_stream'")
         if self.lateral and self.map == "cam":
-            raise ValueError("map='cam' needs a classifier for each stream, but `lateral` is True.")
+            raise ValueError("map='cam' needs a classifier for each stream, got lateral=True")
 
 
 def activation_energy(maps: Tensor) -> Tensor:
-    """mean_c F²: (B, C, T, h, w) → (B, T, h, w) in float32."""
+    """Returns mean_c F²: (B, C, T, h, w) → (B, T, h, w) in float32."""
     return maps.float().square().mean(dim=1)
 
 
 def class_activation(maps: Tensor, weight: Tensor) -> Tensor:
-    """ReLU(Σ_c w_c F_c) with each clip's class weights (B, C): (B, C, T, h, w) → (B, T, h, w)."""
+    """Returns ReLU(Σ_c w_c F_c) with each clip's class weights w.
+
+    Args:
+        maps: F, ``(B, C, T, h, w)``.
+        weight: w, ``(B, C)``.
+
+    Returns:
+        ``(B, T, h, w)``.
+    """
     return torch.einsum("bcthw,bc->bthw", maps.float(), weight.float()).relu()
 
 
 def attention_distance(spatial: Tensor, temporal: Tensor, distance: Distance) -> Tensor:
-    """How far the temporal attention is from the spatial one, averaged over the frames.
+    """Returns how far the temporal attention is from the spatial one, averaged over frames.
 
     Each frame's map is flattened to n cells: divided by its L2 norm for ``mse`` (mean over cells
     of the squared difference) and ``cosine`` (one minus it), by its sum for ``kl`` (the spatial
@@ -106,7 +112,7 @@ def attention_distance(spatial: Tensor, temporal: Tensor, distance: Distance) ->
     Args:
         spatial: Non-negative maps, ``(B, T, h, w)``.
         temporal: ``(B, T, h, w)``.
-        distance: Which.
+        distance: ``mse``, ``cosine`` or ``kl``.
 
     Returns:
         ``(B,)``.
@@ -122,7 +128,7 @@ def attention_distance(spatial: Tensor, temporal: Tensor, distance: Distance) ->
 
 
 def _distribution(x: Tensor) -> Tensor:
-    """Divide by the last dimension's sum; uniform where all is zero."""
+    """Divides by the last dimension's sum; uniform where all is zero."""
     x = x + 1e-8 + 1e-4 * x.mean(dim=-1, keepdim=True)
     return x / x.sum(dim=-1, keepdim=True)
 
@@ -154,13 +160,12 @@ class AttentionConsistency(VideoModel):
         )
         if unknown := [level for level in levels if level not in stages]:
             raise ValueError(
-                f"model {self.model_name!r}: `levels` must be some of {', '.join(stages)}, "
-                f"but got {', '.join(unknown)}."
+                f"model {self.model_name!r}: levels must be some of {', '.join(stages)}, "
+                f"got {', '.join(unknown)}"
             )
         if options.map == "cam" and levels not in ((), stages[-1:]):
             raise ValueError(
-                f"model {self.model_name!r}: map='cam' needs levels={stages[-1:]!r}, "
-                f"but got {levels!r}."
+                f"model {self.model_name!r}: map='cam' needs levels={stages[-1:]!r}, got {levels!r}"
             )
         self.options, self.stages, self.levels = options, stages, levels
         self.towers = nn.ModuleDict()
@@ -189,7 +194,7 @@ class AttentionConsistency(VideoModel):
         fast = max(1, width // options.channel_ratio)
         if stream == "temporal":
             return Pathway(fast, depths, stem_frames=5, block_frames=(3, 3, 3, 3))
-        self.image_network = options.backbone  # inflated
+        self.imagenet_network = options.backbone  # inflated
         lateral = tuple(2 * channels for channels in (fast, 4 * fast, 8 * fast, 16 * fast))
         return Pathway(
             width,
@@ -203,6 +208,7 @@ class AttentionConsistency(VideoModel):
         return cast(Pathway | Backbone, self.towers[stream]).stage_channels
 
     def forward(self, rgb: Tensor | None = None, flow: Tensor | None = None) -> ModelOutput:
+        """Classifies B clips; see `VideoModel.forward`."""
         inputs = self.check_inputs(rgb, flow)
         if self.options.form == "slow_fast":
             maps = self._run_pathways(inputs["rgb"])
@@ -224,7 +230,7 @@ class AttentionConsistency(VideoModel):
         """(B, T, C, H, W) → the maps by stage, (B, C, T, h, w)."""
         stages = cast(Backbone, self.towers[stream]).forward_stages(x.flatten(0, 1))
         frames = x.shape[1]
-        return {s: y.unflatten(0, (-1, frames)).transpose(1, 2) for s, y in stages.items()}
+        return {s: unfold_frames(y, frames) for s, y in stages.items()}
 
     def _run_pathways(self, rgb: Tensor) -> dict[str, dict[str, Tensor]]:
         """Frames (B, T, 3, H, W) → the maps of both pathways by stage."""
@@ -240,7 +246,7 @@ class AttentionConsistency(VideoModel):
         return maps
 
     def _compare(self, maps: dict[str, dict[str, Tensor]], output: ModelOutput) -> None:
-        """Add the loss over all levels and the last level's attention to the output."""
+        """Adds the loss over all levels and the last level's attention to the output."""
         losses = []
         for level in self.levels:
             spatial = self._attend("spatial", maps["spatial"][level], output)
@@ -255,7 +261,7 @@ class AttentionConsistency(VideoModel):
         output.auxiliary_losses["attention_consistency"] = torch.stack(losses).sum(dim=0)
 
     def _mean_over_periods(self, attention: Tensor) -> Tensor:
-        """Average the fast frames of each slow frame's period, (B, T, …) → (B, ⌈T/α⌉, …)."""
+        """Averages the fast frames of each slow frame's period, (B, T, …) → (B, ⌈T/α⌉, …)."""
         period = min(self.options.speed_ratio, attention.shape[1])
         return F.avg_pool3d(attention, (period, 1, 1), ceil_mode=True)
 
@@ -268,7 +274,7 @@ class AttentionConsistency(VideoModel):
         return class_activation(maps, classifier.weight[predicted])
 
     def load_backbone_weights(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Start the backbones, or inflate a 2-D ResNet-50 to the slow pathway.
+        """Starts the backbones, or inflates a 2-D ResNet-50 to the slow pathway.
 
         The fast pathway has no image classifier of its widths and keeps its start.
         """

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from models.backbones import Backbone
-from models.checks import check_at_least
+from models.checks import check_count
 from models.layers.head import mlp_head
 from models.registry import register_model
 from models.segment_network import SegmentNetwork, SegmentOptions
@@ -21,7 +21,7 @@ __all__ = ["AttentionalPooling", "AttentionalPoolingOptions"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class AttentionalPoolingOptions(SegmentOptions):
-    """Options of ``attentional_pooling``, beside those of every segment network.
+    """Options of ``attentional_pooling``, in addition to those of every segment network.
 
     Attributes:
         rank: Pairs of attention maps P; the paper's is 1.
@@ -32,7 +32,7 @@ class AttentionalPoolingOptions(SegmentOptions):
 
     def __post_init__(self) -> None:
         SegmentOptions.__post_init__(self)
-        check_at_least(self, "rank", 1)
+        check_count("rank", self.rank)
 
 
 @register_model("attentional_pooling", AttentionalPoolingOptions)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.checks import check_at_least
+from models.checks import check_count, check_number
 from models.layers.head import mlp_head
 from models.registry import register_model
 from models.volume_network import VolumeNetwork, VolumeOptions, scale_width
@@ -26,7 +26,7 @@ POOLED = ("1a", "2a", "3b", "4b", "5b")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class C3dOptions(VolumeOptions):
-    """Options of ``c3d``, beside those of every 3-D network.
+    """Options of ``c3d``, in addition to those of every 3-D network.
 
     Attributes:
         head_dims: Hidden layers fc6 and fc7.
@@ -41,8 +41,8 @@ class C3dOptions(VolumeOptions):
     def __post_init__(self) -> None:
         VolumeOptions.__post_init__(self)
         for name in ("head_dims", "head_grid"):
-            check_at_least(self, name, 1)
-        check_at_least(self, "width", 0)
+            check_count(name, getattr(self, name))
+        check_number("width", self.width, least=0)
 
 
 @register_model("c3d", C3dOptions)

@@ -8,19 +8,22 @@ temporal tower run on to a classifier of its own.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.backbone_options import BackboneOptions
 from models.backbones import Backbone, list_backbones
-from models.checks import check_at_least, check_one_of, check_range, check_types
+from models.checks import check_count, check_one_of
+from models.layers.frames import fold_frames, split_clips, unfold_frames
 from models.layers.fully_connected import load_fully_connected, native_grid, pool_to_grid
 from models.layers.gaussian_identity import gaussian_identity_
 from models.layers.head import mlp_head
 from models.output import ModelOutput
-from models.registry import VideoModel, register_model
+from models.registry import register_model
+from models.video_model import VideoModel
 
 __all__ = ["ConvFusion", "ConvFusionOptions", "TowerFusion", "bilinear"]
 
@@ -28,13 +31,13 @@ Method = Literal["sum", "max", "cat", "conv", "bilinear"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ConvFusionOptions:
-    """Options of ``conv_fusion``; the defaults are the final net's.
+class ConvFusionOptions(BackboneOptions):
+    """Options of ``conv_fusion``, in addition to those of its backbones.
+
+    The defaults are the final network's. Dropout follows each hidden layer of the classifiers.
 
     Attributes:
-        backbone: The towers' network.
         temporal_backbone: The temporal tower's network where it is another one.
-        flow_length: Flow fields L in a stack.
         method: How the towers are fused: sum, maximum, concatenation, concatenation and
             convolution, or bilinear.
         layers: Where they are fused: stages of the backbone, the classifier's layers ``fc6``,
@@ -49,16 +52,13 @@ class ConvFusionOptions:
             classifier there is a linear SVM).
         head_grid: Side of the grid of cells that the classifier sees; maps are averaged to it
             (ours). None is the VGGs' own (7, for VGG-M 6), and 1 for other backbones.
-        dropout: Dropout after each hidden layer.
         freeze_towers: Stop backpropagation at the fusion layer, as the paper does after it has
             trained the towers by themselves; it needs fusion at the last convolutional stage. By
             default the towers learn together with what follows (ours).
-        partial_bn: Freeze every BatchNorm of a backbone but the first.
     """
 
     backbone: str = "vgg16"
     temporal_backbone: str | None = None
-    flow_length: int = 10
     method: Method = "conv"
     layers: tuple[str, ...] = ()
     towers: Literal[1, 2] = 2
@@ -69,21 +69,18 @@ class ConvFusionOptions:
     head_grid: int | None = None
     dropout: float = 0.85
     freeze_towers: bool = False
-    partial_bn: bool = False
 
     def __post_init__(self) -> None:
-        check_types(self)
-        check_one_of(self, "backbone", list_backbones())
-        check_one_of(self, "temporal_backbone", (None, *list_backbones()))
-        for name in ("flow_length", "pool_frames", "head_dims"):
-            check_at_least(self, name, 1)
+        BackboneOptions.__post_init__(self)
+        check_one_of("temporal_backbone", self.temporal_backbone, (None, *list_backbones()))
+        for name in ("pool_frames", "head_dims"):
+            check_count(name, getattr(self, name))
         if self.head_grid is not None:
-            check_at_least(self, "head_grid", 1)
-        check_range(self, "dropout", 0, 1)
+            check_count("head_grid", self.head_grid)
 
 
 def bilinear(spatial: Tensor, temporal: Tensor) -> Tensor:
-    """Σ_ij a_ijᵀ b_ij over cells, its signed square root, divided by its L2 norm.
+    """Returns Σ_ij a_ijᵀ b_ij over cells, its signed square root, divided by its L2 norm.
 
     Args:
         spatial: n cells, ``(B, D, n)``.
@@ -98,7 +95,7 @@ def bilinear(spatial: Tensor, temporal: Tensor) -> Tensor:
 
 
 class TowerFusion(nn.Module):
-    """Fuse two towers' maps (B, T, D, h, w), or vectors (B, T, D), into one.
+    """Fuses two towers' maps (B, T, D, h, w), or vectors (B, T, D).
 
     Concatenation interleaves the channels: a_1, b_1, a_2, b_2, … (eq. 3). The convolution starts
     as a quarter of the spatial and three quarters of the temporal map, smoothed by a Gaussian
@@ -136,6 +133,7 @@ class TowerFusion(nn.Module):
         nn.init.zeros_(cast(Tensor, self.conv.bias))
 
     def forward(self, spatial: Tensor, temporal: Tensor) -> Tensor:
+        """Maps (B, T, D, h, w) or vectors (B, T, D) → the same shape, 2D channels with ``cat``."""
         if self.method == "sum":
             return spatial + temporal
         if self.method == "max":
@@ -208,18 +206,18 @@ class ConvFusion(VideoModel):
         unknown = [layer for layer in self.layers if layer not in allowed]
         if unknown or len(set(self.layers)) < len(self.layers):
             raise ValueError(
-                f"model 'conv_fusion': `layers` must be some of {', '.join(allowed)}, none twice, "
-                f"with backbone {options.backbone!r}, but got {self.layers!r}."
+                f"model 'conv_fusion': layers must be some of {', '.join(allowed)}, none twice, "
+                f"with backbone {options.backbone!r}, got {self.layers!r}"
             )
         if options.method in ("cat", "bilinear") and self.layers != (stages[-1],):
             raise ValueError(
                 f"model 'conv_fusion': method={options.method!r} needs layers=({stages[-1]!r},), "
-                f"but got {self.layers!r}."
+                f"got {self.layers!r}"
             )
         if options.freeze_towers and any(layer in stages[:-1] for layer in self.layers):
             raise ValueError(
                 f"model 'conv_fusion': freeze_towers=True needs fusion at {stages[-1]!r} or later, "
-                f"because what follows would stay untrained, but `layers` is {self.layers!r}."
+                f"because what follows would stay untrained, got layers={self.layers!r}"
             )
         for layer in self.layers:
             if layer in stages and options.method != "bilinear":
@@ -233,7 +231,7 @@ class ConvFusion(VideoModel):
             raise ValueError(
                 f"model 'conv_fusion': method={self.options.method!r} needs as many channels in "
                 f"both towers, but {layer!r} of the spatial one has {spatial} and {stage!r} of the "
-                f"temporal one {temporal}; choose another layer or method='bilinear'."
+                f"temporal one {temporal}; choose another layer or method='bilinear'"
             )
 
     def _temporal_stage(self, layer: str) -> str:
@@ -244,7 +242,7 @@ class ConvFusion(VideoModel):
                 return stage
         raise ValueError(
             f"model 'conv_fusion': the temporal tower {self.options.temporal_backbone!r} has no "
-            f"layer like {layer!r}; it has {', '.join(stages)}."
+            f"layer like {layer!r}; it has {', '.join(stages)}"
         )
 
     def _head_inputs(self, stream: str) -> int:
@@ -278,6 +276,7 @@ class ConvFusion(VideoModel):
         )
 
     def forward(self, rgb: Tensor | None = None, flow: Tensor | None = None) -> ModelOutput:
+        """Classifies B clips; see `VideoModel.forward`."""
         inputs = self.check_inputs(rgb, flow)
         frames = inputs["rgb"].shape[1]
         spatial, temporal = inputs["rgb"].flatten(0, 1), inputs["flow"].flatten(0, 1)
@@ -304,7 +303,7 @@ class ConvFusion(VideoModel):
     def _fuse_maps(self, stage: str, spatial: Tensor, temporal: Tensor, frames: int) -> Tensor:
         """Maps (B·T, D, h, w) of both towers → (B·T, D', h, w)."""
         temporal = _resize(temporal, like=spatial)
-        both = (x.unflatten(0, (-1, frames)) for x in (spatial, temporal))
+        both = (split_clips(x, frames) for x in (spatial, temporal))
         fused: Tensor = self.fusions[stage](*both)
         return fused.flatten(0, 1)
 
@@ -312,27 +311,25 @@ class ConvFusion(VideoModel):
         """Maps (B·T, D, h, w) → (B, n, D²) with n = T, or 1 where frames are pooled as well."""
         temporal = _resize(temporal, like=spatial)
         if self.options.pool == "2d":
-            return bilinear(spatial.flatten(2), temporal.flatten(2)).unflatten(0, (-1, frames))
-        cells = (
-            x.unflatten(0, (-1, frames)).transpose(1, 2).flatten(2) for x in (spatial, temporal)
-        )
+            return split_clips(bilinear(spatial.flatten(2), temporal.flatten(2)), frames)
+        cells = (unfold_frames(x, frames).flatten(2) for x in (spatial, temporal))
         return bilinear(*cells).unsqueeze(1)
 
     def _pool(self, stream: str, maps: Tensor, frames: int) -> Tensor:
         """Maps (B·T, D, h, w) → what the classifier sees, (B, n, D·g²); n windows of frames."""
         if self.options.pool == "3d":
             window = min(self.options.pool_frames, frames)
-            volume = maps.unflatten(0, (-1, frames)).transpose(1, 2)  # (B, D, T, h, w)
+            volume = unfold_frames(maps, frames)  # (B, D, T, h, w)
             volume = F.max_pool3d(volume, (window, 1, 1), ceil_mode=True)
             frames = volume.shape[2]
-            maps = volume.transpose(1, 2).flatten(0, 1)
+            maps = fold_frames(volume)
         backbone = self._backbone(stream)
         if backbone.stages[-1] not in self.stages[stream]:
             maps = backbone.forward_stage(backbone.stages[-1], maps)
-        return pool_to_grid(maps, self._grid(stream)).unflatten(0, (-1, frames))
+        return split_clips(pool_to_grid(maps, self._grid(stream)), frames)
 
     def _classify(self, vectors: dict[str, Tensor]) -> ModelOutput:
-        """Run the classifiers side by side on (B, n, F); windows are averaged before the last."""
+        """Runs the classifiers side by side on (B, n, F); windows are averaged before the last."""
         last = len(self.head_layers) - 1
         for i, layer in enumerate(self.head_layers[:-1]):
             for stream, x in vectors.items():
@@ -356,7 +353,7 @@ class ConvFusion(VideoModel):
         return cast(nn.Sequential, self.heads[stream])
 
     def load_backbone_weights(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Start the towers, and fc6 and fc7 where they have the checkpoint's shape.
+        """Starts the towers, and fc6 and fc7 where they have the checkpoint's shape.
 
         Towers of two kinds take their weights one checkpoint after the other.
         """
@@ -370,7 +367,8 @@ class ConvFusion(VideoModel):
         for stream in self.heads:
             load_fully_connected(self._head(stream), state_dict)
 
-    def train(self, mode: bool = True) -> "ConvFusion":
+    def train(self, mode: bool = True) -> Self:
+        """Sets the training mode; frozen towers stay in evaluation mode."""
         super().train(mode)
         if self.options.freeze_towers:
             self.backbones.eval()
@@ -378,12 +376,12 @@ class ConvFusion(VideoModel):
 
 
 def _conv_stages(backbone: Backbone) -> tuple[str, ...]:
-    """The stages without the VGGs' last pooling, which the fusion net does itself."""
+    """Returns the stages without the VGGs' last pooling, which the fused network does itself."""
     return tuple(stage for stage in backbone.stages if stage != "pool5")
 
 
 def _freeze_after(backbone: Backbone, stage: str) -> None:
-    """Mark the parameters that the stages up to ``stage`` don't use as not trained."""
+    """Marks the parameters that the stages up to ``stage`` don't use as not trained."""
     size = max(backbone.min_size, 32)
     x = torch.zeros(1, backbone.in_channels, size, size)
     backbone.eval()  # BatchNorm would count the zeros
@@ -406,7 +404,7 @@ def _fits(backbone: Backbone, state_dict: Mapping[str, Tensor]) -> bool:
 
 
 def _resize(x: Tensor, *, like: Tensor) -> Tensor:
-    """Bring towers of different networks to the same cells, by interpolation (ours)."""
+    """Brings towers of different networks to the same cells, by interpolation (ours)."""
     if x.shape[-2:] == like.shape[-2:]:
         return x
     return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)

@@ -4,7 +4,7 @@ Zheng and Zhang, "Collaborative spatial-temporal networks for action recognition
 convolution and a 2-D convolution behind a temporal shift, side by side, and an attention that
 reweights the two, in BN-Inception or Inception-v3 on 8 or 16 RGB frames.
 
-Public of it are the abstract and the tables. That the two branches stand in the place of the 2-D
+Public of it are the abstract and the tables. That the two branches replace the 2-D
 convolutions where gate-shift networks have their gates, and how the attention is computed, is our
 reading.
 """
@@ -16,8 +16,7 @@ from typing import Literal
 from torch import Tensor
 
 from models.backbones import Backbone
-from models.checks import check_at_least, check_one_of
-from models.layers.shift import check_shift_fraction
+from models.checks import check_count, check_number, check_one_of
 from models.layers.temporal_conv import MIXING_BACKBONES, TemporalConv2d, insert_temporal_convs
 from models.registry import register_model
 from models.segment_network import SegmentNetwork, SegmentOptions
@@ -27,10 +26,10 @@ __all__ = ["Cstm", "CstmOptions"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CstmOptions(SegmentOptions):
-    """Options of ``cstm``, beside those of every segment network.
+    """Options of ``cstm``, in addition to those of every segment network.
 
     Attributes:
-        module: What the convolutions at the chosen places become: left as they are (``2d``),
+        module: What the chosen convolutions become: left as they are (``2d``),
             behind a temporal shift (``shift``), 3-D (``3d``), the sum of the last two
             (``3d_shift_sum``), before a gated shift (``gsm``), that under the attention
             (``gsm_attention``), or the collaborative module (``cstm``).
@@ -45,10 +44,10 @@ class CstmOptions(SegmentOptions):
 
     def __post_init__(self) -> None:
         SegmentOptions.__post_init__(self)
-        check_at_least(self, "attention_reduction", 1)
-        check_shift_fraction(self.shift_fraction)
+        check_count("attention_reduction", self.attention_reduction)
+        check_number("shift_fraction", self.shift_fraction, above=0, most=0.5)
         if self.module != "2d":
-            check_one_of(self, "backbone", MIXING_BACKBONES)
+            check_one_of("backbone", self.backbone, MIXING_BACKBONES)
 
 
 @register_model("cstm", CstmOptions)
@@ -68,7 +67,7 @@ class Cstm(SegmentNetwork):
             )
 
     def load_backbone_weights(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Start the backbones from 2-D weights, and the 3-D branches from the same, inflated."""
+        """Starts the backbones from 2-D weights, and the 3-D branches from the same, inflated."""
         super().load_backbone_weights(state_dict)
         for module in self.modules():
             if isinstance(module, TemporalConv2d):

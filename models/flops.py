@@ -10,7 +10,7 @@ __all__ = ["count_flops", "count_parameters"]
 
 
 def count_flops(model: nn.Module, inputs: Mapping[str, Tensor]) -> float:
-    """Billions of operations of one forward pass, in evaluation mode.
+    """Counts billions of operations of one forward pass, in evaluation mode.
 
     A multiply–add counts as one, as in the papers of this field (GMACs, which they call GFLOPs).
     Convolutions and matrix products count; additions, norms, activations and pooling don't.
@@ -37,5 +37,5 @@ def count_flops(model: nn.Module, inputs: Mapping[str, Tensor]) -> float:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """The number of parameters, frozen ones too."""
+    """Returns the number of parameters, frozen ones included."""
     return sum(parameter.numel() for parameter in model.parameters())

@@ -24,12 +24,12 @@ class GsmOptions(SegmentOptions):
 
     def __post_init__(self) -> None:
         SegmentOptions.__post_init__(self)
-        check_one_of(self, "backbone", MIXING_BACKBONES)
+        check_one_of("backbone", self.backbone, MIXING_BACKBONES)
 
 
 @register_model("gsm", GsmOptions)
 class Gsm(SegmentNetwork):
-    """A segment network with a gated shift after the convolutions at the chosen places."""
+    """A segment network with a gated shift after the chosen convolutions."""
 
     def _prepare_backbone(self, backbone: Backbone) -> None:
         insert_temporal_convs(backbone, "gsm")

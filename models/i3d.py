@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.backbones.base import fold_normalisation
-from models.checks import check_at_least
+from models.checks import check_number
 from models.registry import register_model
 from models.volume_network import VolumeNetwork, VolumeOptions, scale_width
 
@@ -60,7 +60,7 @@ GOOGLENET_MEAN = GOOGLENET_STD = (0.5, 0.5, 0.5)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class I3dOptions(VolumeOptions):
-    """Options of ``i3d``, beside those of every 3-D network.
+    """Options of ``i3d``, in addition to those of every 3-D network.
 
     Attributes:
         width: Factor on all channels (ours; 1 is the paper's).
@@ -71,7 +71,7 @@ class I3dOptions(VolumeOptions):
 
     def __post_init__(self) -> None:
         VolumeOptions.__post_init__(self)
-        check_at_least(self, "width", 0)
+        check_number("width", self.width, least=0)
 
 
 @register_model("i3d", I3dOptions)
@@ -89,7 +89,7 @@ class I3d(VolumeNetwork):
     def _build_net(self, in_channels: int) -> tuple[nn.Module, int]:
         width = self.options.width
         if width == 1:
-            self.image_network = "googlenet"
+            self.imagenet_network = "googlenet"
         first, second, third = (scale_width(channels, width) for channels in (64, 64, 192))
         layers: OrderedDict[str, nn.Module] = OrderedDict(
             conv1=_Unit(in_channels, first, 7, stride=2),

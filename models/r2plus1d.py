@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 from torchvision.models.video import resnet
 
-from models.checks import check_at_least
+from models.checks import check_count, check_number
 from models.registry import register_model
 from models.volume_network import VolumeNetwork, VolumeOptions, scale_width
 
@@ -22,7 +22,7 @@ FEATURES = 512
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class R2Plus1dOptions(VolumeOptions):
-    """Options of ``r2plus1d``, beside those of every 3-D network.
+    """Options of ``r2plus1d``, in addition to those of every 3-D network.
 
     Attributes:
         depths: Residual blocks of each stage: (2, 2, 2, 2) is R(2+1)D-18, (3, 4, 6, 3) the 34.
@@ -35,11 +35,11 @@ class R2Plus1dOptions(VolumeOptions):
 
     def __post_init__(self) -> None:
         VolumeOptions.__post_init__(self)
-        check_at_least(self, "depths", 1)
-        check_at_least(self, "width", 0)
+        check_count("depths", self.depths)
+        check_number("width", self.width, least=0)
 
 
-class _Scaled(resnet.VideoResNet):
+class _Scaled(resnet.VideoResNet):  # type: ignore[misc, unused-ignore]
     """torchvision's video ResNet with its stages' channels times a factor."""
 
     def __init__(self, width: float, **settings: Any) -> None:
@@ -50,7 +50,8 @@ class _Scaled(resnet.VideoResNet):
         self, block: Any, conv_builder: Any, planes: int, blocks: int, stride: int = 1
     ) -> nn.Sequential:
         scaled = scale_width(planes, self.width)
-        return super()._make_layer(block, conv_builder, scaled, blocks, stride)
+        layer: nn.Sequential = super()._make_layer(block, conv_builder, scaled, blocks, stride)
+        return layer
 
 
 @register_model("r2plus1d", R2Plus1dOptions)

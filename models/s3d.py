@@ -25,9 +25,6 @@ class S3dOptions(VolumeOptions):
 
     dropout: float = 0.2
 
-    def __post_init__(self) -> None:
-        VolumeOptions.__post_init__(self)
-
 
 @register_model("s3d", S3dOptions)
 class S3d(VolumeNetwork):
@@ -79,5 +76,5 @@ class SelfGating(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, T, H, W) → (B, C, T, H, W)."""
-        weights = self.gate(x.mean(dim=(2, 3, 4))).sigmoid()
+        weights: Tensor = self.gate(x.mean(dim=(2, 3, 4))).sigmoid()
         return x * weights[:, :, None, None, None]

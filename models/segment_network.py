@@ -10,40 +10,31 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from models.backbones import Backbone, list_backbones
-from models.checks import check_at_least, check_one_of, check_range, check_subset, check_types
+from models.backbone_options import BackboneOptions
+from models.backbones import Backbone
+from models.checks import check_subset
+from models.layers.frames import split_clips
 from models.layers.head import mlp_head
 from models.layers.temporal_conv import set_frames
 from models.output import ModelOutput
-from models.registry import STREAM_INPUTS, VideoModel
+from models.video_model import STREAM_INPUTS, VideoModel
 
 __all__ = ["SegmentNetwork", "SegmentOptions"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SegmentOptions:
-    """Options that every segment network has.
+class SegmentOptions(BackboneOptions):
+    """Options that every segment network has, in addition to those of its backbones.
 
     Attributes:
-        backbone: Network of each stream.
         streams: ``("spatial",)``, ``("temporal",)`` or both; they train independently.
-        flow_length: Flow fields L in a stack.
-        dropout: Dropout before the classifier.
-        partial_bn: Freeze every BatchNorm of a backbone but the first.
     """
 
-    backbone: str = "resnet50"
     streams: tuple[str, ...] = ("spatial",)
-    flow_length: int = 10
-    dropout: float = 0.5
-    partial_bn: bool = False
 
     def __post_init__(self) -> None:
-        check_types(self)
-        check_one_of(self, "backbone", list_backbones())
-        check_subset(self, "streams", tuple(STREAM_INPUTS))
-        check_at_least(self, "flow_length", 1)
-        check_range(self, "dropout", 0, 1)
+        BackboneOptions.__post_init__(self)
+        check_subset("streams", self.streams, tuple(STREAM_INPUTS))
 
 
 class SegmentNetwork(VideoModel):
@@ -75,19 +66,20 @@ class SegmentNetwork(VideoModel):
                 self.heads[stream] = self._build_head(backbone)
 
     def _prepare_backbone(self, backbone: Backbone) -> None:
-        """Insert what mixes frames; here nothing."""
+        """Inserts what mixes frames; here nothing."""
 
     def _build_head(self, backbone: Backbone) -> nn.Module:
         """A frame's classifier."""
         return mlp_head(backbone.num_features, (), self.num_classes, dropout=self.options.dropout)
 
     def forward(self, rgb: Tensor | None = None, flow: Tensor | None = None) -> ModelOutput:
+        """Classifies B clips; see `VideoModel.forward`."""
         inputs = self.check_inputs(rgb, flow)
         output = ModelOutput(logits={}, features={})
         for stream in self.streams:
             x = inputs[STREAM_INPUTS[stream]]
             frames = self._pool(stream, self._extract(stream, x, output))
-            features, logits = self._classify(stream, frames.unflatten(0, (-1, x.shape[1])))
+            features, logits = self._classify(stream, split_clips(frames, x.shape[1]))
             output.features[stream], output.logits[stream] = features, logits
         return output
 

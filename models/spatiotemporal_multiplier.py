@@ -12,12 +12,14 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
+from models.backbone_options import BackboneOptions
 from models.backbones import Backbone
-from models.checks import check_at_least, check_one_of, check_range, check_types
-from models.layers.frames import fold_frames, unfold_frames
+from models.checks import check_one_of
+from models.layers.frames import fold_frames, split_clips, unfold_frames
 from models.layers.head import mlp_head
 from models.output import ModelOutput
-from models.registry import VideoModel, register_model
+from models.registry import register_model
+from models.video_model import VideoModel
 
 __all__ = ["SpatiotemporalMultiplier", "SpatiotemporalMultiplierOptions", "gated_block"]
 
@@ -25,32 +27,22 @@ BACKBONES = ("small", "resnet18", "resnet34", "resnet50", "resnet101")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class SpatiotemporalMultiplierOptions:
-    """Options of ``spatiotemporal_multiplier``.
+class SpatiotemporalMultiplierOptions(BackboneOptions):
+    """Options of ``spatiotemporal_multiplier``, in addition to those of its backbones.
 
     Attributes:
-        backbone: Network of each stream.
-        flow_length: Flow fields L in a stack.
         interaction: What motion does to the input of appearance's residual branches: multiply it,
             add to it, or nothing.
         temporal_conv: Mix frames by a convolution over three that starts as the identity. That it
             stands behind the last maps only is ours.
-        dropout: Dropout before each classifier.
-        partial_bn: Freeze every BatchNorm of a backbone but the first.
     """
 
-    backbone: str = "resnet50"
-    flow_length: int = 10
     interaction: Literal["multiply", "add", "none"] = "multiply"
     temporal_conv: bool = True
-    dropout: float = 0.5
-    partial_bn: bool = False
 
     def __post_init__(self) -> None:
-        check_types(self)
-        check_one_of(self, "backbone", BACKBONES)
-        check_at_least(self, "flow_length", 1)
-        check_range(self, "dropout", 0, 1)
+        BackboneOptions.__post_init__(self)
+        check_one_of("backbone", self.backbone, BACKBONES)
 
 
 def gated_block(block: BasicBlock | Bottleneck, x: Tensor, seen: Tensor) -> Tensor:
@@ -91,6 +83,7 @@ class SpatiotemporalMultiplier(VideoModel):
                     self.mixers[stream] = _identity_over_time(size)
 
     def forward(self, rgb: Tensor | None = None, flow: Tensor | None = None) -> ModelOutput:
+        """Classifies B clips; see `VideoModel.forward`."""
         inputs = self.check_inputs(rgb, flow)
         frames = inputs["rgb"].shape[1]
         spatial, temporal = inputs["rgb"].flatten(0, 1), inputs["flow"].flatten(0, 1)
@@ -100,7 +93,7 @@ class SpatiotemporalMultiplier(VideoModel):
         for stream, maps in (("spatial", spatial), ("temporal", temporal)):
             if stream in self.mixers:
                 maps = fold_frames(self.mixers[stream](unfold_frames(maps, frames)))
-            pooled = maps.mean(dim=(2, 3)).unflatten(0, (-1, frames)).mean(dim=1)
+            pooled = split_clips(maps.mean(dim=(2, 3)), frames).mean(dim=1)
             output.features[stream] = pooled
             output.logits[stream] = self.heads[stream](pooled)
         return output

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.backbones import Backbone
-from models.checks import check_at_least
-from models.layers.frames import over_frames
+from models.checks import check_count
+from models.layers.frames import over_frames, split_clips
 from models.layers.head import mlp_head
 from models.layers.non_local import NonLocal
 from models.output import ModelOutput
@@ -30,7 +30,7 @@ __all__ = ["ApparentDifference", "Stin", "StinOptions", "TemporalSelfAttention"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StinOptions(SegmentOptions):
-    """Options of ``stin``, beside those of every segment network.
+    """Options of ``stin``, in addition to those of every segment network.
 
     Attributes:
         stage: Stage of the backbone whose map is injected into; None for the last (ours).
@@ -60,7 +60,7 @@ class StinOptions(SegmentOptions):
 
     def __post_init__(self) -> None:
         SegmentOptions.__post_init__(self)
-        check_at_least(self, "attention_dim", 1)
+        check_count("attention_dim", self.attention_dim)
 
 
 class ApparentDifference(nn.Module):
@@ -76,9 +76,9 @@ class ApparentDifference(nn.Module):
         super().__init__()
         self.difference = difference
         self.rectified = rectified
-        source = channels if difference == "features" else 3
+        in_channels = channels if difference == "features" else 3
         # A bias would cancel in the difference.
-        self.project = nn.Conv2d(source, channels, 1, bias=False)
+        self.project = nn.Conv2d(in_channels, channels, 1, bias=False)
 
     def forward(self, maps: Tensor, rgb: Tensor) -> Tensor:
         """Maps (B, T, C, h, w) of the frames (B, T, 3, H, W) → D, (B, T, C, h, w)."""
@@ -98,8 +98,10 @@ def _step(x: Tensor) -> Tensor:
 class TemporalSelfAttention(nn.Module):
     """Embedded-Gaussian self-attention among the cells of each flow map, or of all maps of a clip.
 
-    ``forward`` takes maps (B, T, C, h, w) and returns the attended maps (B, T, C, h, w) and the
-    attention that each of the T·h·w cells receives, (B, T·h·w), frame by frame and row by row.
+    Args:
+        channels: C of the maps.
+        attention_dim: Channels of the embeddings.
+        within: Whether a cell attends to the cells of its own frame or of the whole clip.
     """
 
     def __init__(self, channels: int, attention_dim: int, within: Literal["frame", "clip"]) -> None:
@@ -108,6 +110,15 @@ class TemporalSelfAttention(nn.Module):
         self.attention = NonLocal(channels, attention_dim)
 
     def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Lets the cells attend to each other.
+
+        Args:
+            maps: ``(B, T, C, h, w)``.
+
+        Returns:
+            The attended maps ``(B, T, C, h, w)``, and the attention that each of the T·h·w cells
+            receives, ``(B, T·h·w)``, frame by frame and row by row.
+        """
         clips, frames, _, height, width = maps.shape
         cells = maps.flatten(3)  # (B, T, C, h·w)
         if self.within == "frame":
@@ -143,8 +154,8 @@ class Stin(SegmentNetwork):
         self.stage = backbone.stages[-1] if options.stage is None else options.stage
         if self.stage not in backbone.stages:
             raise ValueError(
-                f"model 'stin': `stage` must be one of {', '.join(backbone.stages)} with backbone "
-                f"{options.backbone!r}, but got {self.stage!r}."
+                f"model 'stin': stage must be one of {', '.join(backbone.stages)} with backbone "
+                f"{options.backbone!r}, got {self.stage!r}"
             )
         channels = backbone.stage_channels[self.stage]
         has_loss = options.difference_loss if stream == "spatial" else options.attention_loss
@@ -166,11 +177,11 @@ class Stin(SegmentNetwork):
         for stage in backbone.stages:
             maps = backbone.forward_stage(stage, maps)
             if stage == self.stage and stream in self.injections:
-                maps = self._inject(stream, maps.unflatten(0, x.shape[:2]), x, output)
+                maps = self._inject(stream, split_clips(maps, x.shape[1]), x, output)
         return maps
 
     def _inject(self, stream: str, maps: Tensor, x: Tensor, output: ModelOutput) -> Tensor:
-        """Run the stream's module on maps (B, T, C, h, w); returns maps (B·T, C, h, w)."""
+        """Runs the stream's module on maps (B, T, C, h, w); returns maps (B·T, C, h, w)."""
         if stream == "spatial":
             added, name = self.injections[stream](maps, x), "apparent_difference"
             pooled = added.mean(dim=(3, 4)).sum(dim=1) / max(maps.shape[1] - 1, 1)

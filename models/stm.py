@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.backbones import Backbone
-from models.checks import check_at_least, check_one_of
+from models.checks import check_count, check_one_of
 from models.layers.frames import fold_frames, unfold_frames
 from models.layers.temporal_conv import FrameConv2d, pair
 from models.registry import register_model
@@ -26,7 +26,7 @@ BACKBONES = ("small", "resnet18", "resnet34", "resnet50", "resnet101")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StmOptions(SegmentOptions):
-    """Options of ``stm``, beside those of every segment network.
+    """Options of ``stm``, in addition to those of every segment network.
 
     Attributes:
         motion_reduction: Factor by which the motion module is narrower than its block.
@@ -36,12 +36,12 @@ class StmOptions(SegmentOptions):
 
     def __post_init__(self) -> None:
         SegmentOptions.__post_init__(self)
-        check_one_of(self, "backbone", BACKBONES)
-        check_at_least(self, "motion_reduction", 1)
+        check_one_of("backbone", self.backbone, BACKBONES)
+        check_count("motion_reduction", self.motion_reduction)
 
 
 class StmConv2d(FrameConv2d):
-    """Conv2d(Temporal(X)) + Motion(X), in the place of a block's spatial convolution.
+    """Conv2d(Temporal(X)) + Motion(X), instead of a block's spatial convolution.
 
     Temporal is a convolution of each channel over three frames that starts as the identity.
     Motion narrows X to Z; its frame t is K(Z_{t+1}) − Z_t with K a 3×3 convolution of each
@@ -68,7 +68,8 @@ class StmConv2d(FrameConv2d):
         z = self.narrow(x)
         ahead, now = unfold_frames(self.ahead(z), self.frames), unfold_frames(z, self.frames)
         change = F.pad(ahead[:, :, 1:] - now[:, :, :-1], (0, 0, 0, 0, 0, 1))
-        return super().forward(mixed) + self.widen(fold_frames(change))
+        motion: Tensor = self.widen(fold_frames(change))
+        return super().forward(mixed) + motion
 
 
 def _spatial_convs(backbone: Backbone) -> tuple[str, ...]:

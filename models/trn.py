@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.backbones import Backbone
-from models.checks import check_at_least
+from models.checks import check_count
 from models.registry import register_model
 from models.segment_network import SegmentNetwork, SegmentOptions
 
@@ -19,7 +19,7 @@ __all__ = ["RelationHead", "Trn", "TrnOptions", "relation_frames"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrnOptions(SegmentOptions):
-    """Options of ``trn``, beside those of every segment network.
+    """Options of ``trn``, in addition to those of every segment network.
 
     Attributes:
         frames: Largest number of frames in a relation, two or more; clips of fewer frames use the
@@ -36,13 +36,13 @@ class TrnOptions(SegmentOptions):
 
     def __post_init__(self) -> None:
         SegmentOptions.__post_init__(self)
-        check_at_least(self, "frames", 2)
+        check_count("frames", self.frames, least=2)
         for name in ("relations", "relation_dim"):
-            check_at_least(self, name, 1)
+            check_count(name, getattr(self, name))
 
 
 def relation_frames(frames: int, scale: int, relations: int) -> list[tuple[int, ...]]:
-    """Ordered sets of ``scale`` of a clip's frames, evenly spread and each once.
+    """Returns ordered sets of ``scale`` of a clip's frames, evenly spread and each once.
 
     The paper draws them at random; that these are fixed is ours, so that a clip has one score.
 

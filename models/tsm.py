@@ -8,8 +8,7 @@ one before; the network is a temporal segment network in all else.
 from dataclasses import dataclass
 
 from models.backbones import Backbone
-from models.checks import check_one_of
-from models.layers.shift import check_shift_fraction
+from models.checks import check_number, check_one_of
 from models.layers.temporal_conv import MIXING_BACKBONES, insert_temporal_convs
 from models.registry import register_model
 from models.segment_network import SegmentNetwork, SegmentOptions
@@ -19,7 +18,7 @@ __all__ = ["Tsm", "TsmOptions"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TsmOptions(SegmentOptions):
-    """Options of ``tsm``, beside those of every segment network.
+    """Options of ``tsm``, in addition to those of every segment network.
 
     Attributes:
         shift_fraction: Share of the channels that is shifted each way.
@@ -29,13 +28,13 @@ class TsmOptions(SegmentOptions):
 
     def __post_init__(self) -> None:
         SegmentOptions.__post_init__(self)
-        check_one_of(self, "backbone", MIXING_BACKBONES)
-        check_shift_fraction(self.shift_fraction)
+        check_one_of("backbone", self.backbone, MIXING_BACKBONES)
+        check_number("shift_fraction", self.shift_fraction, above=0, most=0.5)
 
 
 @register_model("tsm", TsmOptions)
 class Tsm(SegmentNetwork):
-    """A segment network with shifted residual branches; it has no parameter more."""
+    """A segment network with shifted residual branches; it adds no parameters."""
 
     options: TsmOptions
 

@@ -18,7 +18,7 @@ __all__ = ["Tsn", "TsnOptions"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TsnOptions(SegmentOptions):
-    """Options of ``tsn``, beside those of every segment network.
+    """Options of ``tsn``, in addition to those of every segment network.
 
     Attributes:
         consensus: The segments' logits are averaged, or their maximum is taken class by class.
@@ -28,9 +28,6 @@ class TsnOptions(SegmentOptions):
     streams: tuple[str, ...] = ("spatial", "temporal")
     consensus: Literal["average", "max"] = "average"
     dropout: float = 0.8
-
-    def __post_init__(self) -> None:
-        SegmentOptions.__post_init__(self)
 
 
 @register_model("tsn", TsnOptions)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from models.backbones import Backbone
-from models.checks import check_at_least
+from models.checks import check_count
 from models.layers.fully_connected import load_fully_connected, native_grid, pool_to_grid
 from models.layers.head import mlp_head
 from models.registry import register_model
@@ -24,7 +24,7 @@ __all__ = ["TwoStream", "TwoStreamOptions"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TwoStreamOptions(SegmentOptions):
-    """Options of ``two_stream``, beside those of every segment network.
+    """Options of ``two_stream``, in addition to those of every segment network.
 
     Attributes:
         head_dims: Hidden layers of each stream's classifier, fc6 and fc7 of VGG-M-2048; empty for
@@ -40,14 +40,14 @@ class TwoStreamOptions(SegmentOptions):
 
     def __post_init__(self) -> None:
         SegmentOptions.__post_init__(self)
-        check_at_least(self, "head_dims", 1)
+        check_count("head_dims", self.head_dims)
         if self.head_grid is not None:
-            check_at_least(self, "head_grid", 1)
+            check_count("head_grid", self.head_grid)
 
 
 @register_model("two_stream", TwoStreamOptions)
 class TwoStream(SegmentNetwork):
-    """Two networks that know nothing of each other."""
+    """Two networks without any exchange."""
 
     options: TwoStreamOptions
 
@@ -72,7 +72,7 @@ class TwoStream(SegmentNetwork):
         return frames.mean(dim=1), last(frames).mean(dim=1)
 
     def load_backbone_weights(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Start the backbones, and fc6 and fc7 where they have the checkpoint's shape."""
+        """Starts the backbones, and fc6 and fc7 where they have the checkpoint's shape."""
         super().load_backbone_weights(state_dict)
         for stream in self.streams:
             load_fully_connected(self._head(stream), state_dict)

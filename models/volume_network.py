@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 
 from models.backbones.base import cross_modality_start
-from models.checks import check_at_least, check_range, check_subset, check_types
+from models.checks import check_count, check_fields, check_number, check_subset
 from models.layers.head import mlp_head
 from models.output import ModelOutput
-from models.registry import STREAM_INPUTS, VideoModel
+from models.video_model import STREAM_INPUTS, VideoModel
 
 __all__ = ["VolumeNetwork", "VolumeOptions", "scale_width"]
 
@@ -33,14 +34,14 @@ class VolumeOptions:
     dropout: float = 0.5
 
     def __post_init__(self) -> None:
-        check_types(self)
-        check_subset(self, "streams", tuple(STREAM_INPUTS))
-        check_at_least(self, "flow_length", 1)
-        check_range(self, "dropout", 0, 1)
+        check_fields(self)
+        check_subset("streams", self.streams, tuple(STREAM_INPUTS))
+        check_count("flow_length", self.flow_length)
+        check_number("dropout", self.dropout, least=0, below=1)
 
 
 def scale_width(channels: int, width: float) -> int:
-    """Channels times ``width``, four at least."""
+    """Returns channels times ``width``, at least four."""
     return max(4, round(channels * width))
 
 
@@ -79,6 +80,7 @@ class VolumeNetwork(VideoModel):
         return mlp_head(features, (), self.num_classes, dropout=self.options.dropout)
 
     def forward(self, rgb: Tensor | None = None, flow: Tensor | None = None) -> ModelOutput:
+        """Classifies B clips; see `VideoModel.forward`."""
         inputs = self.check_inputs(rgb, flow)
         output = ModelOutput(logits={}, features={})
         for stream in self.streams:
@@ -101,12 +103,12 @@ class VolumeNetwork(VideoModel):
         return dict(weights)
 
     def load_backbone_weights(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Start every stream from a video classifier's weights, all but its classifier.
+        """Starts every stream from a video classifier's weights, all but its classifier.
 
         The temporal stream's first convolutions get the cross-modality start.
 
         Raises:
-            ValueError: The keys or shapes aren't those of this network.
+            ValueError: If the keys or shapes aren't those of this network.
         """
         prefixes = (*self.classifier_prefixes, "\0")
         given = {k: v for k, v in state_dict.items() if not k.startswith(prefixes)}
@@ -128,4 +130,4 @@ class VolumeNetwork(VideoModel):
 
 def as_volume(x: Tensor, channels: int) -> Tensor:
     """(B, T, L·C, H, W), L images of C channels at each of T places → (B, C, T·L, H, W)."""
-    return x.unflatten(2, (-1, channels)).flatten(1, 2).transpose(1, 2)
+    return torch.unflatten(x, 2, (-1, channels)).flatten(1, 2).transpose(1, 2)

@@ -1,27 +1,36 @@
 """Files that appear whole or not at all."""
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["temporary_name", "whole_file", "write_whole"]
+__all__ = ["TEMPORARY_SUFFIX", "temporary_name", "whole_file", "write_whole"]
+
+TEMPORARY_SUFFIX = ".tmp"
 
 
-def temporary_name(path: Path) -> Path:
+def temporary_name(path: Path, unique: str = "") -> Path:
     """Where a file is while it is being written; a process that is killed leaves it there."""
-    return path.with_name(f".{path.name}.tmp")
+    return path.with_name(f".{path.name}{unique and f'.{unique}'}{TEMPORARY_SUFFIX}")
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """Opens a temporary file beside `path` that takes its place once all is written.
+def whole_file(path: Path, *, shared: bool = False) -> Iterator[IO[bytes]]:
+    """Opens a temporary file in the same folder that takes the path's place once all is written.
 
     The content is forced to disk first. Whatever happens, `path` is what it was before or the new
-    file. Two writers of one path at once need a lock between them.
+    file.
+
+    Args:
+        path: The file; its folder exists.
+        shared: Whether several writers may write it at once; then each has a temporary file of its
+            own. Otherwise two writers need a lock between them, and what a killed one left is
+            written over by the next.
     """
-    temporary = temporary_name(path)
+    temporary = temporary_name(path, secrets.token_hex(8) if shared else "")
     try:
         with temporary.open("wb") as file:
             yield file

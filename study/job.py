@@ -21,8 +21,8 @@ import torch.distributed as dist
 from models import VideoModel, create_model
 from models.flops import count_flops, count_parameters
 from study.data.clips.dataset import ClipDataset
-from study.data.datasets.catalog import Video
-from study.data.datasets.official import carve_validation
+from study.data.datasets.annotations import Video
+from study.data.datasets.validation import carve_validation
 from study.data.store.clip_store import ClipStore
 from study.plan import Training, clip_settings
 from study.provenance import canonical_json

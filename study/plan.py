@@ -9,7 +9,6 @@ Everything here is pure: the same arms, settings and targets give the same plan.
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
@@ -19,7 +18,7 @@ import torch
 
 from models import VideoModel, create_model, make_options, model_options
 from models.fusion import FUSIONS
-from models.registry import STREAM_INPUTS
+from models.video_model import STREAM_INPUTS
 from search_spaces.space import Arm, Settings, Space
 from study.data.clips.dataset import ClipSettings
 from study.provenance import canonical_json
@@ -32,7 +31,7 @@ __all__ = [
     "Training",
     "clip_settings",
     "fewest_frames",
-    "image_network",
+    "imagenet_network",
     "make_plan",
     "make_training",
     "modality",
@@ -172,9 +171,7 @@ def make_training(
         ValueError: If the model doesn't exist or an option or hyperparameter is not valid.
     """
     options = dict(settings.options)
-    hyperparameters = Hyperparameters.from_json(json.dumps(dict(settings.hyperparameters)))
-    for views in (False, True):
-        clip_settings(hyperparameters, views=views)  # checks what only clips know
+    hyperparameters = Hyperparameters.of(settings.hyperparameters)
     if "flow_length" in {field.name for field in fields(model_options(model))}:
         options["flow_length"] = hyperparameters.flow_length
     if streams is not None:
@@ -193,7 +190,7 @@ def make_training(
         target=target,
         seed=seed,
         train_on=train_on,
-        weights=weights(image_network(model, every_option)),
+        weights=weights(imagenet_network(model, every_option)),
         code_version=code_version,
     )
 
@@ -274,9 +271,9 @@ def fewest_frames(training: Training) -> int:
     return _net(training.model, training.options).min_frames
 
 
-def image_network(model: str, options: Mapping[str, Any]) -> str:
-    """The network whose ImageNet weights a model can start from; may be empty."""
-    return _net(model, options).image_network
+def imagenet_network(model: str, options: Mapping[str, Any]) -> str:
+    """The torchvision network whose ImageNet weights a model can start from; may be empty."""
+    return _net(model, options).imagenet_network
 
 
 def _net(model: str, options: Mapping[str, Any]) -> VideoModel:

@@ -3,12 +3,8 @@
 import argparse
 import shlex
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import fields, replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +13,20 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from study.data.datasets import embedded as embedded_dataset
-from study.data.datasets.annotations import Annotations
-from study.data.datasets.catalog import annotate, list_datasets
+from study.data.datasets.catalog import annotate, find_reader, list_datasets, videos_folder
 from study.data.flow.compute import BACKENDS, FlowSettings
-from study.data.store.clip_store import ClipStore, StoreSettings
-from study.data.store.embedded import EMBEDDED_STORE
-from study.data.store.preparation import GPU_WORKERS, PreparationSummary, Progress, prepare
-from study.data.store.preview import draw_preview
+from study.data.store.clip_store import ClipStore
+from study.data.store.preparation import (
+    GPU_WORKERS,
+    PreparationSummary,
+    Progress,
+    default_settings,
+    prepare,
+)
+from study.data.store.preview import draw_preview, find_stored
 from study.data.store.remote import is_uri
-from study.data.store.upload import check_place, upload
+from study.data.store.settings import StoreSettings
+from study.data.store.upload import check_target, upload
 
 __all__ = ["main"]
 
@@ -50,14 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 f"{given.store}"
             )
         given.store = Path(given.store)
-        if given.dataset is None and given.upload:
-            return _upload(given.store, given.upload, console)
+        if given.dataset is None:
+            if given.upload:
+                return _upload(given.store, given.upload, console)
+            raise ValueError(f"name a dataset: {', '.join(list_datasets())}")
         _check_cluster(given)
-        annotations = _annotations(given)
         settings = _settings(given)
         if given.upload:
-            check_place(given.upload, settings)
-        _prepare(given, annotations, settings, console)
+            check_target(given.upload, settings)
+        _prepare(given, settings, console)
         return _upload(given.store, given.upload, console) if given.upload else 0
     except (ValueError, FileNotFoundError) as error:
         errors.print(f"[bold red]refused:[/] {escape(str(error))}")
@@ -106,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help=f"of the flow; may be repeated: {', '.join(sorted(_flow_options()))}",
+        help=f"of the flow; may be repeated: {', '.join(sorted(FlowSettings.options()))}",
     )
     add(
         "--flow",
@@ -129,66 +130,17 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _flow_options() -> dict[str, type]:
-    defaults = FlowSettings()
-    return {
-        field.name: type(getattr(defaults, field.name))
-        for field in fields(FlowSettings)
-        if field.name != "backend"
-    }
-
-
 def _settings(given: argparse.Namespace) -> StoreSettings:
-    """The defaults, or the embedded dataset's, with what was given in their place."""
-    embedded = given.dataset == "embedded"
-    settings = EMBEDDED_STORE if embedded else StoreSettings(dataset=given.dataset)
-    assert settings.flow is not None
-    flow: dict[str, Any] = {"backend": given.flow_backend} if given.flow_backend else {}
-    if given.flow is not None and (flow or given.flow_option):
-        raise ValueError("--flow DIR takes flow as it is: no --flow-backend or --flow-option")
-    options = _flow_options()
-    for option in given.flow_option:
-        name, _, value = option.partition("=")
-        if name not in options:
-            raise ValueError(f"unknown flow option {name!r}; there are: {', '.join(options)}")
-        try:
-            flow[name] = options[name](value)
-        except ValueError:
-            raise ValueError(
-                f"flow option {name} takes {_KINDS[options[name]]}, got {value!r}"
-            ) from None
-    changed = {
-        "short_side": given.short_side,
-        "frame_step": given.frame_step,
-        "stacks": given.stacks,
-        "flow_length": given.flow_length,
-        "jpeg_quality": given.quality,
-        "flow": replace(settings.flow, **flow),
-    }
-    given_values = {name: value for name, value in changed.items() if value is not None}
-    if given.flow is not None:
-        given_values["flow"] = None
-    settings = replace(settings, **given_values)
-    if given.flow_length is not None and settings.stacks is None:
-        raise ValueError(
-            "--flow-length is the length of stored stacks and needs --stacks; without it all flow "
-            "is stored, for stacks of any length"
-        )
-    return settings
-
-
-_KINDS = {int: "a whole number", float: "a number"}
-
-
-def _annotations(given: argparse.Namespace) -> Annotations:
-    if given.dataset is None:
-        raise ValueError(f"name a dataset: {', '.join(list_datasets())}")
-    annotations = annotate(
-        given.dataset, videos=given.videos, splits=given.splits, group=given.group
+    return default_settings(given.dataset).changed(
+        flow_backend=given.flow_backend,
+        flow_options=given.flow_option,
+        precomputed=given.flow is not None,
+        short_side=given.short_side,
+        frame_step=given.frame_step,
+        stacks=given.stacks,
+        flow_length=given.flow_length,
+        jpeg_quality=given.quality,
     )
-    if given.dataset != "embedded" and given.videos is None:
-        raise ValueError(f"dataset {given.dataset} needs --videos DIR, the folder of its videos")
-    return annotations
 
 
 def _check_cluster(given: argparse.Namespace) -> None:
@@ -204,34 +156,28 @@ def _check_cluster(given: argparse.Namespace) -> None:
         raise ValueError("--address needs --videos DIR, on storage that all nodes share")
 
 
-def _prepare(
-    given: argparse.Namespace,
-    annotations: Annotations,
-    settings: StoreSettings,
-    console: Console,
-) -> None:
-    with ExitStack() as stack:
-        videos = given.videos
-        if videos is None:  # the embedded dataset's
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="embedded-"))
-            videos = Path(folder)
-            console.print("Rendering the embedded dataset's videos")
-            embedded_dataset.render_dataset(videos)
-        display = stack.enter_context(_ProgressDisplay(console))
-        how = {
+def _prepare(given: argparse.Namespace, settings: StoreSettings, console: Console) -> None:
+    annotations = annotate(
+        given.dataset, videos=given.videos, splits=given.splits, group=given.group
+    )
+    if given.videos is None and find_reader(given.dataset).render is not None:
+        console.print(f"Rendering the {given.dataset} dataset's videos")
+    with videos_folder(given.dataset, given.videos) as videos, _Display(console) as display:
+        options: dict[str, Any] = {
             "flow_folder": given.flow,
             "workers": given.workers,
             "progress": display.show,
             "deadline": given.deadline,
         }
         if given.address is None:
-            how["retry_skipped"] = given.retry_skipped
-            summary = prepare(annotations, videos, given.store, settings, **how)
+            options["retry_skipped"] = given.retry_skipped
+            summary = prepare(annotations, videos, given.store, settings, **options)
         else:
             from study.cluster.preparation import prepare_on_cluster  # Ray takes a second
 
+            options["nodes"] = given.nodes
             summary = prepare_on_cluster(
-                given.address, annotations, videos, given.store, settings, nodes=given.nodes, **how
+                given.address, annotations, videos, given.store, settings, **options
             )
     _report(summary, given.store, console)
     if summary.stored == 0:
@@ -249,10 +195,10 @@ def _report(summary: PreparationSummary, store: Path, console: Console) -> None:
     for split, parts in summary.listed.items():
         missing = summary.missing[split]
         if any(missing.values()):
-            told = ", ".join(
+            counts = ", ".join(
                 f"{missing[part]} of {listed} {part} videos" for part, listed in parts.items()
             )
-            console.print(f"[bold red]MISSING from split {escape(split)}: {told}[/]")
+            console.print(f"[bold red]MISSING from split {escape(split)}: {counts}[/]")
     if summary.skipped:
         console.print(
             f"[bold yellow]SKIPPED {len(summary.skipped)} videos[/] "
@@ -274,7 +220,7 @@ def _upload(store: Path, uri: str, console: Console) -> int:
             console.print(f"uploaded {_size(done)} of {_size(total)}")
 
     summary = upload(store, uri, progress=show)
-    copied = "nothing was to be copied"
+    copied = "there was nothing to copy"
     if summary.copied:
         copied = f"{summary.copied} files copied, {_size(summary.bytes)}"
     console.print(f"[bold]The store is at {escape(uri)}[/]: {copied}")
@@ -292,37 +238,26 @@ def _verify(store: str, console: Console) -> int:
     if errors and opened.cache is not None:
         console.print(
             f"What was checked are its copies in {escape(str(opened.cache))}: delete that folder "
-            "to have it fetched anew"
+            "to have it fetched again"
         )
     elif errors:
         console.print(
-            "To mend it, delete these shards' files and run the command that prepared the store "
-            "again: it makes their videos anew"
+            "To repair it, delete these shards' files and run the command that prepared the store "
+            "again: it makes their videos again"
         )
     return 1 if errors else 0
 
 
 def _preview(store: str, name: str, console: Console) -> int:
     opened = ClipStore.open(store)
-    names, skipped = (
-        [known for known in videos if name in (known, known.rpartition("/")[2])]
-        for videos in (opened.names, opened.skipped)
-    )
-    if len(names) != 1:
-        near = names or get_close_matches(name, opened.names, cutoff=0.4) or opened.names[:3]
-        if skipped and not names:
-            raise ValueError(f"{skipped[0]} was skipped: {opened.skipped[skipped[0]]}")
-        raise ValueError(
-            f"{store} has {'several videos' if names else 'no video'} {name!r}"
-            + (f"; there are: {', '.join(near)}" if near else "")
-        )
-    path = Path(f"preview-{names[0].replace('/', '-')}.png")
-    draw_preview(opened, names[0], path)
-    console.print(f"{escape(names[0])} is drawn in {escape(str(path))}")
+    stored = find_stored(opened, name)
+    path = Path(f"preview-{stored.replace('/', '-')}.png")
+    draw_preview(opened, stored, path)
+    console.print(f"{escape(stored)} is drawn in {escape(str(path))}")
     return 0
 
 
-class _ProgressDisplay:
+class _Display:
     """A bar where the output is a terminal, a line now and then where it isn't."""
 
     def __init__(self, console: Console) -> None:
@@ -331,15 +266,15 @@ class _ProgressDisplay:
             TextColumn("Preparing"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[told]}"),
+            TextColumn("{task.fields[details]}"),
             console=console,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task("", total=None, told="")
+        self._task = self._bar.add_task("", total=None, details="")
         self._began = time.monotonic()
         self._printed = self._began
 
-    def __enter__(self) -> "_ProgressDisplay":
+    def __enter__(self) -> "_Display":
         self._bar.start()
         return self
 
@@ -349,20 +284,20 @@ class _ProgressDisplay:
     def show(self, progress: Progress) -> None:
         now = time.monotonic()
         rate = (progress.done - progress.before) / max(now - self._began, 1e-9)
-        told = [f"{rate:.1f} videos/s"]
+        details = [f"{rate:.1f} videos/s"]
         if rate > 0 and progress.done < progress.total:
-            told.append(f"{_duration((progress.total - progress.done) / rate)} left")
+            details.append(f"{_duration((progress.total - progress.done) / rate)} left")
         if progress.skipped:
-            told.append(f"{progress.skipped} skipped")
+            details.append(f"{progress.skipped} skipped")
         if progress.elsewhere:
-            told.append(f"waiting for {progress.elsewhere} in other processes")
+            details.append(f"waiting for {progress.elsewhere} in other processes")
         self._bar.update(
-            self._task, total=progress.total, completed=progress.done, told=", ".join(told)
+            self._task, total=progress.total, completed=progress.done, details=", ".join(details)
         )
         if not self._console.is_terminal and now - self._printed > _LINE_SECONDS:
             self._printed = now
             self._console.print(
-                f"prepared {progress.done} of {progress.total} videos, {', '.join(told)}"
+                f"prepared {progress.done} of {progress.total} videos, {', '.join(details)}"
             )
 
 

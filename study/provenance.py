@@ -78,6 +78,8 @@ def _closure(start: Path) -> set[Path]:
         if path in found or not path.exists():
             continue
         found.add(path)
+        if path.name == "__init__.py":  # a package imports every module of it by iteration
+            waiting += path.parent.glob("*.py")
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("models"):
                 names = [node.module or "", *(f"{node.module}.{n.name}" for n in node.names)]

@@ -16,7 +16,7 @@ from study.plan import (
     Target,
     Training,
     fewest_frames,
-    image_network,
+    imagenet_network,
     make_plan,
     make_training,
     settings_of,
@@ -148,7 +148,7 @@ class Study:
 
     def job(self, training: Training, **more: Any) -> Job:
         """A job of this study."""
-        weights = self._weights(image_network(training.model, training.options))
+        weights = self._weights(imagenet_network(training.model, training.options))
         return Job(
             training=training,
             store=str(self.store.path),
@@ -171,7 +171,7 @@ class Study:
         if self.request.weights != "imagenet":
             return []
         started = (
-            image_network(training.model, training.options) or training.model
+            imagenet_network(training.model, training.options) or training.model
             for training in plan.trainings.values()
             if training.weights == "none"
         )

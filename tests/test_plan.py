@@ -6,7 +6,7 @@ import pytest
 
 import search_spaces
 from search_spaces import Arm, Settings
-from study.plan import Target, image_network, make_plan, make_training, settings_of
+from study.plan import Target, imagenet_network, make_plan, make_training, settings_of
 
 TARGET = Target(dataset="embedded", store_fingerprint="f", split="1")
 SPACE = search_spaces.get("stilt")
@@ -186,4 +186,4 @@ def test_an_unknown_hyperparameter_is_refused_with_those_that_exist():
 )
 def test_a_training_starts_from_the_image_network_that_its_net_is_made_of(model, options, network):
     training = make_training(model, Settings(options=options), target=TARGET, seed=0)
-    assert image_network(training.model, training.options) == network
+    assert imagenet_network(training.model, training.options) == network

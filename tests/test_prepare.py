@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from study.data.flow.compute import FlowSettings
-from study.data.store.clip_store import ClipStore, StoreSettings
+from study.data.store.clip_store import ClipStore
+from study.data.store.settings import StoreSettings
 from study.prepare import main
 from tests.data.video_files import write_dataset
 
@@ -94,7 +95,7 @@ def test_verification_passes_and_fails(store, tmp_path, capsys):
 def test_a_store_is_copied_to_a_uri_and_read_there(store, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("TWO_STREAM_CACHE", str(tmp_path / "cache"))
     uri = (tmp_path / "there").as_uri()
-    for said in (r"3 files copied, \d+", "nothing was to be copied"):
+    for said in (r"3 files copied, \d+", "there was nothing to copy"):
         assert main(["--store", str(store), "--upload", uri]) == 0
         assert re.search(rf"The store is at {uri}: {said}", capsys.readouterr().out)
     assert main(["--verify", "--store", uri]) == 0
@@ -115,18 +116,24 @@ def test_preparing_at_a_uri_is_refused_with_what_to_do(capsys):
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ("", r"name a dataset: embedded, ucf101"),
-        ("ucf", r'unknown dataset "ucf"; there are: embedded, ucf101'),
+        ("", r"name a dataset: embedded, folder"),
+        ("ucf", r'unknown dataset "ucf"; there are: embedded, folder'),
         ("ucf101 --videos {videos}", "needs splits"),
         ("ucf101 --videos {videos} --splits /nowhere", "no splits folder /nowhere"),
         ("folder --videos /nowhere", "no videos folder /nowhere"),
-        ("folder --videos {videos} --flow-length 5", "--flow-length .* needs --stacks"),
+        ("folder --videos {videos} --flow-length 5", "flow_length .* needs stacks"),
         ("folder --videos {videos} --flow-option warp=2", "unknown flow option 'warp'; there are"),
         ("folder --videos {videos} --flow-option warps=x", "warps takes a whole number, got 'x'"),
-        ("folder --videos {videos} --flow-backend cv", "flow backend must be one of .*, got 'cv'"),
-        ("folder --videos {videos} --short-side 2", "short_side must be a whole number from 8"),
-        ("folder --videos {videos} --workers 0", "workers must be at least 1, got 0"),
-        ("folder --videos {videos} --deadline 0", "deadline must be above 0"),
+        ("folder --videos {videos} --flow-backend cv", "flow.backend must be one of .*, got 'cv'"),
+        (
+            "folder --videos {videos} --short-side 2",
+            "short_side must be a whole number of at least 8",
+        ),
+        (
+            "folder --videos {videos} --workers 0",
+            "workers must be a whole number of at least 1, got 0",
+        ),
+        ("folder --videos {videos} --deadline 0", "deadline must be a number above 0"),
         ("folder --videos {videos} --group [", "group"),
         ("folder --videos {videos} --upload folder", "'folder' is no URI; give one such as s3://"),
         ("--upload file:///nowhere", "no clip store in"),

@@ -45,14 +45,14 @@ class Backbone(nn.Module):
         return self.stage_channels[self.stages[-1]]
 
     def forward_stage(self, stage: str, x: Tensor) -> Tensor:
-        """Run one stage on the output of the stage before it (the first: on the image)."""
+        """Runs one stage on the output of the stage before it (the first: on the image)."""
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map images ``(N, C, H, W)`` to the feature map of the last stage, ``(N, D, h, w)``.
+        """Maps images ``(N, C, H, W)`` to the feature map of the last stage, ``(N, D, h, w)``.
 
         Raises:
-            ValueError: The rank or channels are wrong, or the image is smaller than ``min_size``.
+            ValueError: If the rank or channels are wrong, or the image is too small.
         """
         self.check_image(x)
         for stage in self.stages:
@@ -60,7 +60,11 @@ class Backbone(nn.Module):
         return x
 
     def forward_stages(self, x: Tensor) -> dict[str, Tensor]:
-        """Map images ``(N, C, H, W)`` to the feature maps of all stages, ``(N, C_s, h_s, w_s)``."""
+        """Maps images ``(N, C, H, W)`` to the maps ``(N, C_s, h_s, w_s)`` of every stage s.
+
+        Raises:
+            ValueError: If the rank or channels are wrong, or the image is too small.
+        """
         self.check_image(x)
         maps = {}
         for stage in self.stages:
@@ -68,26 +72,30 @@ class Backbone(nn.Module):
         return maps
 
     def check_image(self, x: Tensor) -> None:
-        """Raise a ``ValueError`` unless ``x`` is what the first stage takes."""
+        """Checks that ``x`` is what the first stage takes.
+
+        Raises:
+            ValueError: If the rank or channels are wrong, or the image is too small.
+        """
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             raise ValueError(
                 f"backbone {self.name!r} takes images of the shape (N, {self.in_channels}, H, W), "
-                f"but got {tuple(x.shape)}."
+                f"got {tuple(x.shape)}"
             )
         if min(x.shape[2:]) < self.min_size:
             raise ValueError(
                 f"backbone {self.name!r} takes images of at least {self.min_size} × "
-                f"{self.min_size} px, but got {x.shape[2]} × {x.shape[3]}."
+                f"{self.min_size} px, got {x.shape[2]} × {x.shape[3]}"
             )
 
     def load_weights(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Load an image classifier's weights; all but its classifier must fit.
+        """Loads an image classifier's weights; all but its classifier must fit.
 
         The first convolution takes its 3 input channels as they are when the backbone has 3, and
         the cross-modality start otherwise.
 
         Raises:
-            ValueError: Keys are missing or unknown, or a shape differs.
+            ValueError: If keys are missing or unknown, or a shape differs.
         """
         weights = self._adapt_checkpoint(
             {
@@ -104,11 +112,13 @@ class Backbone(nn.Module):
         self.load_state_dict(weights, strict=False)
 
     def _adapt_checkpoint(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Bring a published checkpoint to this backbone's keys and input convention."""
+        """Brings a published checkpoint to this backbone's keys and input convention."""
         return weights
 
     def _fold_caffe_images(self, weights: dict[str, Tensor], mean: tuple[float, ...]) -> None:
-        """Make weights for blue, green, red in 0..255 less a mean take ImageNet's normalisation.
+        """Makes Caffe's weights take images in ImageNet's normalisation.
+
+        They were trained on blue, green, red in 0..255 less a mean.
 
         Args:
             weights: The checkpoint, whose first convolution is changed.
@@ -133,7 +143,7 @@ class Backbone(nn.Module):
         if missing or unknown:
             raise ValueError(
                 f"the weights don't fit backbone {self.name!r}: {_listed('missing', missing)}, "
-                f"{_listed('unknown', unknown)}. Give a state dict of the same network."
+                f"{_listed('unknown', unknown)}; give a state dict of the same network"
             )
 
     def _check_shapes(self, weights: Mapping[str, Tensor]) -> None:
@@ -146,12 +156,12 @@ class Backbone(nn.Module):
         if wrong:
             raise ValueError(
                 f"the weights don't fit backbone {self.name!r} with {self.in_channels} input "
-                f"channels: {'; '.join(wrong[:3])}{' …' if len(wrong) > 3 else ''}."
+                f"channels: {'; '.join(wrong[:3])}{' …' if len(wrong) > 3 else ''}"
             )
 
 
 def cross_modality_start(weight: Tensor, in_channels: int) -> Tensor:
-    """Turn an RGB convolution's weight into one for ``in_channels`` channels.
+    """Turns an RGB convolution's weight into one for ``in_channels`` channels.
 
     The weight is averaged over its input channels and repeated (Temporal Segment Networks, §4).
 
@@ -169,7 +179,7 @@ def cross_modality_start(weight: Tensor, in_channels: int) -> Tensor:
 def fold_normalisation(
     weight: Tensor, *, mean: tuple[float, ...], std: tuple[float, ...]
 ) -> tuple[Tensor, Tensor]:
-    """Make a first convolution take images in ImageNet's normalisation instead of its own.
+    """Makes a first convolution take images in ImageNet's normalisation instead of its own.
 
     Args:
         weight: ``(D, 3, k, k)`` for images (v − mean) / std, v in 0..1, red first.

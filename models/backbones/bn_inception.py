@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.backbones.base import Backbone
+from models.backbones.registry import register_backbone
 
 __all__ = ["BNInception"]
 
@@ -53,6 +54,7 @@ BLOCKS = {
 }
 
 
+@register_backbone("bn_inception")
 class BNInception(Backbone):
     """BN-Inception under the layer names of its public checkpoints.
 
@@ -94,7 +96,7 @@ class BNInception(Backbone):
         self.add_module(f"{unit}_bn", nn.BatchNorm2d(after))
 
     def _add_block(self, name: str, channels: int) -> int:
-        """Add a block's units; returns the channels of its output."""
+        """Adds a block's units; returns the channels of its output."""
         block = BLOCKS[name]
         if block.one:
             self._add(f"{name}_1x1", channels, block.one, 1)
@@ -109,6 +111,7 @@ class BNInception(Backbone):
         return block.one + block.three[1] + double + (block.projection or channels)
 
     def forward_stage(self, stage: str, x: Tensor) -> Tensor:
+        """Runs one stage; see `Backbone.forward_stage`."""
         if stage == "pool1":
             return F.max_pool2d(self._unit("conv1_7x7_s2", x), 3, stride=2, ceil_mode=True)
         if stage == "pool2":

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from torchvision.models import inception
 
 from models.backbones.base import Backbone, fold_normalisation
+from models.backbones.registry import register_backbone
 
 __all__ = ["InceptionV3"]
 
@@ -24,6 +25,7 @@ LAYERS = {
 }
 
 
+@register_backbone("inception_v3")
 class InceptionV3(Backbone):
     """torchvision's Inception-v3 without its classifiers, under torchvision's names.
 
@@ -57,6 +59,7 @@ class InceptionV3(Backbone):
         self.stage_channels = {"stem": 192, "Mixed_5d": 288, "Mixed_6e": 768, "Mixed_7c": 2048}
 
     def forward_stage(self, stage: str, x: Tensor) -> Tensor:
+        """Runs one stage; see `Backbone.forward_stage`."""
         for layer in LAYERS[stage]:
             x = self.get_submodule(layer)(x)
         return x

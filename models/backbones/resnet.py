@@ -4,10 +4,12 @@ from torch import Tensor, nn
 from torchvision.models import resnet
 
 from models.backbones.base import Backbone
+from models.backbones.registry import register_backbone
 
 __all__ = ["ResNet"]
 
 
+@register_backbone("resnet18", "resnet34", "resnet50", "resnet101")
 class ResNet(Backbone):
     """torchvision's ResNet without its pooling and classifier, under torchvision's names.
 
@@ -39,6 +41,10 @@ class ResNet(Backbone):
         self.stage_channels = dict(zip(self.stages, (64, *widths), strict=True))
 
     def forward_stage(self, stage: str, x: Tensor) -> Tensor:
+        """Runs one stage; see `Backbone.forward_stage`."""
+        maps: Tensor
         if stage == "stem":
-            return self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        return self.get_submodule(stage)(x)
+            maps = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        else:
+            maps = self.get_submodule(stage)(x)
+        return maps

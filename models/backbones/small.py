@@ -4,12 +4,14 @@ import torch
 from torch import Tensor, nn
 
 from models.backbones.base import Backbone
+from models.backbones.registry import register_backbone
 
 __all__ = ["Small"]
 
 CHANNELS = (24, 48, 96, 96)
 
 
+@register_backbone("small")
 class Small(Backbone):
     """Four 3×3 convolutions of stride 2, each with GroupNorm and ReLU.
 
@@ -32,7 +34,9 @@ class Small(Backbone):
             self.add_module(stage, nn.Sequential(conv, norm, nn.ReLU(inplace=True)))
 
     def forward_stage(self, stage: str, x: Tensor) -> Tensor:
+        """Runs one stage; see `Backbone.forward_stage`."""
         if stage == self.stages[0]:
             # Twice as fast on a CPU when a flow stack has 20 channels, never slower.
             x = x.contiguous(memory_format=torch.channels_last)
-        return self.get_submodule(stage)(x)
+        maps: Tensor = self.get_submodule(stage)(x)
+        return maps

@@ -4,12 +4,14 @@ from torch import Tensor, nn
 from torchvision.models import vgg
 
 from models.backbones.base import Backbone
+from models.backbones.registry import register_backbone
 
 __all__ = ["VGG"]
 
 CONFIGURATIONS = {"vgg16": "D", "vgg19": "E"}
 
 
+@register_backbone(*CONFIGURATIONS)
 class VGG(Backbone):
     """torchvision's VGG-16 or VGG-19 up to the last pooling, under torchvision's names.
 
@@ -37,13 +39,14 @@ class VGG(Backbone):
         self.stages = tuple(self._ranges)
 
     def forward_stage(self, stage: str, x: Tensor) -> Tensor:
+        """Runs one stage; see `Backbone.forward_stage`."""
         for layer in self.features[self._ranges[stage]]:
             x = layer(x)
         return x
 
 
 def _find_stages(features: nn.Sequential) -> tuple[dict[str, slice], dict[str, int]]:
-    """Cut the layers before each pooling, and after the last."""
+    """Cuts the layers before each pooling, and after the last."""
     ranges: dict[str, slice] = {}
     channels: dict[str, int] = {}
     start = convolutions = width = 0

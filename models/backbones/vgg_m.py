@@ -3,12 +3,14 @@
 from torch import Tensor, nn
 
 from models.backbones.base import Backbone
+from models.backbones.registry import register_backbone
 
 __all__ = ["VGGM"]
 
 PUBLISHED_MEAN = (123.68, 116.779, 103.939)  # red, green, blue
 
 
+@register_backbone("vgg_m_2048")
 class VGGM(Backbone):
     """The convolutions of VGG-M, which VGG-M-2048 shares, under ``features.N`` names.
 
@@ -57,6 +59,7 @@ class VGGM(Backbone):
         self._ranges = dict(zip(self.stages, map(slice, starts, ends), strict=True))
 
     def forward_stage(self, stage: str, x: Tensor) -> Tensor:
+        """Runs one stage; see `Backbone.forward_stage`."""
         for layer in self.features[self._ranges[stage]]:
             x = layer(x)
         return x

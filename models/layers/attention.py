@@ -1,4 +1,4 @@
-"""Attention between streams and positional codes for what is attended.
+"""Attention between streams and positional encodings of what is attended.
 
 Co-attention is that of hierarchical question–image co-attention (Lu et al., NeurIPS 2016), as
 the spatial-temporal interaction learning network (Liu et al., Information Sciences 2022) uses it.
@@ -9,11 +9,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["AlternatingCoAttention", "GuidedAttention", "place_code"]
+__all__ = ["AlternatingCoAttention", "GuidedAttention", "positional_encoding"]
 
 
 class GuidedAttention(nn.Module):
-    """Attend to n features under the guidance of one vector (Liu et al., eqs. 1–3).
+    """Attends to n features under the guidance of one vector (Liu et al., eqs. 1–3).
 
     H = tanh(W_k K + (W_g g) 1ᵀ), a = softmax(w_hᵀ H), o = Σ a_i k_i.
 
@@ -48,7 +48,7 @@ class GuidedAttention(nn.Module):
         nn.init.normal_(self.score.weight, std=sharpness / math.sqrt(attention_dim))
 
     def forward(self, features: Tensor, guidance: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Attend to ``features``.
+        """Attends to ``features``.
 
         Args:
             features: K, ``(B, n, D)``.
@@ -68,7 +68,7 @@ class GuidedAttention(nn.Module):
 
 
 class AlternatingCoAttention(nn.Module):
-    """Let the two streams attend to each other in turn (Liu et al., §3.2 and Algorithm 1).
+    """Lets the two streams attend to each other in turn (Liu et al., §3.2 and Algorithm 1).
 
     Three steps with weights of their own: the spatial features are summarised without guidance;
     the temporal features are attended under that summary; the spatial features are attended
@@ -113,7 +113,7 @@ class AlternatingCoAttention(nn.Module):
     def forward(
         self, spatial: Tensor, temporal: Tensor
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Attend to both streams.
+        """Attends to both streams.
 
         Args:
             spatial: ``(B, n, D_s)``.
@@ -134,11 +134,11 @@ class AlternatingCoAttention(nn.Module):
         )
 
 
-def place_code(height: int, width: int, *, frequencies: int, like: Tensor) -> Tensor:
-    """Sines and cosines of each cell's place.
+def positional_encoding(height: int, width: int, *, frequencies: int, like: Tensor) -> Tensor:
+    """Returns sines and cosines of each cell's position.
 
-    The place is the cell's centre, 0 to 1 down and across; frequency k has 2ᵏ half periods over
-    the map, so that the code means the same place whatever the map's size.
+    The position is the cell's centre, 0 to 1 down and across; frequency k has 2ᵏ half periods over
+    the map, so that the encoding means the same position in maps of any size.
 
     Args:
         height: Cells h.
@@ -154,5 +154,5 @@ def place_code(height: int, width: int, *, frequencies: int, like: Tensor) -> Te
     across = (torch.arange(width, device=like.device) + 0.5) / width
     down = (down[:, None] * rates)[:, None].expand(height, width, frequencies)
     across = (across[:, None] * rates)[None].expand(height, width, frequencies)
-    code = torch.cat([down.sin(), down.cos(), across.sin(), across.cos()], dim=-1)
-    return code.flatten(0, 1).to(like.dtype)
+    encoding = torch.cat([down.sin(), down.cos(), across.sin(), across.cos()], dim=-1)
+    return encoding.flatten(0, 1).to(like.dtype)

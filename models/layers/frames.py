@@ -2,22 +2,27 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
-__all__ = ["fold_frames", "over_frames", "unfold_frames"]
+__all__ = ["fold_frames", "over_frames", "split_clips", "unfold_frames"]
 
 
 def over_frames(net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """Apply ``net`` to each frame: (B, T, C, H, W) → (B, T, …)."""
-    result: Tensor = net(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-    return result
+    """Applies ``net`` to each frame: (B, T, C, H, W) → (B, T, …)."""
+    return torch.unflatten(net(x.flatten(0, 1)), 0, x.shape[:2])
+
+
+def split_clips(x: Tensor, frames: int) -> Tensor:
+    """Splits a batch of frames into clips of T: (B·T, …) → (B, T, …)."""
+    return torch.unflatten(x, 0, (-1, frames))
 
 
 def fold_frames(x: Tensor) -> Tensor:
-    """Put the frames of a volume in the batch: (B, C, T, H, W) → (B·T, C, H, W)."""
+    """Puts the frames of a volume in the batch: (B, C, T, H, W) → (B·T, C, H, W)."""
     return x.transpose(1, 2).flatten(0, 1)
 
 
 def unfold_frames(x: Tensor, frames: int) -> Tensor:
-    """Take T frames of each clip out of the batch: (B·T, C, H, W) → (B, C, T, H, W)."""
-    return x.unflatten(0, (-1, frames)).transpose(1, 2)
+    """Takes T frames of each clip out of the batch: (B·T, C, H, W) → (B, C, T, H, W)."""
+    return split_clips(x, frames).transpose(1, 2)

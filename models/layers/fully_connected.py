@@ -10,7 +10,7 @@ __all__ = ["load_fully_connected", "native_grid", "pool_to_grid"]
 
 
 def native_grid(backbone: str) -> int:
-    """Side of the grid that the backbone's own first fully connected layer sees.
+    """Returns the side of the grid that the backbone's own first fully connected layer sees.
 
     7 for the VGGs, 6 for VGG-M, and 1 for networks that average their last map.
     """
@@ -20,16 +20,16 @@ def native_grid(backbone: str) -> int:
 
 
 def pool_to_grid(maps: Tensor, grid: int) -> Tensor:
-    """Average maps (N, D, h, w) to a grid and flatten it, (N, D·grid²)."""
+    """Averages maps (N, D, h, w) to a grid and flattens it, (N, D·grid²)."""
     if grid == 1:
         return maps.mean(dim=(2, 3))
-    # A compiled graph may believe a channels-last map to be contiguous already: copy, whatever.
+    # Always a copy: a compiled graph may take a channels-last map for contiguous.
     pooled = F.adaptive_avg_pool2d(maps, grid).clone(memory_format=torch.contiguous_format)
     return pooled.flatten(1)
 
 
 def load_fully_connected(head: nn.Sequential, state_dict: Mapping[str, Tensor]) -> None:
-    """Take fc6 and fc7 of a VGG's checkpoint for a head's hidden layers of the same shape.
+    """Takes fc6 and fc7 of a VGG's checkpoint for a head's hidden layers of the same shape.
 
     Args:
         head: Linear, ReLU and dropout in turn, and the last linear layer, which keeps its start.

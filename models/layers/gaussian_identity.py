@@ -9,7 +9,7 @@ SPATIAL_WEIGHT, TEMPORAL_WEIGHT = 0.25, 0.75
 
 
 def gaussian_identity_(weight: Tensor) -> Tensor:
-    """Fill a kernel that fuses concatenated towers: [0.25·I | 0.75·I] times a Gaussian.
+    """Fills a kernel that fuses concatenated towers: [0.25·I | 0.75·I] times a Gaussian.
 
     The Gaussian has σ = 1 in cells and frames and is normalised to sum one, so that each output
     channel starts as a quarter of its spatial and three quarters of its temporal channel, smoothed.
@@ -21,18 +21,18 @@ def gaussian_identity_(weight: Tensor) -> Tensor:
         ``weight``, filled in place.
 
     Raises:
-        ValueError: There aren't twice as many input as output channels.
+        ValueError: If there aren't twice as many input as output channels.
     """
     channels = weight.shape[0]
     if weight.shape[1] != 2 * channels:
         raise ValueError(
-            f"the kernel must have twice as many input as output channels, but got "
-            f"{weight.shape[1]} and {channels}."
+            f"the kernel must have twice as many input as output channels, got "
+            f"{weight.shape[1]} and {channels}"
         )
     gaussian = torch.ones(())
     for size in weight.shape[2:]:
-        places = torch.arange(size) - (size - 1) / 2
-        bell = (-(places**2) / 2).exp()
+        offsets = torch.arange(size) - (size - 1) / 2
+        bell = (-(offsets**2) / 2).exp()
         gaussian = gaussian.unsqueeze(-1) * (bell / bell.sum())
     identity = torch.eye(channels)
     towers = torch.cat([SPATIAL_WEIGHT * identity, TEMPORAL_WEIGHT * identity], dim=1)

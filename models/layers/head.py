@@ -10,10 +10,16 @@ __all__ = ["mlp_head"]
 def mlp_head(
     num_features: int, hidden: tuple[int, ...], num_classes: int, *, dropout: float
 ) -> nn.Sequential:
-    """Fully connected layers with ReLU and dropout between them, ``(B, D)`` to ``(B, N)``.
+    """Builds fully connected layers with ReLU and dropout between them.
 
     With no hidden layer it is dropout and one linear layer. Hidden weights start as He et al.
     have it for ReLUs, the last layer's as Glorot and Bengio.
+
+    Args:
+        num_features: D, of the input ``(B, D)``.
+        hidden: Sizes of the hidden layers.
+        num_classes: N, of the logits ``(B, N)``.
+        dropout: Probability, in [0, 1).
     """
     layers: list[nn.Module] = []
     for before, after in pairwise((num_features, *hidden)):

@@ -1,5 +1,7 @@
-"""Self-attention over the cells of a feature map (Wang et al., "Non-local neural networks",
-CVPR 2018)."""
+"""Self-attention over the cells of a feature map.
+
+Wang et al., "Non-local neural networks", CVPR 2018.
+"""
 
 from torch import Tensor, nn
 
@@ -24,7 +26,7 @@ class NonLocal(nn.Module):
         self.out = nn.Conv1d(attention_dim, channels, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Let every cell attend to all.
+        """Lets every cell attend to all.
 
         Args:
             x: n cells, ``(B, C, n)``.

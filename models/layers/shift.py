@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["GatedShift", "check_shift_fraction", "temporal_shift"]
+__all__ = ["GatedShift", "temporal_shift"]
 
 
 def temporal_shift(x: Tensor, fraction: float) -> Tensor:
@@ -22,12 +22,6 @@ def temporal_shift(x: Tensor, fraction: float) -> Tensor:
     return torch.cat([_from_next(ahead), _from_previous(behind), rest], dim=1)
 
 
-def check_shift_fraction(fraction: float) -> None:
-    """Raise a ``ValueError`` unless that share of the channels can be shifted each way."""
-    if not 0 < fraction <= 0.5:
-        raise ValueError(f"`0 < shift_fraction <= 0.5` must hold, but got {fraction!r}.")
-
-
 class GatedShift(nn.Module):
     """Gate-shift module (Sudhakaran et al., "Gate-shift networks", CVPR 2020).
 
@@ -40,13 +34,13 @@ class GatedShift(nn.Module):
         channels: C, divisible by 4.
 
     Raises:
-        ValueError: C is not divisible by 4.
+        ValueError: If C is not divisible by 4.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         if channels % 4:
-            raise ValueError(f"a gated shift needs channels divisible by 4, but got {channels}.")
+            raise ValueError(f"a gated shift needs channels divisible by 4, got {channels}")
         self.norm = nn.BatchNorm3d(channels)
         self.gate = nn.Conv3d(channels, 2, 3, padding=1, groups=2)
         nn.init.zeros_(self.gate.weight)
@@ -74,5 +68,5 @@ def _from_previous(x: Tensor) -> Tensor:
 
 
 def _shuffle(x: Tensor) -> Tensor:
-    """Interleave the two halves of the channels."""
-    return x.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)
+    """Interleaves the two halves of the channels."""
+    return torch.unflatten(x, 1, (2, -1)).transpose(1, 2).flatten(1, 2)

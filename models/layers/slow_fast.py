@@ -22,7 +22,7 @@ class Pathway(nn.Module):
         depths: Bottleneck blocks of each stage.
         stem_frames: Frames of the stem's kernel.
         block_frames: Frames of the first kernel of each stage's blocks.
-        lateral: Channels that come into each stage beside those of the stage before.
+        lateral: Channels that come into each stage in addition to those of the stage before.
     """
 
     def __init__(
@@ -50,7 +50,10 @@ class Pathway(nn.Module):
             self.stage_channels[stage] = channels
 
     def forward_stage(self, stage: str, x: Tensor) -> Tensor:
-        """One of ``STAGES``, on the output of the stage before; ÷4, then ÷2 from ``layer2`` on."""
+        """Runs one of ``STAGES`` on the output of the stage before.
+
+        The stem divides rows and columns by 4, each stage from ``layer2`` on by 2.
+        """
         if stage == "stem":
             x = F.relu(self.bn1(self.conv1(x)))
             return F.max_pool3d(x, (1, 3, 3), stride=(1, 2, 2), padding=(0, 1, 1))
@@ -58,24 +61,24 @@ class Pathway(nn.Module):
         return result
 
     def inflate(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Start from a 2-D ResNet's weights, spread evenly over the frames of each kernel.
+        """Starts from a 2-D ResNet's weights, spread evenly over the frames of each kernel.
 
         Kernels that take lateral channels as well keep their start.
 
         Raises:
-            ValueError: The weights aren't those of a ResNet of these depths.
+            ValueError: If the weights aren't those of a ResNet of these depths.
         """
         own = self.state_dict()
         given = {key: value for key, value in state_dict.items() if not key.startswith("fc.")}
         if missing := sorted(own.keys() - given.keys() - _counters(own)):
             raise ValueError(
                 f"the weights don't fit the pathway: {len(missing)} keys are missing "
-                f"({', '.join(missing[:3])} …). Give a state dict of torchvision's resnet50."
+                f"({', '.join(missing[:3])} …); give a state dict of torchvision's resnet50"
             )
         if unknown := sorted(given.keys() - own.keys()):
             raise ValueError(
                 f"the weights don't fit the pathway: {len(unknown)} keys are unknown "
-                f"({', '.join(unknown[:3])} …). Give a state dict of torchvision's resnet50."
+                f"({', '.join(unknown[:3])} …); give a state dict of torchvision's resnet50"
             )
         for key, value in given.items():
             if value.ndim == 4:
@@ -138,5 +141,5 @@ def _conv(before: int, after: int, kernel: tuple[int, int, int], *, stride: int 
 
 
 def _counters(state: Mapping[str, Tensor]) -> set[str]:
-    """Checkpoints older than PyTorch 0.4.1 count no batches."""
+    """Returns the keys that checkpoints older than PyTorch 0.4.1 lack."""
     return {key for key in state if key.endswith("num_batches_tracked")}

@@ -1,6 +1,6 @@
 """2-D convolutions of a backbone made to mix frames, in place and under their old names."""
 
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,6 @@ from models.layers.frames import fold_frames, unfold_frames
 from models.layers.shift import GatedShift, temporal_shift
 
 __all__ = [
-    "MIXINGS",
     "MIXING_BACKBONES",
     "BranchAttention",
     "FrameConv2d",
@@ -24,7 +23,6 @@ __all__ = [
 ]
 
 Mixing = Literal["shift", "3d", "3d_shift_sum", "gsm", "gsm_attention", "cstm"]
-MIXINGS: tuple[Mixing, ...] = get_args(Mixing)
 MIXING_BACKBONES = (
     "small",
     "resnet18",
@@ -38,7 +36,7 @@ WITH_VOLUME = ("3d", "3d_shift_sum", "cstm")
 
 
 class FrameConv2d(nn.Conv2d):
-    """A 2-D convolution that takes another's place and knows of frames.
+    """A 2-D convolution that replaces another and knows how many frames a clip has.
 
     ``weight`` and ``bias`` keep their names and shapes, so that an image classifier's weights load.
 
@@ -117,7 +115,7 @@ class TemporalConv2d(FrameConv2d):
             self.attention = BranchAttention(conv.out_channels, reduction)
 
     def inflate(self) -> None:
-        """Start the 3-D kernel as the 2-D one in its middle frame and middle cells."""
+        """Starts the 3-D kernel as the 2-D one in its middle frame and middle cells."""
         if self.volume is None:
             return
         rows, columns = (
@@ -158,12 +156,12 @@ class TemporalConv2d(FrameConv2d):
 
 
 def pair(size: tuple[int, ...] | str) -> tuple[int, int]:
-    """A convolution's sizes, which torch types as of any length."""
+    """Returns a convolution's two sizes, which torch types as of any length."""
     return int(size[0]), int(size[1])
 
 
 class BranchAttention(nn.Module):
-    """Weight two branches channel by channel: w_A·A + w_B·B.
+    """Weights two branches channel by channel: w_A·A + w_B·B.
 
     z is the mean of A + B over frames and cells; FC–ReLU–FC gives two numbers a channel, and their
     softmax the weights (the collaborative spatial-temporal module's attention, by our reading).
@@ -177,13 +175,13 @@ class BranchAttention(nn.Module):
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """Two branches (B, C, T, H, W) → (B, C, T, H, W)."""
         pooled = (a + b).mean(dim=(2, 3, 4))
-        scores = self.excite(self.squeeze(pooled).relu()).unflatten(1, (2, -1))
+        scores = torch.unflatten(self.excite(self.squeeze(pooled).relu()), 1, (2, -1))
         weights = scores.softmax(dim=1).to(a.dtype)[..., None, None, None]  # (B, 2, C, 1, 1, 1)
         return weights[:, 0] * a + weights[:, 1] * b
 
 
 def temporal_sites(backbone: Backbone) -> tuple[str, ...]:
-    """The names of the convolutions that mix frames.
+    """Returns the names of the convolutions that mix frames.
 
     In BN-Inception those of the gate-shift networks: the ``1x1`` branch of the blocks that keep
     their resolution and ``3x3_reduce`` of 3c and 4e; in Inception-v3 the same of its blocks
@@ -191,7 +189,7 @@ def temporal_sites(backbone: Backbone) -> tuple[str, ...]:
     network all but the first (ours).
 
     Raises:
-        ValueError: There are none for this backbone.
+        ValueError: If this backbone has none.
     """
     names = [name for name, module in backbone.named_modules() if isinstance(module, nn.Conv2d)]
     if backbone.name == "bn_inception":
@@ -205,18 +203,18 @@ def temporal_sites(backbone: Backbone) -> tuple[str, ...]:
     if backbone.name == "small":
         return tuple(names[1:])
     raise ValueError(
-        f"backbone {backbone.name!r} has no places where frames are mixed; choose small, a "
-        "resnet, bn_inception or inception_v3."
+        f"backbone {backbone.name!r} has no convolution that could mix frames; choose small, a "
+        "resnet, bn_inception or inception_v3"
     )
 
 
 def insert_temporal_convs(
     backbone: Backbone, mixing: Mixing, *, shift_fraction: float = 1 / 8, reduction: int = 16
 ) -> None:
-    """Replace the convolutions at the backbone's ``temporal_sites`` by `TemporalConv2d`.
+    """Replaces the convolutions at the backbone's ``temporal_sites`` by `TemporalConv2d`.
 
     Raises:
-        ValueError: The backbone has no such places.
+        ValueError: If the backbone has none.
     """
     for name in temporal_sites(backbone):
         conv = backbone.get_submodule(name)
@@ -226,7 +224,7 @@ def insert_temporal_convs(
 
 
 def set_frames(net: nn.Module, frames: int) -> None:
-    """Tell every `FrameConv2d` inside how many frames a clip has."""
+    """Tells every `FrameConv2d` inside how many frames a clip has."""
     for module in net.modules():
         if isinstance(module, FrameConv2d):
             module.frames = frames

@@ -15,7 +15,6 @@ import ray
 
 from study.cluster.connection import check_shared, running_ray
 from study.data.datasets.annotations import Annotations
-from study.data.store.clip_store import StoreSettings
 from study.data.store.preparation import (
     PreparationSummary,
     Progress,
@@ -23,6 +22,7 @@ from study.data.store.preparation import (
     find_videos,
     prepare,
 )
+from study.data.store.settings import StoreSettings
 from study.data.store.staging import StoreBuilder
 
 __all__ = ["prepare_on_cluster"]

@@ -80,8 +80,8 @@ class ChildProcess:
         """The child's next message.
 
         Raises:
-            ChildStuckError: Nothing came within `timeout` seconds.
-            ChildDiedError: The child ended.
+            ChildStuckError: If nothing came within `timeout` seconds.
+            ChildDiedError: If the child ended.
         """
         try:
             if timeout is not None and not self.connection.poll(timeout):

@@ -14,7 +14,6 @@ key, which is at least a training.
 import contextlib
 import json
 import operator
-import os
 import re
 import secrets
 import threading
@@ -33,6 +32,7 @@ import pyarrow.dataset
 import pyarrow.fs
 import pyarrow.parquet as pq
 
+from study.files import TEMPORARY_SUFFIX, write_whole
 from study.results.connection import Connection
 from study.results.published import published
 from study.results.schema import STORED_VIEWS, schema, to_table
@@ -44,7 +44,7 @@ LARGE_BYTES = 128 * 2**20  # a merged file grows to about this
 RETRY_SECONDS = 60.0  # of a reader whose files are compacted away under it again and again
 STALE_SECONDS = 24 * 3600.0  # age at which a temporary file's writer is surely dead
 KEY_COLUMN, INDEX = "_key", b"study.results.index"
-SUFFIX, TEMPORARY = ".parquet", ".tmp"
+SUFFIX = ".parquet"
 
 T = TypeVar("T")
 
@@ -260,16 +260,7 @@ class ResultStore:
             with self._files.open_output_stream(path) as stream:
                 stream.write(data)
             return
-        temporary = Path(f"{path}{TEMPORARY}")
-        try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        write_whole(Path(path), data)
 
     def _compact(self, view: str) -> int:
         """Merges a view's small files; returns how many files are gone."""
@@ -348,7 +339,7 @@ class ResultStore:
     def _sweep(self, view: str) -> None:
         """Removes what killed writers left behind."""
         if isinstance(self._files, pyarrow.fs.LocalFileSystem):
-            for path in Path(self._root, view).glob(f"*{TEMPORARY}"):
+            for path in Path(self._root, view).glob(f"*{TEMPORARY_SUFFIX}"):
                 with contextlib.suppress(FileNotFoundError):  # its writer has just finished
                     if time.time() - path.stat().st_mtime > STALE_SECONDS:
                         path.unlink()

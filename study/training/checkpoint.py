@@ -1,36 +1,30 @@
 """A training's state in one file, written whole or not at all."""
 
-import os
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from study.files import whole_file
+
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Writes tensors and plain values; readers see the former file or the whole new one.
+    """Writes tensors and plain values; readers see the previous file or the whole new one.
 
     Args:
         path: The file; its folder is made if missing.
         state: Tensors, numbers, strings, and lists and dicts of them.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path, shared=True) as file:
+        torch.save(state, file)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """What `save_checkpoint` wrote, on the CPU; nothing in the file is run.
+    """Returns what `save_checkpoint` wrote, on the CPU; runs no code from the file.
 
     Raises:
         OSError: If the file can't be opened.

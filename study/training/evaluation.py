@@ -12,6 +12,7 @@ from models import ModelOutput, VideoModel
 from study.data.clips.dataset import ClipDataset, make_loader
 from study.data.clips.transforms import model_inputs
 from study.scores import Scores
+from study.training.hyperparameters import Precision
 
 __all__ = ["score"]
 
@@ -22,7 +23,7 @@ def score(
     *,
     device: str | torch.device = "cpu",
     batch_size: int = 32,
-    precision: str = "float32",
+    precision: Precision = "float32",
     loader_workers: int = 0,
 ) -> Scores:
     """Scores every video once; logits are averaged over a video's views before the softmax.
@@ -31,7 +32,7 @@ def score(
     every process takes a share of the videos and returns the scores of all.
 
     Args:
-        model: The network, on `device`; it is left in the mode it came in.
+        model: The network, on `device`; its mode, training or evaluation, stays as it was.
         data: The videos, not augmented.
         device: Where the network runs.
         batch_size: Views that go through the network at once.
@@ -57,7 +58,7 @@ def score(
             for stream, logits in output.logits.items():
                 scores[stream].append(_mean_over_views(logits, data).softmax(-1))
             for stream, vectors in output.features.items():
-                features[stream].append(vectors.unflatten(0, (-1, views)).mean(1))
+                features[stream].append(torch.unflatten(vectors, 0, (-1, views)).mean(1))
     model.train(was_training)
     return Scores(
         videos=[video.name for video in data.videos],
@@ -68,9 +69,9 @@ def score(
 
 
 def _own_batches(count: int, *, videos: int) -> list[list[int]]:
-    """This process's share of all videos, in batches: every process has as many of them.
+    """Returns this process's share of all videos, in batches; all shares are of one size.
 
-    Where the shares would differ in size the surplus begins again at the first video.
+    Where the videos don't divide evenly, the last ones are followed by the first again.
     """
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     share = -(-count // world)
@@ -79,8 +80,8 @@ def _own_batches(count: int, *, videos: int) -> list[list[int]]:
 
 
 def _forward(model: VideoModel, inputs: dict[str, Tensor], batch_size: int) -> ModelOutput:
-    """Logits and features in float32 of any number of views, `batch_size` of them at once."""
-    pieces = zip(*(frames.split(batch_size) for frames in inputs.values()), strict=True)
+    """Returns float32 logits and features of any number of views, `batch_size` at once."""
+    pieces = zip(*(torch.split(x, batch_size) for x in inputs.values()), strict=True)
     outputs = [model(**dict(zip(inputs, piece, strict=True))) for piece in pieces]
     return ModelOutput(
         logits={
@@ -95,16 +96,16 @@ def _forward(model: VideoModel, inputs: dict[str, Tensor], batch_size: int) -> M
 
 
 def _mean_over_views(logits: Tensor, data: ClipDataset) -> Tensor:
-    """Each video's mean over its views, (B·V, N) → (B, N), mirrored classes put back."""
+    """Averages over each video's views, (B·V, N) → (B, N), mirrored classes put back."""
     mirrored = torch.tensor(data.mirrored_views)
-    views = logits.unflatten(0, (-1, len(mirrored)))  # (B, V, N)
+    views = torch.unflatten(logits, 0, (-1, len(mirrored)))  # (B, V, N)
     if mirrored.any():
         views[:, mirrored] = views[:, mirrored][..., list(data.flip_classes)]
     return views.mean(1)
 
 
 def _gather(rows: Tensor, count: int) -> NDArray[np.float32]:
-    """The rows of all videos in their order, from every process's share of them."""
+    """Returns the rows of all videos in order, from every process's share of them."""
     if dist.is_initialized():
         shares = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
         dist.all_gather(shares, rows)

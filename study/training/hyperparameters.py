@@ -1,15 +1,18 @@
-"""What a training is tuned by: everything that can change its result beside model and data."""
+"""What a training is tuned by: all that can change its result besides model and data."""
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from itertools import pairwise
+from typing import Any, Literal
 
-__all__ = ["PRECISIONS", "SCHEDULES", "Hyperparameters"]
+from models.checks import check_count, check_fields, check_names, check_number
 
-SCHEDULES = ("step", "cosine", "constant")
-PRECISIONS = ("float32", "bfloat16")
+__all__ = ["Crops", "Hyperparameters", "Precision", "Schedule"]
+
+Schedule = Literal["step", "cosine", "constant"]
+Precision = Literal["float32", "bfloat16"]
+Crops = Literal["centre", "three", "ten"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,7 +20,7 @@ class Hyperparameters:
     """Hyperparameters of one training; checked when made.
 
     Values are brought to one form (``1`` becomes ``1.0`` where a fraction is meant, lists become
-    tuples), so that equal settings have equal JSON.
+    tuples), so that equal hyperparameters have equal JSON.
 
     Attributes:
         learning_rate: Of stochastic gradient descent, at the schedule's top.
@@ -57,7 +60,7 @@ class Hyperparameters:
     batch_size: int = 32
     accumulation_steps: int = 1
     epochs: int = 30
-    schedule: str = "step"
+    schedule: Schedule = "step"
     milestones: tuple[float, ...] = (0.4, 0.8)
     gamma: float = 0.1
     warmup_epochs: float = 0.0
@@ -68,83 +71,54 @@ class Hyperparameters:
     crop_size: int = 224
     scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
     flip: bool = True
-    precision: str = "float32"
+    precision: Precision = "float32"
     test_segments: int = 25
     test_clips: int = 1
-    test_crops: str = "centre"
+    test_crops: Crops = "centre"
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "gamma"):
-            self._set(name, _number(name, getattr(self, name), above=0.0))
-        for name in ("momentum", "weight_decay", "warmup_epochs"):
-            self._set(name, _number(name, getattr(self, name), least=0.0))
-        if self.clip_norm is not None:
-            self._set("clip_norm", _number("clip_norm", self.clip_norm, above=0.0))
+        check_fields(self)
         for name in _COUNTS:
-            _check_count(name, getattr(self, name))
-        for name in ("milestones", "scales"):
-            self._set(name, _numbers(name, getattr(self, name)))
-        for name, allowed in _CHOICES.items():
-            if getattr(self, name) not in allowed:
+            check_count(name, getattr(self, name))
+        for name in ("learning_rate", "gamma"):
+            check_number(name, getattr(self, name), above=0)
+        for name in ("weight_decay", "warmup_epochs"):
+            check_number(name, getattr(self, name), least=0)
+        check_number("momentum", self.momentum, least=0, below=1)
+        if self.clip_norm is not None:
+            check_number("clip_norm", self.clip_norm, above=0)
+        check_number("milestones", self.milestones, above=0, below=1)
+        check_number("scales", self.scales, above=0, most=1)
+        for name, weight in self.loss_weights.items():
+            check_number(f"loss_weights[{name!r}]", weight, least=0)
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Checks what no field shows alone."""
+        for name, limit in (("warmup_epochs", "epochs"), ("accumulation_steps", "batch_size")):
+            if getattr(self, name) > getattr(self, limit):
                 raise ValueError(
-                    f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}"
+                    f"{name} must be at most {limit}, got {name}={getattr(self, name)} and "
+                    f"{limit}={getattr(self, limit)}"
                 )
-        if not isinstance(self.flip, bool):
-            raise ValueError(f"flip must be true or false, got {self.flip!r}")
-        self._set("loss_weights", _loss_weights(self.loss_weights))
-        self._check_ranges()
-
-    def _check_ranges(self) -> None:
-        if self.momentum >= 1:
-            raise ValueError(f"momentum must be under 1, got {self.momentum}")
-        if self.warmup_epochs > self.epochs:
-            raise ValueError(
-                f"warmup_epochs must be at most epochs, got warmup_epochs={self.warmup_epochs} "
-                f"and epochs={self.epochs}"
-            )
-        if self.accumulation_steps > self.batch_size:
-            raise ValueError(
-                "accumulation_steps must be at most batch_size, got "
-                f"accumulation_steps={self.accumulation_steps} and batch_size={self.batch_size}"
-            )
-        rising = all(a < b for a, b in zip(self.milestones, self.milestones[1:], strict=False))
-        if not rising or not all(0 < fraction < 1 for fraction in self.milestones):
-            raise ValueError(
-                "milestones must be rising fractions of all steps, each between 0 and 1, got "
-                f"{list(self.milestones)}"
-            )
-        if not self.scales or not all(0 < scale <= 1 for scale in self.scales):
-            raise ValueError(
-                f"scales must be one or more numbers in (0, 1], got {list(self.scales)}"
-            )
-
-    def _set(self, name: str, value: object) -> None:
-        object.__setattr__(self, name, value)
-
-    def to_json(self) -> str:
-        """JSON with every field, equal for equal hyperparameters."""
-        return json.dumps(asdict(self), sort_keys=True, allow_nan=False)
+        if not all(earlier < later for earlier, later in pairwise(self.milestones)):
+            raise ValueError(f"milestones must rise, got {self.milestones}")
+        if not self.scales:
+            raise ValueError("scales must be one or more numbers, got none")
 
     @classmethod
-    def from_json(cls, text: str) -> "Hyperparameters":
-        """The hyperparameters that `to_json` wrote; a field left out takes its default.
+    def of(cls, values: Mapping[str, Any]) -> "Hyperparameters":
+        """Returns hyperparameters by name, in Python's form or JSON's, with defaults for the rest.
 
         Raises:
-            ValueError: If the text is no JSON object, or has an unknown field or a bad value.
+            ValueError: If a name is unknown or a value isn't allowed.
         """
-        try:
-            values = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"hyperparameters must be a JSON object: {error}") from None
-        if not isinstance(values, dict):
-            raise ValueError(f"hyperparameters must be a JSON object, got {text!r}")
-        known = [one.name for one in fields(cls)]
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise ValueError(
-                f"unknown hyperparameters {', '.join(unknown)}; there are {', '.join(known)}"
-            )
+        check_names("hyperparameters", values, [field.name for field in fields(cls)])
         return cls(**values)
+
+    def to_json(self) -> str:
+        """Returns JSON with every field, equal for equal hyperparameters."""
+        return json.dumps(asdict(self), sort_keys=True, allow_nan=False)
 
 
 _COUNTS = (
@@ -157,42 +131,3 @@ _COUNTS = (
     "test_segments",
     "test_clips",
 )
-_CHOICES = {"schedule": SCHEDULES, "precision": PRECISIONS}
-
-
-def _number(
-    name: str, value: Any, *, above: float | None = None, least: float | None = None
-) -> float:
-    allowed = "a finite number"
-    allowed += f" above {above:g}" if above is not None else ""
-    allowed += f" of at least {least:g}" if least is not None else ""
-    good = (
-        isinstance(value, int | float)
-        and not isinstance(value, bool)
-        and math.isfinite(value)
-        and (above is None or value > above)
-        and (least is None or value >= least)
-    )
-    if not good:
-        raise ValueError(f"{name} must be {allowed}, got {value!r}")
-    return float(value)
-
-
-def _numbers(name: str, values: Any) -> tuple[float, ...]:
-    if not isinstance(values, list | tuple):
-        raise ValueError(f"{name} must be a list of numbers, got {values!r}")
-    return tuple(_number(f"each of {name}", value) for value in values)
-
-
-def _check_count(name: str, value: Any) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-
-
-def _loss_weights(weights: Any) -> dict[str, float]:
-    if not isinstance(weights, Mapping) or not all(isinstance(name, str) for name in weights):
-        raise ValueError(f"loss_weights must map names to numbers, got {weights!r}")
-    return {
-        name: _number(f"loss_weights[{name!r}]", weights[name], least=0.0)
-        for name in sorted(weights)
-    }

@@ -35,16 +35,16 @@ from study.training.hyperparameters import Hyperparameters
 __all__ = ["EpochReport", "NonFiniteLossError", "learning_rate", "put_channels_last", "train"]
 
 ORDER_STREAM, DROPOUT_STREAM = 0, 2  # first words of seeds; an item's randomness has 1
-CHECK_EVERY = 50  # steps between looks at the losses, each of which waits for the device
+CHECK_EVERY = 50  # steps between checks of the losses, each of which waits for the device
 
 
 class NonFiniteLossError(FloatingPointError):
-    """A loss became infinite or not a number."""
+    """A loss that became infinite or not a number."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EpochReport:
-    """What one epoch came to; the same on every process.
+    """The result of one epoch; the same on every process.
 
     Attributes:
         epoch: Epochs finished, from 1.
@@ -110,7 +110,9 @@ def train(
         ValueError: If the checkpoint is of another training, or a loss weight has no loss.
         NonFiniteLossError: If a loss becomes infinite or not a number.
     """
-    run = _Run.start(model, train_data, hyperparameters, seed, device, compile, loader_workers)
+    run = _TrainingRun.start(
+        model, train_data, hyperparameters, seed, device, compile, loader_workers
+    )
     last = hyperparameters.epochs if until is None else min(until, hyperparameters.epochs)
     history = _resume(checkpoint, run, last)
     if history and report is not None:
@@ -145,19 +147,19 @@ def train(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Run:
-    """What stays the same through a training.
+class _TrainingRun:
+    """What a training needs from its first step to its last.
 
     Attributes:
         model: The network itself.
-        net: The network as it is called: spread over processes, compiled, or neither.
-        spread: The network spread over processes; None on one.
-        batches: Indices of each batch of the epoch at hand; `loader` reads them.
+        forward: The network as it is called: data-parallel, compiled, both or neither.
+        no_sync: Makes the context in which a backward pass keeps its gradients to its process.
+        batches: Indices of each batch of the current epoch; `loader` reads them.
     """
 
     model: VideoModel
-    net: Callable[..., ModelOutput]
-    spread: DistributedDataParallel | None
+    forward: Callable[..., ModelOutput]
+    no_sync: Callable[[], contextlib.AbstractContextManager[None]]
     optimizer: torch.optim.Optimizer
     data: ClipDataset
     batches: list[list[int]]
@@ -177,26 +179,27 @@ class _Run:
         device: str | torch.device,
         compile: bool,
         loader_workers: int,
-    ) -> "_Run":
+    ) -> "_TrainingRun":
         device = torch.device(device)
         cuda = device.type == "cuda"
         torch.backends.cudnn.deterministic = True  # or a seed would not fix a GPU's result
         put_channels_last(model.to(device).train())
-        spread = None
+        forward: Callable[..., ModelOutput] = model
+        no_sync: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
         if _world() > 1:
             if cuda:
-                nn.SyncBatchNorm.convert_sync_batchnorm(model)
-            spread = DistributedDataParallel(
+                nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call, unused-ignore]
+            forward = data_parallel = DistributedDataParallel(
                 model, device_ids=[device] if cuda else None, gradient_as_bucket_view=True
             )
-        net: Callable[..., ModelOutput] = spread or model
+            no_sync = data_parallel.no_sync
         if compile:
             torch.compiler.reset()  # or networks of earlier trainings count against its limit
         batches: list[list[int]] = []
         return cls(
             model=model,
-            net=torch.compile(net) if compile else net,
-            spread=spread,
+            forward=torch.compile(forward) if compile else forward,
+            no_sync=no_sync,
             optimizer=torch.optim.SGD(
                 model.parameters(),
                 lr=hyperparameters.learning_rate,
@@ -214,7 +217,7 @@ class _Run:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a checkpoint must share with a training that goes on from it."""
+        """What a checkpoint must share with a training that resumes from it."""
         shapes = [(name, list(value.shape)) for name, value in self.model.state_dict().items()]
         return {
             "model": _digest([type(self.model).__name__, shapes]),
@@ -224,7 +227,7 @@ class _Run:
         }
 
 
-def _resume(path: Path | None, run: _Run, last: int) -> list[EpochReport]:
+def _resume(path: Path | None, run: _TrainingRun, last: int) -> list[EpochReport]:
     """Restores a checkpoint of at most `last` epochs, and returns the reports of its epochs."""
     history: list[EpochReport] = []
     if path is not None and path.is_file():
@@ -253,8 +256,8 @@ def _resume(path: Path | None, run: _Run, last: int) -> list[EpochReport]:
     return history
 
 
-def _save(path: Path, run: _Run, history: Sequence[EpochReport]) -> None:
-    """Random states are not saved: each epoch begins with its own seed."""
+def _save(path: Path, run: _TrainingRun, history: Sequence[EpochReport]) -> None:
+    """Writes a checkpoint; random states aren't in it, since each epoch has its own seed."""
     save_checkpoint(
         path,
         {
@@ -266,8 +269,8 @@ def _save(path: Path, run: _Run, history: Sequence[EpochReport]) -> None:
     )
 
 
-def _train_epoch(run: _Run, epoch: int) -> tuple[float, dict[str, float]]:
-    """One pass over the training videos; returns the last learning rate and the mean losses."""
+def _train_epoch(run: _TrainingRun, epoch: int) -> tuple[float, dict[str, float]]:
+    """Trains on every video once; returns the last learning rate and the mean losses."""
     hyperparameters = run.hyperparameters
     steps = _epoch_steps(len(run.data), hyperparameters, run.seed, epoch)
     run.batches[:] = [own.indices for step in steps for own in step.micro_batches]
@@ -312,7 +315,7 @@ class _Step:
 def _epoch_steps(
     videos: int, hyperparameters: Hyperparameters, seed: int, epoch: int
 ) -> list[_Step]:
-    """Each video once, in random order; the last batch may be smaller.
+    """Returns steps over every video once, in random order; the last may be smaller.
 
     Every process makes as many passes of the same sizes: where a batch doesn't divide evenly, a
     process one video short takes the batch's first video with weight zero.
@@ -340,7 +343,7 @@ def _seed(*words: int) -> int:
 
 
 def learning_rate(hyperparameters: Hyperparameters, step: int, steps_per_epoch: int) -> float:
-    """The rate of one step: a linear warm-up, then the schedule.
+    """Returns the learning rate of one step: a linear warm-up, then the schedule.
 
     Args:
         hyperparameters: Schedule, warm-up and epochs.
@@ -361,7 +364,7 @@ def learning_rate(hyperparameters: Hyperparameters, step: int, steps_per_epoch: 
 
 
 def _accumulate_gradients(
-    run: _Run, step: _Step, batches: Iterator[dict[str, Tensor]]
+    run: _TrainingRun, step: _Step, batches: Iterator[dict[str, Tensor]]
 ) -> dict[str, Tensor]:
     """Leaves the gradient of the step's mean loss in the parameters, summed over processes.
 
@@ -378,20 +381,22 @@ def _accumulate_gradients(
         batch = next(batches)
         labels = batch["label"].to(run.device, non_blocking=True)
         weights = torch.tensor(own.weights).to(run.device, non_blocking=True)
-        waits = run.spread is not None and number < len(step.micro_batches)
-        with run.spread.no_sync() if waits else contextlib.nullcontext():  # type: ignore[union-attr]
+        last = number == len(step.micro_batches)
+        with contextlib.nullcontext() if last else run.no_sync():
             with autocast:
-                output = run.net(**model_inputs(batch, run.device))
+                output = run.forward(**model_inputs(batch, run.device))
             sums = {name: weights @ loss for name, loss in _losses(output, labels).items()}
             loss = _weighted(sums, run.hyperparameters) / step.videos
-            (loss * _world()).backward()  # the processes' gradients are averaged, not summed
+            torch.autograd.backward(
+                loss * _world()
+            )  # the processes' gradients are averaged, not summed
         for name, value in sums.items():
             totals[name] = totals.get(name, 0) + value.detach()
     return totals
 
 
 def _losses(output: ModelOutput, labels: Tensor) -> dict[str, Tensor]:
-    """Every loss by name, (B,)."""
+    """Returns every loss by name, (B,)."""
     losses = {
         name: F.cross_entropy(logits.float(), labels, reduction="none")
         for name, logits in (*output.logits.items(), *output.auxiliary_logits.items())
@@ -400,7 +405,7 @@ def _losses(output: ModelOutput, labels: Tensor) -> dict[str, Tensor]:
 
 
 def _weighted(sums: dict[str, Tensor], hyperparameters: Hyperparameters) -> Tensor:
-    """The sum of losses by the weights; a stream that the model was built without has no loss."""
+    """Returns the weighted sum of losses; a stream that the model was built without has none."""
     weights = hyperparameters.loss_weights
     unknown = sorted(set(weights) - set(sums) - {"spatial", "temporal"})
     if unknown:
@@ -411,7 +416,7 @@ def _weighted(sums: dict[str, Tensor], hyperparameters: Hyperparameters) -> Tens
 
 
 def put_channels_last(model: nn.Module) -> None:
-    """The fastest layout for kernels over cells and, up to 1.8 times on a CPU, for 3-D ones.
+    """Lays weights out for the fastest 2-D kernels and, up to 1.8 times on a CPU, 3-D ones.
 
     ``Module.to(memory_format=…)`` takes no model that has both.
     """
@@ -438,24 +443,25 @@ class _EpochLosses:
         self._videos = videos
         self._steps = 0
         self._names: list[str] = []
-        self._waiting: list[tuple[Tensor, float]] = []
+        self._pending: list[tuple[Tensor, float]] = []
         self._totals = torch.zeros((), dtype=torch.float64)
 
     def add(self, sums: dict[str, Tensor], lr: float) -> None:
-        """One step's sums over this process's videos, and its learning rate."""
+        """Adds one step's sums over this process's videos, with the step's learning rate."""
         self._names = list(sums)
-        self._waiting.append((torch.stack(list(sums.values())), lr))
-        if len(self._waiting) == CHECK_EVERY:
-            self._take()
+        self._pending.append((torch.stack(list(sums.values())), lr))
+        if len(self._pending) == CHECK_EVERY:
+            self._flush()
 
     def mean(self) -> dict[str, float]:
-        if self._waiting:
-            self._take()
+        """Returns each loss's mean over the epoch's videos."""
+        if self._pending:
+            self._flush()
         return dict(zip(self._names, (self._totals / self._videos).tolist(), strict=True))
 
-    def _take(self) -> None:
-        """Adds the waiting sums up over processes, and looks whether they are finite."""
-        sums = torch.stack([one for one, _ in self._waiting])  # (steps, losses)
+    def _flush(self) -> None:
+        """Adds the pending sums over processes to the totals, and checks that they are finite."""
+        sums = torch.stack([one for one, _ in self._pending])  # (steps, losses)
         if dist.is_initialized():
             dist.all_reduce(sums)
         sums = sums.double().cpu()
@@ -465,15 +471,15 @@ class _EpochLosses:
             raise NonFiniteLossError(
                 f"the {self._names[loss]} loss became {sums[step, loss].item()} in epoch "
                 f"{self._epoch + 1}, step {self._steps + step + 1}, at a learning rate of "
-                f"{self._waiting[step][1]:g}; lower learning_rate, raise warmup_epochs or set "
+                f"{self._pending[step][1]:g}; lower learning_rate, raise warmup_epochs or set "
                 "clip_norm"
             )
         self._totals = self._totals + sums.sum(0)
         self._steps += len(sums)
-        self._waiting.clear()
+        self._pending.clear()
 
 
-def _validate(run: _Run, data: ClipDataset) -> Scores:
+def _validate(run: _TrainingRun, data: ClipDataset) -> Scores:
     return score(
         run.model,
         data,
@@ -485,7 +491,7 @@ def _validate(run: _Run, data: ClipDataset) -> Scores:
 
 
 def _slowest(seconds: float, device: torch.device) -> float:
-    """The most seconds that any process took."""
+    """Returns the most seconds that any process took."""
     if not dist.is_initialized():
         return seconds
     most = torch.tensor(seconds, dtype=torch.float64, device=device)

@@ -26,11 +26,11 @@ class Weights:
 
 
 def find_weights(wanted: str, network: str, *, folder: Path) -> Weights:
-    """The weights that a model's backbones start from.
+    """Finds the weights that a model's backbones start from.
 
     Args:
         wanted: ``imagenet`` (torchvision's), ``none``, or the path of a state dict.
-        network: The name of a network of images. One that torchvision has no weights for (the
+        network: The model's ``imagenet_network``. One that torchvision has no weights of (the
             small one of the embedded dataset) starts from random weights under ``imagenet``.
         folder: Where downloaded weights are kept, on storage that every node sees.
 

@@ -13,8 +13,10 @@ from study.cluster import preparation as cluster_preparation
 from study.cluster.preparation import prepare_on_cluster
 from study.data.datasets.catalog import annotate
 from study.data.flow.compute import FlowSettings
-from study.data.store.clip_store import ClipStore, StoreSettings, open_shard
+from study.data.store.clip_store import ClipStore
+from study.data.store.manifest import open_shard
 from study.data.store.preparation import find_videos, prepare
+from study.data.store.settings import StoreSettings
 from study.data.store.staging import Locks, Staging
 from study.prepare import main
 from tests.data.video_files import moving_square, write_dataset, write_video

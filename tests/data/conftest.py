@@ -6,7 +6,7 @@ import pytest
 
 from study.data.datasets.catalog import annotate
 from study.data.flow.compute import FlowSettings
-from study.data.store.clip_store import StoreSettings
+from study.data.store.settings import StoreSettings
 from tests.data.video_files import write_dataset
 
 FLOW = FlowSettings(scales=1, warps=1, iterations=5)

@@ -6,6 +6,8 @@ from pathlib import Path
 import av
 import numpy as np
 
+from study.data.video.reader import VideoReader
+
 
 def moving_square(frames: int, *, height: int = 48, width: int = 64, seed: int = 0) -> np.ndarray:
     """(F, H, W, 3) uint8: a bright textured square that moves 2 px a frame over noise."""
@@ -41,3 +43,18 @@ def write_dataset(folder: Path) -> Path:
         frames = moving_square(8 + number, seed=number)
         write_video(folder / ("jump", "run")[number % 2] / f"p{number}.avi", frames, codec="ffv1")
     return folder
+
+
+def make_files(folder: Path, *paths: str) -> Path:
+    """Makes empty files below a folder."""
+    for path in paths:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).touch()
+    return folder
+
+
+def decode_all(path: Path, *, short_side: int, frame_step: int = 1) -> np.ndarray:
+    """Every `frame_step`-th frame of a video, (F, H, W, 3) uint8 RGB."""
+    with VideoReader() as reader:
+        indices = range(0, reader.open(path).frames, frame_step)
+        return np.stack(list(reader.read(indices, short_side=short_side)))

@@ -13,8 +13,8 @@ from study.conduct import Conductor
 from study.data.datasets import embedded
 from study.data.datasets.annotations import Video
 from study.data.datasets.catalog import annotate
-from study.data.store.clip_store import StoreSettings
 from study.data.store.preparation import prepare
+from study.data.store.settings import StoreSettings
 from study.job import run_job
 from study.request import Study
 from study.terminal import Terminal

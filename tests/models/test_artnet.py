@@ -7,6 +7,26 @@ from torch.nn import functional as F
 from models import create_model
 from models.artnet import Smart
 from models.flops import count_flops
+from tests.models.configuration import Configuration
+
+CONFIGURATIONS = {
+    "artnet": Configuration(
+        options={"width": 0.125, "depths": (1, 1, 1, 1)},
+        frames=4,
+        golden=(
+            1.8004,
+            1.303813,
+            0.87192,
+            0.514223,
+            0.377086,
+            0.250532,
+            0.162708,
+            0.119172,
+            0.093943,
+            0.070666,
+        ),
+    ),
+}
 
 
 def test_a_smart_block_is_appearance_beside_squared_relation() -> None:

@@ -12,6 +12,27 @@ from models import VideoModel, create_model
 from models.attention_consistency import activation_energy, attention_distance, class_activation
 from models.flops import count_flops, count_parameters
 from models.layers.slow_fast import Lateral
+from tests.models.configuration import SMALL_BACKBONE, Configuration
+
+CONFIGURATIONS = {
+    "attention_consistency": Configuration(
+        options={**SMALL_BACKBONE, "speed_ratio": 2, "channel_ratio": 4},
+        frames=3,
+        interacts="a loss compares them",
+        golden=(
+            3.512647,
+            0.826229,
+            0.538419,
+            0.441584,
+            0.34177,
+            0.25523,
+            0.197863,
+            0.160549,
+            0.131936,
+            0.1077,
+        ),
+    ),
+}
 
 SMALL: dict[str, Any] = {"backbone": "small", "flow_length": 2, "speed_ratio": 2}
 
@@ -234,12 +255,12 @@ def test_weights_of_another_network_are_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"levels": ("layer9",)}, "`levels` must be some of stem, layer1, .* but got layer9"),
+        ({"levels": ("layer9",)}, "levels must be some of stem, layer1, .* got layer9"),
         ({"map": "cam", "levels": ("layer2",)}, r"map='cam' needs levels=\('layer4',\)"),
-        ({"form": "two_stream", "lateral": True}, "`lateral` needs form='slow_fast'"),
+        ({"form": "two_stream", "lateral": True}, "lateral needs form='slow_fast'"),
         ({"map": "cam", "lateral": True}, "map='cam' needs a classifier for each stream"),
-        ({"backbone": "vgg16"}, "`backbone` must be one of 'resnet50', 'small'"),
-        ({"distance": "l1"}, "`distance` must be one of 'mse', 'cosine', 'kl'"),
+        ({"backbone": "vgg16"}, "backbone must be one of 'resnet50', 'small'"),
+        ({"distance": "l1"}, "distance must be one of 'mse', 'cosine', 'kl'"),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:

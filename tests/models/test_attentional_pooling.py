@@ -4,6 +4,25 @@ import pytest
 import torch
 
 from models import create_model
+from tests.models.configuration import BOTH_STREAMS, Configuration
+
+CONFIGURATIONS = {
+    "attentional_pooling": Configuration(
+        options=BOTH_STREAMS,
+        golden=(
+            3.233323,
+            3.178541,
+            3.091226,
+            2.971671,
+            2.808589,
+            2.604488,
+            2.31155,
+            1.982469,
+            1.592536,
+            1.27904,
+        ),
+    ),
+}
 
 
 @pytest.mark.parametrize("rank", [1, 3])
@@ -25,5 +44,7 @@ def test_the_score_is_second_order_pooling_with_a_low_rank_weight(rank: int) -> 
 
 
 def test_a_rank_below_one_is_refused() -> None:
-    with pytest.raises(ValueError, match="model 'attentional_pooling': `rank` must be at least 1"):
+    with pytest.raises(
+        ValueError, match="'attentional_pooling': rank must be a whole number of at"
+    ):
         create_model("attentional_pooling", num_classes=4, rank=0)

@@ -3,6 +3,26 @@
 import torch
 
 from models import create_model
+from tests.models.configuration import Configuration
+
+CONFIGURATIONS = {
+    "c3d": Configuration(
+        options={"width": 0.125, "head_dims": (32, 32), "head_grid": 2},
+        frames=4,
+        golden=(
+            1.588243,
+            1.54067,
+            1.476579,
+            1.448557,
+            1.426709,
+            1.37483,
+            1.320938,
+            1.277519,
+            1.229541,
+            1.171297,
+        ),
+    ),
+}
 
 
 def test_c3d_sees_its_last_map_whole_at_the_papers_size() -> None:

@@ -9,6 +9,26 @@ from torch.nn import functional as F
 
 from models import VideoModel, create_model
 from models.conv_fusion import TowerFusion, bilinear
+from tests.models.configuration import SMALL_BACKBONE, Configuration
+
+CONFIGURATIONS = {
+    "conv_fusion": Configuration(
+        options={**SMALL_BACKBONE, "head_dims": (32, 32), "pool_frames": 2},
+        interacts="one tower enters the other",
+        golden=(
+            3.923102,
+            3.13027,
+            2.952315,
+            2.785728,
+            2.666775,
+            2.584507,
+            2.400671,
+            2.181605,
+            1.994884,
+            1.811314,
+        ),
+    ),
+}
 
 SMALL: dict[str, Any] = {"backbone": "small", "flow_length": 2, "head_dims": (16, 12)}
 LAST = "stage4"
@@ -253,14 +273,14 @@ def test_default_is_the_papers_final_net() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layers": ("stage9",)}, "`layers` must be some of stage1, stage2, stage3, stage4, fc6"),
-        ({"layers": ("stage4", "stage4")}, "`layers` must be some of .* none twice"),
+        ({"layers": ("stage9",)}, "layers must be some of stage1, stage2, stage3, stage4, fc6"),
+        ({"layers": ("stage4", "stage4")}, "layers must be some of .* none twice"),
         ({"method": "cat", "layers": ("stage2",)}, r"method='cat' needs layers=\('stage4',\)"),
         ({"method": "bilinear", "layers": ("fc6",)}, "method='bilinear' needs layers="),
         ({"freeze_towers": True, "layers": ("stage2",)}, "freeze_towers=True needs fusion at"),
         ({"temporal_backbone": "vgg16"}, "the temporal tower 'vgg16' has no layer like 'stage4'"),
-        ({"temporal_backbone": "alexnet"}, "`temporal_backbone` must be one of"),
-        ({"towers": 3}, "`towers` must be one of 1, 2, but got 3"),
+        ({"temporal_backbone": "alexnet"}, "temporal_backbone must be one of"),
+        ({"towers": 3}, "towers must be one of 1, 2, got 3"),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:

@@ -9,6 +9,26 @@ from torch import Tensor
 from models import VideoModel, create_model
 from models.backbones import create_backbone
 from models.flops import count_parameters
+from tests.models.configuration import BOTH_STREAMS, Configuration
+
+CONFIGURATIONS = {
+    "cstm": Configuration(
+        options={**BOTH_STREAMS, "attention_reduction": 4},
+        frames=3,
+        golden=(
+            3.931782,
+            3.504814,
+            2.999426,
+            2.721208,
+            2.649949,
+            2.581856,
+            2.419674,
+            2.223358,
+            2.094576,
+            2.020567,
+        ),
+    ),
+}
 
 ARMS = ("2d", "shift", "3d", "3d_shift_sum", "gsm", "gsm_attention", "cstm")
 
@@ -86,11 +106,14 @@ def test_shifting_costs_no_parameter_and_a_gate_few() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"module": "4d"}, "`module` must be one of '2d', 'shift'"),
-        ({"shift_fraction": 0.6}, "`0 < shift_fraction <= 0.5` must hold, but got 0.6"),
-        ({"attention_reduction": 0}, "`attention_reduction` must be at least 1"),
-        ({"backbone": "vgg16"}, "`backbone` must be one of 'small', 'resnet18'"),
-        ({"streams": ()}, "`streams` must be one or more of"),
+        ({"module": "4d"}, "module must be one of '2d', 'shift'"),
+        (
+            {"shift_fraction": 0.6},
+            "shift_fraction must be .* above 0 and at most 0.5, got 0.6",
+        ),
+        ({"attention_reduction": 0}, "attention_reduction must be a whole number of at least 1"),
+        ({"backbone": "vgg16"}, "backbone must be one of 'small', 'resnet18'"),
+        ({"streams": ()}, "streams must be one or more of"),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:

@@ -1,17 +1,13 @@
-"""What every registered network must do.
+"""What every registered network must do, with the options that its own test gives.
 
-A new network adds a line to ``CONFIGURATIONS``: options that make it small, and the clips that
-it is tested on. Its golden losses come from ``TWO_STREAM_WRITE_GOLDEN=1 pytest -k golden``.
+See ``configuration.py`` for what a new network's test holds.
 """
 
 import copy
-import json
-import os
+import importlib
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -19,66 +15,24 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import ModelOutput, VideoModel, create_model, list_models, model_options
+from tests.models.configuration import Configuration
 
-GOLDEN = Path(__file__).parent / "golden"
 CLASSES = 5
+SIZE = 64  # height and width of a frame in pixels
+ODD_SIZE = (61, 75)  # no stride divides them
 
 
-@dataclass(frozen=True, kw_only=True)
-class Configuration:
-    """How a network is tested.
-
-    Attributes:
-        options: Options that make it small.
-        frames: Frames T of a clip.
-        size: Height and width of a frame in pixels.
-        odd_size: A height and width that no stride divides.
-        learning_rate: Of the Adam steps that overfit eight clips.
-    """
-
-    options: dict[str, Any] = field(default_factory=dict)
-    frames: int = 2
-    size: int = 64
-    odd_size: tuple[int, int] = (61, 75)
-    learning_rate: float = 1e-3
+def _configurations() -> dict[str, Configuration]:
+    """What the tests of the networks say of them, by the network's name."""
+    found: dict[str, Configuration] = {}
+    for path in sorted(Path(__file__).parent.glob("test_*.py")):
+        if path != Path(__file__):
+            module = importlib.import_module(f"tests.models.{path.stem}")
+            found |= getattr(module, "CONFIGURATIONS", {})
+    return found
 
 
-SMALL = {"backbone": "small", "flow_length": 2}
-BOTH = {**SMALL, "streams": ("spatial", "temporal")}
-
-CONFIGURATIONS = {
-    "artnet": Configuration(options={"width": 0.125, "depths": (1, 1, 1, 1)}, frames=4),
-    "attention_consistency": Configuration(
-        options={**SMALL, "speed_ratio": 2, "channel_ratio": 4}, frames=3
-    ),
-    "attentional_pooling": Configuration(options=BOTH),
-    "c3d": Configuration(options={"width": 0.125, "head_dims": (32, 32), "head_grid": 2}, frames=4),
-    "conv_fusion": Configuration(options={**SMALL, "head_dims": (32, 32), "pool_frames": 2}),
-    "cstm": Configuration(options={**BOTH, "attention_reduction": 4}, frames=3),
-    "gsm": Configuration(options=BOTH, frames=3),
-    "i3d": Configuration(options={"width": 0.125, "streams": ("spatial",)}, frames=4),
-    "r2plus1d": Configuration(options={"width": 0.125, "depths": (1, 1, 1, 1)}, frames=4),
-    "s3d": Configuration(frames=4),
-    "s3d_g": Configuration(frames=4),
-    "spatiotemporal_multiplier": Configuration(options=SMALL, frames=3),
-    "stilt": Configuration(options={**SMALL, "attention_dim": 16, "head_dims": (32, 32)}),
-    "stin": Configuration(options={**SMALL, "attention_dim": 16}),
-    "stm": Configuration(options={**BOTH, "motion_reduction": 4}, frames=3),
-    "trn": Configuration(options={**BOTH, "frames": 3, "relation_dim": 32}, frames=3),
-    "tsm": Configuration(options=BOTH, frames=3),
-    "tsn": Configuration(options=SMALL),
-    "two_stream": Configuration(options={**SMALL, "head_dims": (32, 32), "head_grid": 2}),
-}
-
-# What can't be tested of some networks, and why.
-FEWEST_FRAMES = {"trn": 2}  # a relation is between two frames or more
-NOT_INDEPENDENT = {
-    "attention_consistency": "a loss compares them",
-    "conv_fusion": "one tower enters the other",
-    "spatiotemporal_multiplier": "motion gates appearance",
-    "stilt": "they attend to each other",
-}
-
+CONFIGURATIONS = _configurations()
 every_model = pytest.mark.parametrize("name", sorted({*list_models(), *CONFIGURATIONS}))
 
 
@@ -97,7 +51,7 @@ def _clips(
     seed: int = 1,
 ) -> dict[str, Tensor]:
     configuration = CONFIGURATIONS[name]
-    height, width = size or (configuration.size, configuration.size)
+    height, width = size or (SIZE, SIZE)
     generator = torch.Generator().manual_seed(seed)
     shape = (clips, max(frames or configuration.frames, model.min_frames))
     return {
@@ -134,7 +88,7 @@ def _assert_same(first: ModelOutput, second: ModelOutput, **tolerance: float) ->
 
 
 def test_every_registered_model_has_a_configuration() -> None:
-    assert sorted(CONFIGURATIONS) == list_models(), "add a line to CONFIGURATIONS"
+    assert sorted(CONFIGURATIONS) == list_models(), "its test must hold CONFIGURATIONS"
 
 
 @every_model
@@ -187,9 +141,10 @@ def test_independent_streams_share_no_gradient(name: str) -> None:
     if "streams" in model_options(name).__dataclass_fields__:
         options |= {"streams": ("spatial", "temporal"), "flow_length": 2}
     model = create_model(name, num_classes=CLASSES, **options)
-    assert model.independent_streams is (name not in NOT_INDEPENDENT)
-    if not model.independent_streams:
-        pytest.skip(f"its streams interact: {NOT_INDEPENDENT[name]}")
+    interacts = CONFIGURATIONS[name].interacts
+    assert model.independent_streams is not bool(interacts)
+    if interacts:
+        pytest.skip(f"its streams interact: {interacts}")
     assert len(model.streams) == 2
     output, groups = model(**_clips(name, model)), model.stream_parameters()
     assert "shared" not in groups
@@ -259,10 +214,10 @@ def test_a_state_dict_round_trip_changes_nothing(name: str) -> None:
 @every_model
 def test_odd_sizes_the_smallest_size_and_a_single_frame_work(name: str) -> None:
     model = _build(name).eval()
-    fewest = FEWEST_FRAMES.get(name, 1)
+    fewest = CONFIGURATIONS[name].fewest_frames
     assert model.min_frames == fewest
     for clips in (
-        _clips(name, model, size=CONFIGURATIONS[name].odd_size),
+        _clips(name, model, size=ODD_SIZE),
         _clips(name, model, size=(model.min_size, model.min_size)),
         _clips(name, model, frames=fewest, clips=1),
     ):
@@ -279,27 +234,27 @@ def test_wrong_inputs_are_refused_by_name(name: str) -> None:
         few = model.min_frames - 1
         small = x[..., : model.min_size - 1]
         for wrong in (None, x[:, :, :-1], x[0], x[:, :few], small, x.byte()):
-            with pytest.raises(ValueError, match=f"model '{name}' takes .*`{stream}`.* but "):
+            with pytest.raises(ValueError, match=f"model '{name}' takes .*{stream}.*(got|missing)"):
                 model(**{**clips, stream: wrong})
     if len(clips) == 2:
         rgb, flow = clips["rgb"], clips["flow"]
         for wrong in (flow[1:], torch.cat([flow, flow], dim=1), flow[..., 1:]):
-            with pytest.raises(ValueError, match=f"model '{name}' takes `rgb` and `flow` of the"):
+            with pytest.raises(ValueError, match=f"model '{name}' takes rgb and flow of the"):
                 model(rgb, wrong)
 
 
 @every_model
 def test_wrong_options_are_refused_by_name(name: str) -> None:
     for wrong, message in (
-        ({"no_such_option": 1}, "has no option 'no_such_option'; its options are "),
-        ({"dropout": 1.5}, r"`0 <= dropout < 1` must hold, but got 1\.5"),
-        ({"dropout": "half"}, "`dropout` must be float, but got 'half'"),
-        ({"flow_length": 0}, "`flow_length` must be at least 1, but got 0"),
-        ({"backbone": "alexnet"}, "`backbone` must be one of .* but got 'alexnet'"),
+        ({"no_such_option": 1}, "unknown options no_such_option; there are "),
+        ({"dropout": 1.5}, "dropout must be .* of at least 0 and below 1, got 1.5"),
+        ({"dropout": "half"}, "dropout must be a number, got 'half'"),
+        ({"flow_length": 0}, "flow_length must be a whole number of at least 1, got 0"),
+        ({"backbone": "alexnet"}, "backbone must be one of .* got 'alexnet'"),
     ):
         if not set(wrong) <= {*model_options(name).__dataclass_fields__, "no_such_option"}:
             continue  # a 3-D network is its own backbone
-        with pytest.raises(ValueError, match=f"model '{name}':? {message}"):
+        with pytest.raises(ValueError, match=f"model '{name}': {message}"):
             create_model(name, num_classes=CLASSES, **wrong)
 
 
@@ -308,7 +263,7 @@ def test_eight_clips_are_learned_by_heart(name: str) -> None:
     model = _without_dropout(_build(name))
     clips = _clips(name, model, clips=8)
     labels = torch.arange(8) % CLASSES
-    optimiser = torch.optim.Adam(model.parameters(), lr=CONFIGURATIONS[name].learning_rate)
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
     for _ in range(60):
         output = model(**clips)
         if all((x.argmax(dim=1) == labels).all() for x in output.logits.values()):
@@ -334,12 +289,9 @@ def test_ten_steps_have_the_golden_losses(name: str) -> None:
         loss.backward()
         optimiser.step()
         losses.append(loss.item())
-    path = GOLDEN / f"{name}.json"
-    if os.environ.get("TWO_STREAM_WRITE_GOLDEN"):
-        GOLDEN.mkdir(exist_ok=True)
-        path.write_text(json.dumps([round(loss, 6) for loss in losses], indent=1) + "\n")
-    golden = json.loads(path.read_text())
-    assert losses == pytest.approx(golden, rel=1e-5, abs=2e-6)
+    golden = CONFIGURATIONS[name].golden
+    found = tuple(round(loss, 6) for loss in losses)
+    assert losses == pytest.approx(golden, rel=1e-5, abs=2e-6), f"golden={found}"
     assert losses[-1] < losses[0]
 
 

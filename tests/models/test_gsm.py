@@ -6,6 +6,26 @@ import torch
 from models import create_model
 from models.flops import count_flops, count_parameters
 from models.layers.shift import GatedShift
+from tests.models.configuration import BOTH_STREAMS, Configuration
+
+CONFIGURATIONS = {
+    "gsm": Configuration(
+        options=BOTH_STREAMS,
+        frames=3,
+        golden=(
+            3.203984,
+            2.814345,
+            2.533258,
+            2.412098,
+            2.175452,
+            1.843195,
+            1.574587,
+            1.381734,
+            1.190357,
+            1.008371,
+        ),
+    ),
+}
 
 
 def test_it_has_its_published_size() -> None:
@@ -31,5 +51,5 @@ def test_at_its_start_no_frame_sees_another() -> None:
 
 
 def test_a_backbone_that_cannot_mix_frames_is_refused() -> None:
-    with pytest.raises(ValueError, match="model 'gsm': `backbone` must be one of 'small'"):
+    with pytest.raises(ValueError, match="model 'gsm': backbone must be one of 'small'"):
         create_model("gsm", num_classes=4, backbone="vgg16")

@@ -6,6 +6,26 @@ from torch import Tensor, nn
 from torchvision.models import GoogLeNet
 
 from models import create_model
+from tests.models.configuration import Configuration
+
+CONFIGURATIONS = {
+    "i3d": Configuration(
+        options={"width": 0.125, "streams": ("spatial",)},
+        frames=4,
+        golden=(
+            1.581591,
+            1.520131,
+            1.43951,
+            1.087361,
+            1.04384,
+            0.630527,
+            0.410785,
+            0.219856,
+            0.137718,
+            0.085428,
+        ),
+    ),
+}
 
 MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
 STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]

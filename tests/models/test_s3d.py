@@ -3,6 +3,40 @@
 import torch
 
 from models import create_model
+from tests.models.configuration import Configuration
+
+CONFIGURATIONS = {
+    "s3d": Configuration(
+        frames=4,
+        golden=(
+            1.859525,
+            1.790863,
+            2.042342,
+            1.79166,
+            1.087887,
+            0.78932,
+            0.676765,
+            0.124461,
+            0.051697,
+            0.040764,
+        ),
+    ),
+    "s3d_g": Configuration(
+        frames=4,
+        golden=(
+            1.702658,
+            1.762866,
+            1.552544,
+            1.493098,
+            1.215142,
+            1.25293,
+            0.643442,
+            0.489719,
+            0.319382,
+            0.117234,
+        ),
+    ),
+}
 
 
 def test_a_gate_scales_each_channel_by_what_the_clip_holds() -> None:

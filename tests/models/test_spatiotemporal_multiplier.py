@@ -8,6 +8,27 @@ from torch import Tensor
 
 from models import VideoModel, create_model
 from models.spatiotemporal_multiplier import gated_block
+from tests.models.configuration import SMALL_BACKBONE, Configuration
+
+CONFIGURATIONS = {
+    "spatiotemporal_multiplier": Configuration(
+        options=SMALL_BACKBONE,
+        frames=3,
+        interacts="motion gates appearance",
+        golden=(
+            3.247787,
+            2.945997,
+            2.652911,
+            2.372618,
+            2.08265,
+            1.83634,
+            1.595924,
+            1.345963,
+            1.137808,
+            0.949658,
+        ),
+    ),
+}
 
 
 def _model(**options: Any) -> VideoModel:
@@ -74,6 +95,6 @@ def test_gradients_cross_from_appearance_to_motion_only(backbone: str) -> None:
 
 
 def test_bad_input_is_refused() -> None:
-    match = "model 'spatiotemporal_multiplier': `backbone` must be one of 'small', 'resnet18'"
+    match = "model 'spatiotemporal_multiplier': backbone must be one of 'small', 'resnet18'"
     with pytest.raises(ValueError, match=match):
         _model(backbone="vgg16")

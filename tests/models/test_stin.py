@@ -9,6 +9,25 @@ from torch import Tensor
 from models import VideoModel, create_model
 from models.layers.non_local import NonLocal
 from models.stin import ApparentDifference, TemporalSelfAttention
+from tests.models.configuration import SMALL_BACKBONE, Configuration
+
+CONFIGURATIONS = {
+    "stin": Configuration(
+        options={**SMALL_BACKBONE, "attention_dim": 16},
+        golden=(
+            6.516317,
+            6.108272,
+            5.659771,
+            5.292844,
+            4.926497,
+            4.542174,
+            4.164361,
+            3.785845,
+            3.376158,
+            2.963671,
+        ),
+    ),
+}
 
 SMALL: dict[str, Any] = {"backbone": "small", "flow_length": 2, "attention_dim": 8}
 
@@ -207,10 +226,10 @@ def test_a_stream_alone_is_that_stream_of_both() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"stage": "layer9"}, "`stage` must be one of stage1, stage2, stage3, stage4 with"),
-        ({"difference": "flow"}, "`difference` must be one of 'features', 'pixels'"),
-        ({"attention_dim": 0}, "`attention_dim` must be at least 1"),
-        ({"dropout": 1.0}, "`0 <= dropout < 1` must hold"),
+        ({"stage": "layer9"}, "stage must be one of stage1, stage2, stage3, stage4 with"),
+        ({"difference": "flow"}, "difference must be one of 'features', 'pixels'"),
+        ({"attention_dim": 0}, "attention_dim must be a whole number of at least 1"),
+        ({"dropout": 1.0}, "dropout must be a number of at least 0 and below 1"),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:

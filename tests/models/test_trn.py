@@ -8,6 +8,27 @@ import torch
 
 from models import VideoModel, create_model
 from models.trn import relation_frames
+from tests.models.configuration import BOTH_STREAMS, Configuration
+
+CONFIGURATIONS = {
+    "trn": Configuration(
+        options={**BOTH_STREAMS, "frames": 3, "relation_dim": 32},
+        frames=3,
+        fewest_frames=2,
+        golden=(
+            3.197464,
+            3.149524,
+            3.078511,
+            3.006557,
+            2.940693,
+            2.889352,
+            2.84217,
+            2.790328,
+            2.738941,
+            2.682518,
+        ),
+    ),
+}
 
 
 def _model(**options: Any) -> VideoModel:
@@ -67,11 +88,11 @@ def test_the_order_of_the_frames_matters() -> None:
 
 def test_a_single_frame_has_no_relation_and_is_refused() -> None:
     model = _model()
-    with pytest.raises(ValueError, match=r"model 'trn' takes `rgb` .* with T at least 2"):
+    with pytest.raises(ValueError, match=r"model 'trn' takes rgb .* with T at least 2"):
         model(rgb=torch.zeros(1, 1, 3, 48, 48))
 
 
 @pytest.mark.parametrize("name", ["frames", "relations", "relation_dim"])
 def test_bad_options_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match=f"model 'trn': `{name}` must be at least"):
+    with pytest.raises(ValueError, match=f"model 'trn': {name} must be a whole number of at least"):
         _model(**{name: 0})

@@ -7,6 +7,26 @@ from models import create_model
 from models.backbones import create_backbone
 from models.flops import count_flops, count_parameters
 from models.layers.temporal_conv import set_frames
+from tests.models.configuration import BOTH_STREAMS, Configuration
+
+CONFIGURATIONS = {
+    "tsm": Configuration(
+        options=BOTH_STREAMS,
+        frames=3,
+        golden=(
+            3.680534,
+            3.250042,
+            2.841788,
+            2.623957,
+            2.482753,
+            2.328456,
+            2.17085,
+            2.037028,
+            1.919344,
+            1.779734,
+        ),
+    ),
+}
 
 
 def test_it_has_the_size_of_a_segment_network() -> None:
@@ -37,10 +57,13 @@ def test_a_residual_branch_is_shifted_and_its_shortcut_is_not() -> None:
 
 @pytest.mark.parametrize("fraction", [0.0, 0.75])
 def test_a_fraction_that_cannot_be_shifted_both_ways_is_refused(fraction: float) -> None:
-    with pytest.raises(ValueError, match=r"model 'tsm': `0 < shift_fraction <= 0\.5` must hold"):
+    with pytest.raises(
+        ValueError,
+        match=r"'tsm': shift_fraction must be .* above 0 and at most 0\.5, got",
+    ):
         create_model("tsm", num_classes=4, shift_fraction=fraction)
 
 
 def test_a_backbone_that_cannot_mix_frames_is_refused() -> None:
-    with pytest.raises(ValueError, match="model 'tsm': `backbone` must be one of 'small'"):
+    with pytest.raises(ValueError, match="model 'tsm': backbone must be one of 'small'"):
         create_model("tsm", num_classes=4, backbone="vgg16")

@@ -8,6 +8,25 @@ from torch import Tensor
 
 from models import VideoModel, create_model
 from models.flops import count_flops, count_parameters
+from tests.models.configuration import SMALL_BACKBONE, Configuration
+
+CONFIGURATIONS = {
+    "tsn": Configuration(
+        options=SMALL_BACKBONE,
+        golden=(
+            3.30025,
+            2.96367,
+            2.630334,
+            2.403133,
+            2.179997,
+            1.948545,
+            1.738479,
+            1.540752,
+            1.321593,
+            1.094735,
+        ),
+    ),
+}
 
 
 def _model(**options: Any) -> VideoModel:
@@ -55,5 +74,5 @@ def test_it_has_its_published_size() -> None:
 
 
 def test_bad_options_are_refused() -> None:
-    with pytest.raises(ValueError, match="model 'tsn': `consensus` must be one of 'average'"):
+    with pytest.raises(ValueError, match="model 'tsn': consensus must be one of 'average'"):
         _model(consensus="median")

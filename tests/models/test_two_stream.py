@@ -6,6 +6,25 @@ import torch
 from torch import Tensor
 
 from models import VideoModel, create_model
+from tests.models.configuration import SMALL_BACKBONE, Configuration
+
+CONFIGURATIONS = {
+    "two_stream": Configuration(
+        options={**SMALL_BACKBONE, "head_dims": (32, 32), "head_grid": 2},
+        golden=(
+            3.521204,
+            2.830142,
+            2.336192,
+            1.819868,
+            1.418492,
+            1.049503,
+            0.805982,
+            0.628609,
+            0.478677,
+            0.347993,
+        ),
+    ),
+}
 
 SMALL: dict[str, Any] = {
     "backbone": "small",

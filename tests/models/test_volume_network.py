@@ -121,7 +121,7 @@ def test_the_order_of_the_frames_matters(name: str) -> None:
 @every_network
 def test_frames_that_are_too_small_are_refused(name: str) -> None:
     model = _model(name)
-    with pytest.raises(ValueError, match=f"'{name}' takes `rgb` of at least 32 × 32 px, but got"):
+    with pytest.raises(ValueError, match=f"'{name}' takes rgb of at least 32 × 32 px, got"):
         model(rgb=torch.zeros(1, 4, 3, 31, 40))
 
 
@@ -146,12 +146,12 @@ def test_weights_of_another_network_are_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("c3d", {"head_dims": (0,)}, "each of `head_dims` must be at least 1"),
-        ("i3d", {"width": -1.0}, "`width` must be at least 0"),
-        ("r2plus1d", {"depths": (2, 2, 2)}, "`depths` must be"),
-        ("artnet", {"smart": "all"}, "`smart` must be one of 'deep', 'first', 'none'"),
-        ("s3d", {"streams": ("rgb",)}, "`streams` must be one or more of 'spatial', 'temporal'"),
-        ("s3d_g", {"dropout": 1.0}, "`0 <= dropout < 1` must hold"),
+        ("c3d", {"head_dims": (0,)}, "each of head_dims must be a whole number of at least 1"),
+        ("i3d", {"width": -1.0}, "width must be a number of at least 0"),
+        ("r2plus1d", {"depths": (2, 2, 2)}, "depths must be"),
+        ("artnet", {"smart": "all"}, "smart must be one of 'deep', 'first', 'none'"),
+        ("s3d", {"streams": ("rgb",)}, "streams must be one or more of 'spatial', 'temporal'"),
+        ("s3d_g", {"dropout": 1.0}, "dropout must be a number of at least 0 and below 1"),
     ],
 )
 def test_bad_options_are_refused(name: str, options: dict[str, Any], message: str) -> None:

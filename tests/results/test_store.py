@@ -149,7 +149,7 @@ def test_a_full_disk_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise OSError(28, "No space left on device")
 
     store = ResultStore(tmp_path)
-    monkeypatch.setattr(store_module.os, "fsync", full)
+    monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
         store.write("trainings", "t1", [numbered(1)])
     assert list((tmp_path / "trainings").iterdir()) == []

@@ -15,15 +15,13 @@ def test_json_gives_the_same_hyperparameters_back() -> None:
         scales=(1, 0.5),
         test_crops="ten",
     )
-    assert Hyperparameters.from_json(one.to_json()) == one
+    assert Hyperparameters.of(json.loads(one.to_json())) == one
     assert json.loads(one.to_json()) == json.loads(json.dumps(asdict(one)))
 
 
-def test_equal_settings_have_equal_json() -> None:
-    one = Hyperparameters(
-        learning_rate=1,
-        milestones=[0.5],
-        loss_weights={"b": 1, "a": 2},  # type: ignore[arg-type]
+def test_equal_hyperparameters_have_equal_json() -> None:
+    one = Hyperparameters.of(
+        {"learning_rate": 1, "milestones": [0.5], "loss_weights": {"b": 1, "a": 2}}
     )
     other = Hyperparameters(learning_rate=1.0, milestones=(0.5,), loss_weights={"a": 2.0, "b": 1.0})
     assert one == other
@@ -31,44 +29,42 @@ def test_equal_settings_have_equal_json() -> None:
 
 
 def test_fields_left_out_take_their_defaults() -> None:
-    assert Hyperparameters.from_json("{}") == Hyperparameters()
+    assert Hyperparameters.of({}) == Hyperparameters()
 
 
-def test_unknown_fields_are_refused_by_name() -> None:
-    with pytest.raises(ValueError, match=r"unknown hyperparameters lr; .*learning_rate"):
-        Hyperparameters.from_json('{"lr": 0.1}')
-
-
-@pytest.mark.parametrize("text", ["", "[1]", "{"])
-def test_what_is_no_json_object_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="must be a JSON object"):
-        Hyperparameters.from_json(text)
+def test_unknown_names_are_refused_with_those_there_are() -> None:
+    with pytest.raises(ValueError, match=r"unknown hyperparameters lr; there are learning_rate, "):
+        Hyperparameters.of({"lr": 0.1})
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"learning_rate": 0}, "learning_rate must be a finite number above 0, got 0"),
-        ({"learning_rate": float("nan")}, "learning_rate must be a finite number above 0"),
-        ({"learning_rate": "fast"}, "learning_rate must be a finite number above 0, got 'fast'"),
-        ({"momentum": 1.0}, "momentum must be under 1, got 1.0"),
-        ({"momentum": -0.1}, "momentum must be a finite number of at least 0, got -0.1"),
-        ({"weight_decay": -1}, "weight_decay must be a finite number of at least 0"),
+        ({"learning_rate": 0}, "learning_rate must be a number above 0, got 0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a number above 0"),
+        ({"learning_rate": "fast"}, "learning_rate must be a number, got 'fast'"),
+        ({"momentum": 1.0}, "momentum must be a number of at least 0 and below 1, got 1.0"),
+        ({"momentum": -0.1}, "momentum must be a number of at least 0 and below 1, got -0.1"),
+        ({"weight_decay": -1}, "weight_decay must be a number of at least 0"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
-        ({"batch_size": 2.0}, "batch_size must be a whole number of at least 1, got 2.0"),
-        ({"epochs": True}, "epochs must be a whole number of at least 1, got True"),
+        ({"batch_size": 2.0}, "batch_size must be a whole number, got 2.0"),
+        ({"epochs": True}, "epochs must be a whole number, got True"),
         ({"batch_size": 2, "accumulation_steps": 3}, "accumulation_steps must be at most batch"),
-        ({"schedule": "linear"}, "schedule must be one of step, cosine, constant, got 'linear'"),
-        ({"precision": "float16"}, "precision must be one of float32, bfloat16, got 'float16'"),
-        ({"milestones": (0.5, 0.5)}, "milestones must be rising fractions"),
-        ({"milestones": (0.5, 1.0)}, "milestones must be rising fractions"),
+        (
+            {"schedule": "linear"},
+            "schedule must be one of 'step', 'cosine', .* got 'linear'",
+        ),
+        ({"precision": "float16"}, "precision must be one of 'float32', 'bfloat16', got 'float16'"),
+        ({"milestones": (0.5, 0.5)}, "milestones must rise"),
+        ({"milestones": (0.5, 1.0)}, "each of milestones must be a number above 0 and below 1"),
         ({"milestones": 0.5}, "milestones must be a list of numbers, got 0.5"),
         ({"scales": ()}, "scales must be one or more numbers"),
-        ({"scales": (1.5,)}, "scales must be one or more numbers"),
+        ({"scales": (1.5,)}, "each of scales must be a number above 0 and at most 1"),
         ({"warmup_epochs": 31}, "warmup_epochs must be at most epochs"),
-        ({"clip_norm": 0}, "clip_norm must be a finite number above 0, got 0"),
-        ({"loss_weights": {"spatial": -1}}, r"loss_weights\['spatial'\] must be a finite number"),
-        ({"loss_weights": [1]}, "loss_weights must map names to numbers"),
+        ({"clip_norm": 0}, "clip_norm must be a number above 0, got 0"),
+        ({"loss_weights": {"spatial": -1}}, r"loss_weights\['spatial'\] must be a number"),
+        ({"loss_weights": [1]}, "loss_weights must be a mapping of strings to numbers"),
+        ({"test_crops": "five"}, "test_crops must be one of 'centre', 'three', 'ten'"),
         ({"flip": 1}, "flip must be true or false, got 1"),
     ],
 )

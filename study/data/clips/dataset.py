@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from models.checks import check_number, check_one_of
 from study.data.clips.sampling import segment_positions, view_positions
 from study.data.clips.transforms import CROPS, Crop, cut, sampling, test_crops, training_crop
 from study.data.datasets.annotations import Annotations, Video
@@ -25,7 +26,7 @@ CLIP_STREAM = 1  # the first word of an item's seed, apart from those of order a
 
 
 class Record(Protocol):
-    """What a dataset reads of a stored video; `study.data.store.clip_store.ClipRecord` has it."""
+    """What a dataset reads of a stored video; `study.data.store.record.ClipRecord` has it."""
 
     @property
     def name(self) -> str: ...
@@ -60,6 +61,9 @@ class ClipSettings:
         flip: Whether half of the training clips are mirrored.
         clips: Clips of a test video.
         crops: Crops of a test clip: ``centre``, ``three`` or ``ten``.
+
+    Raises:
+        ValueError: If the kind of crops is unknown.
     """
 
     segments: int
@@ -71,8 +75,7 @@ class ClipSettings:
     crops: str = "centre"
 
     def __post_init__(self) -> None:
-        if self.crops not in CROPS:
-            raise ValueError(f"crops must be one of {', '.join(CROPS)}, got {self.crops!r}")
+        check_one_of("crops", self.crops, CROPS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +141,7 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
             raise ValueError(f"inputs must be some of {INPUTS}, got {tuple(inputs)}")
         if not videos:
             raise ValueError("a dataset needs at least one video, got none")
-        if seed < 0:
-            raise ValueError(f"seed must be at least 0, got {seed}")
+        check_number("seed", seed, whole=True, least=0)
         self.store = store
         self.flip_classes = store.annotations.flip_classes
         self.videos = tuple(videos)
@@ -271,7 +273,7 @@ def _decode(data: Any, flags: int, record: Record, position: int) -> NDArray[np.
 def make_loader(
     data: ClipDataset, batches: Iterable[list[int]], *, device: torch.device, workers: int
 ) -> "DataLoader[dict[str, Tensor]]":
-    """Loads the batches in their order; each new iteration reads `batches` anew.
+    """Loads the batches in their order; each new iteration reads `batches` again.
 
     The ``rgb`` and ``flow`` of a batch from a loader process are valid until the next batch is
     taken or a new iteration begins: then their memory is another batch's. Copies that
@@ -304,8 +306,8 @@ class _Batches(Dataset[dict[str, Tensor]]):
     """Batches of a dataset; those of a loader process are in memory that it shares and reuses.
 
     New shared memory for each batch would cost a quarter of the loader's time: the system clears
-    each page when it is first written. A process is told its next batch when the oldest of the
-    `PREFETCH` that it was told before is taken, so with one piece of memory more than that, it
+    each page when it is first written. A process gets its next batch to make when the oldest of
+    the `PREFETCH` before it is taken, so with one piece of memory more than that, it
     never writes to a batch that waits or is in use.
     """
 

@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models.backbones.base import IMAGENET_MEAN, IMAGENET_STD
+
 __all__ = [
     "CROPS",
     "TEST_SCALE",
@@ -37,9 +39,7 @@ TEST_SCALE = 224 / 256
 
 SNAP = 2  # a crop side this close to the model's input, in pixels, is taken without resizing
 
-RGB_MEAN = (0.485, 0.456, 0.406)
-RGB_STD = (0.229, 0.224, 0.225)
-FLOW_STD = 0.226  # the mean of RGB_STD, as temporal segment networks scale flow
+FLOW_STD = 0.226  # the mean of IMAGENET_STD, as temporal segment networks scale flow
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,7 +129,7 @@ def _corners_and_centre(
 
 
 def cut(image: NDArray[np.uint8], crop: Crop, out: NDArray[np.uint8]) -> None:
-    """Write a crop of an image, resized and mirrored as needed.
+    """Writes a crop of an image, resized and mirrored as needed.
 
     Args:
         image: (H, W) or (H, W, 3).
@@ -194,7 +194,7 @@ def normalise(frames: Tensor, kind: str) -> Tensor:
 
 @cache  # or each batch would wait for a copy to the device
 def _rgb_mean_and_std(device: torch.device) -> tuple[Tensor, Tensor]:
-    mean, std = (torch.tensor(x, device=device).mul_(255) for x in (RGB_MEAN, RGB_STD))
+    mean, std = (torch.tensor(x, device=device).mul_(255) for x in (IMAGENET_MEAN, IMAGENET_STD))
     return mean[:, None, None], std[:, None, None]
 
 
@@ -236,8 +236,8 @@ def model_inputs(batch: Mapping[str, Any], device: torch.device) -> dict[str, Te
 def _resize(frames: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Bilinear interpolation where rows and columns cross, as two matrix products.
 
-    A pixel's weight falls linearly to nought at its neighbours, so what lies beyond a crop, where
-    nothing was written, has weight nought. Half precision holds bytes exactly, their weights to
+    A pixel's weight falls linearly to zero at its neighbours, so what lies beyond a crop, where
+    nothing was written, has no weight. Half precision holds bytes exactly, their weights to
     2⁻¹² and the result to within a quarter of a grey level.
 
     Args:

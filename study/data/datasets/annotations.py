@@ -1,8 +1,10 @@
 """What is known of a dataset before a video is opened: names, labels, groups, splits."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-__all__ = ["Annotations", "Split", "Video"]
+__all__ = ["Annotations", "Split", "Video", "mirror_classes"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -12,7 +14,7 @@ class Video:
     Attributes:
         name: "<class>/<stem>", without suffix; unique within the dataset.
         path: Path below the videos folder, with "/" between its parts. A dataset whose releases
-            come in several containers gives no suffix; `catalog.resolve_video` finds the file.
+            come in several containers gives no suffix: `study.data.video.files` finds the file.
         label: Index into the dataset's classes.
         group: The source that the video was cut from. Videos of one group resemble each other, so a
             split that is carved never parts them.
@@ -58,3 +60,26 @@ class Annotations:
     splits: dict[str, Split]
     flip_classes: tuple[int, ...]
     class_groups: dict[str, str] = field(default_factory=dict)
+
+
+_MIRRORED = {
+    "left": "right",
+    "right": "left",
+    "clockwise": "counterclockwise",
+    "counterclockwise": "clockwise",
+}
+_MIRRORED |= {word.title(): mirrored.title() for word, mirrored in _MIRRORED.items()}
+
+
+def mirror_classes(classes: Sequence[str]) -> tuple[int, ...]:
+    """The label of each class's mirror image, read from the names.
+
+    "left" and "right" change places, and so do "clockwise" and "counterclockwise" (ours: a mirror
+    turns one into the other). A class whose mirrored name is no class is its own mirror image.
+    """
+    labels = {name: label for label, name in enumerate(classes)}
+    return tuple(labels.get(_mirror_name(name), label) for label, name in enumerate(classes))
+
+
+def _mirror_name(name: str) -> str:
+    return re.sub(r"[^\W_]+", lambda word: _MIRRORED.get(word[0], word[0]), name)

@@ -26,7 +26,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from study.data.datasets.annotations import Annotations, Split, Video
+from study.data.datasets.annotations import Annotations, Split, Video, mirror_classes
+from study.data.datasets.reader import register_dataset
+from study.data.flow.compute import PRESETS
 
 __all__ = [
     "CEILINGS",
@@ -109,6 +111,30 @@ def ceiling(knowledge: str) -> float:
     return sum(by_group[group] for group in CLASS_GROUPS.values()) / len(CLASS_GROUPS)
 
 
+def render_dataset(folder: Path, videos: Iterable[Video] | None = None) -> None:
+    """Writes the dataset's videos below a folder.
+
+    Args:
+        folder: Videos folder, made where it is missing.
+        videos: The videos to write; all of them where None.
+    """
+    if videos is None:
+        split = annotate().splits["1"]
+        videos = (*split.train, *split.test)
+    for video in videos:
+        path = folder / video.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        clip = render_clip(CLASSES[video.label], (_SEED, video.label, int(path.stem)))
+        _write_video(path, clip)
+
+
+@register_dataset(
+    "embedded",
+    title="embedded",
+    render=render_dataset,
+    # Three stacks, one of each of a clip's thirds; flow at settings for its 64 pixels.
+    store={"short_side": SIZE, "stacks": 3, "flow_length": 4, "flow": PRESETS["small"]},
+)
 def annotate() -> Annotations:
     """The dataset's classes and its three splits, each testing on another third of every class."""
     clips = [
@@ -123,13 +149,11 @@ def annotate() -> Annotations:
         )
         for fold in range(3)
     }
-    mirror = {"left": "right", "right": "left"}
-    mirrored = ["_".join(mirror.get(word, word) for word in c.split("_")) for c in CLASSES]
     return Annotations(
         dataset="embedded",
         classes=CLASSES,
         splits=splits,
-        flip_classes=tuple(CLASSES.index(name) for name in mirrored),
+        flip_classes=mirror_classes(CLASSES),
         class_groups=dict(CLASS_GROUPS),
     )
 
@@ -137,28 +161,6 @@ def annotate() -> Annotations:
 def _video(label: int, class_name: str, index: int) -> Video:
     name = f"{class_name}/{index:03d}"
     return Video(name=name, path=f"{name}.avi", label=label, group=name)
-
-
-def render_dataset(folder: Path, videos: Iterable[Video] | None = None) -> None:
-    """Writes the dataset's videos below `folder`; those that are there already are kept.
-
-    Args:
-        folder: Videos folder, made where it is missing.
-        videos: The videos to write; all of them where None.
-    """
-    if videos is None:
-        split = annotate().splits["1"]
-        videos = (*split.train, *split.test)
-    for video in videos:
-        path = folder / video.path
-        if path.exists():
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        index = int(path.stem)
-        unfinished = path.with_name(f".{path.name}.part")
-        clip = render_clip(CLASSES[video.label], (_SEED, video.label, index))
-        _write_video(unfinished, clip)
-        unfinished.rename(path)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,13 +6,14 @@ clipped to ±bound pixels and mapped linearly to 0..255.
 """
 
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.checks import check_number, check_one_of
 from study.data.flow.tvl1_scheme import Scheme
 
 __all__ = [
@@ -66,27 +67,41 @@ class FlowSettings:
     bound: float = 20.0
 
     def __post_init__(self) -> None:
-        if self.backend not in BACKENDS:
-            raise ValueError(
-                f"flow backend must be one of {sorted(BACKENDS)}, got {self.backend!r}"
-            )
+        check_one_of("flow.backend", self.backend, sorted(BACKENDS))
         for name in ("lambda_", "theta", "epsilon", "tau", "bound"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"flow's {name} must be above 0, got {getattr(self, name)!r}")
+            check_number(f"flow.{name}", getattr(self, name), above=0)
         for name in ("scales", "warps", "iterations", "outer_iterations"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"flow's {name} must be at least 1, got {getattr(self, name)!r}")
-        if not 0 < self.scale_step < 1:
-            raise ValueError(f"flow's scale_step must be in (0, 1), got {self.scale_step!r}")
-        if self.median_filtering not in (1, 3, 5):
-            raise ValueError(
-                f"flow's median_filtering must be 1, 3 or 5, got {self.median_filtering!r}"
-            )
+            check_number(f"flow.{name}", getattr(self, name), whole=True, least=1)
+        check_number("flow.scale_step", self.scale_step, above=0, below=1)
+        check_one_of("flow.median_filtering", self.median_filtering, (1, 3, 5))
 
     @property
     def scheme(self) -> Scheme:
         """What our own solvers take of it."""
         return Scheme(**{option.name: getattr(self, option.name) for option in fields(Scheme)})
+
+    @classmethod
+    def options(cls) -> dict[str, type]:
+        """The names and types of the settings other than the backend."""
+        return {one.name: type(one.default) for one in fields(cls) if one.name != "backend"}
+
+    def with_options(self, assignments: Iterable[str]) -> "FlowSettings":
+        """The settings with others in their place, each given as "NAME=VALUE".
+
+        Raises:
+            ValueError: If a name is none of `options()`, or a value isn't allowed.
+        """
+        options, changes = self.options(), {}
+        for assignment in assignments:
+            name, _, value = assignment.partition("=")
+            if name not in options:
+                raise ValueError(f"unknown flow option {name!r}; there are: {', '.join(options)}")
+            try:
+                changes[name] = options[name](value)
+            except ValueError:
+                kind = "a whole number" if options[name] is int else "a number"
+                raise ValueError(f"flow option {name} takes {kind}, got {value!r}") from None
+        return replace(self, **changes)
 
 
 def compute_flow(
@@ -133,7 +148,7 @@ def check_backend(settings: FlowSettings | None) -> None:
     """Refuses a backend that can't run on this machine; None, precomputed flow, needs none.
 
     Raises:
-        ValueError: It lacks what the backend needs.
+        ValueError: If it lacks what the backend needs.
     """
     if settings is None:
         return
@@ -171,7 +186,7 @@ def _flow_by_opencv(gray: NDArray[np.uint8], settings: FlowSettings) -> NDArray[
         nscales=settings.scales,
         warps=settings.warps,
         epsilon=settings.epsilon,
-        innnerIterations=settings.iterations,  # as OpenCV spells it
+        innnerIterations=settings.iterations,  # OpenCV's own name
         outerIterations=settings.outer_iterations,
         scaleStep=settings.scale_step,
         medianFiltering=settings.median_filtering,

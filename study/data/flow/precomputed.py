@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from study.data.flow.compute import dequantise, quantise
-from study.data.video.reader import TOLERATED_FRAMES, BadVideoError, natural_key
+from study.data.video.files import natural_key
+from study.data.video.reader import TOLERATED_FRAMES, BadVideoError
 
 __all__ = ["PrecomputedFlow"]
 
@@ -41,7 +42,7 @@ class PrecomputedFlow:
             frames: Frames of the video, to which the number of fields must fit.
 
         Raises:
-            BadVideoError: There is none, or not for all frames.
+            BadVideoError: If there is none, or not for all frames.
         """
         places = (folder / name, folder / Path(name).name)
         place = next((place for place in places if place.is_dir()), None)

@@ -1,7 +1,7 @@
 """TV-L1 optical flow on the CPU, by over-relaxed primal-dual iterations over cache-sized tiles.
 
 The functional is that of Zach, Pock and Bischof ("A duality based approach for realtime TV-L1
-optical flow", 2007), coarse to fine, linearised anew at each warp, with ρ(u) the linearised
+optical flow", 2007), coarse to fine, linearised again at each warp, with ρ(u) the linearised
 difference of intensities:
 
     E(u) = Σ min_v [ λ|ρ(v)| + |u − v|² / 2θ ] + |∇u_x| + |∇u_y|
@@ -56,7 +56,7 @@ CHANNELS = 14
 
 # ---- vectors of float32 lanes -------------------------------------------------------------
 
-# No "reassoc": it lets the same source give other bits where it is compiled anew.
+# No "reassoc": it lets the same source give other bits where it is compiled again.
 FAST = ("nnan", "ninf", "nsz", "contract", "arcp", "afn")
 
 

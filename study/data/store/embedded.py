@@ -1,24 +1,13 @@
 """The embedded dataset's clip store, rendered and prepared where it isn't yet."""
 
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from study.data.datasets import embedded
-from study.data.flow.compute import PRESETS
-from study.data.store.clip_store import ClipStore, StoreSettings
-from study.data.store.preparation import Progress, prepare
+from study.data.datasets.catalog import annotate, videos_folder
+from study.data.store.clip_store import ClipStore
+from study.data.store.preparation import Progress, default_settings, prepare
 
-__all__ = ["EMBEDDED_STORE", "prepare_embedded"]
-
-EMBEDDED_STORE = StoreSettings(
-    dataset="embedded",
-    short_side=embedded.SIZE,
-    stacks=3,
-    flow_length=4,
-    flow=PRESETS["small"],
-)
-"""Three stacks: one of each of a clip's thirds. Flow at settings for its 64 pixels."""
+__all__ = ["prepare_embedded"]
 
 
 def prepare_embedded(
@@ -36,10 +25,7 @@ def prepare_embedded(
         workers: As for ``prepare``.
         progress: As for ``prepare``.
     """
-    with tempfile.TemporaryDirectory(prefix="embedded-") as folder:
-        videos = Path(folder)
-        embedded.render_dataset(videos)
-        prepare(
-            embedded.annotate(), videos, path, EMBEDDED_STORE, workers=workers, progress=progress
-        )
+    settings = default_settings("embedded")
+    with videos_folder("embedded", None) as videos:
+        prepare(annotate("embedded"), videos, path, settings, workers=workers, progress=progress)
     return ClipStore.open(path)

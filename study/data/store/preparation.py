@@ -14,19 +14,24 @@ from pathlib import Path
 import cv2
 import pyarrow as pa
 
+from models.checks import check_number
 from study.data.datasets.annotations import Annotations
-from study.data.datasets.catalog import resolve_video
+from study.data.datasets.catalog import find_reader
 from study.data.flow.compute import check_backend
 from study.data.process import ChildDiedError, ChildProcess
-from study.data.store.clip_store import ClipStore, StoreSettings, annotated_videos
-from study.data.store.recording import record_video
+from study.data.store.clip_store import ClipStore
+from study.data.store.encoding import encode_video
+from study.data.store.manifest import annotated_videos
+from study.data.store.settings import StoreSettings
 from study.data.store.staging import SHARD_BYTES, Locks, Staging, StoreBuilder, generation
+from study.data.video.files import resolve_video
 from study.data.video.reader import BadVideoError, VideoReader
 
 __all__ = [
     "GPU_WORKERS",
     "PreparationSummary",
     "Progress",
+    "default_settings",
     "default_workers",
     "find_videos",
     "prepare",
@@ -47,7 +52,7 @@ class Progress:
         total: Videos that exist.
         skipped: Videos that could not be used.
         before: Videos of `done` that were so when this preparation began.
-        elsewhere: Videos that other processes are at, and this one waits for.
+        elsewhere: Videos that other processes are working on, and this one waits for.
     """
 
     done: int
@@ -59,7 +64,7 @@ class Progress:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PreparationSummary:
-    """What a preparation came to.
+    """What a preparation resulted in.
 
     Attributes:
         stored: Videos in the store.
@@ -113,17 +118,16 @@ def prepare(
         retry_skipped: Whether videos that were skipped before are tried again, changed or not.
 
     Raises:
-        FileNotFoundError: There is no videos folder, or none of the videos is in it.
-        ValueError: Other settings than the store's, a folder that is something else, or a flow
-            backend that can't run here.
-        OSError: The disk is full, or the like; what was finished is safe.
-        RuntimeError: Something unforeseen happened with a video; what was finished is safe.
+        FileNotFoundError: If there is no videos folder, or none of the videos is in it.
+        ValueError: If an argument is out of range, the store has other settings, its folder is
+            something else, or the flow backend can't run here.
+        OSError: If the disk is full, or the like; what was finished is safe.
+        RuntimeError: If something unforeseen happens with a video; what was finished is safe.
     """
     began = time.monotonic()
-    if workers is not None and workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
-    if not deadline > 0:
-        raise ValueError(f"deadline must be above 0 seconds, got {deadline}")
+    if workers is not None:
+        check_number("workers", workers, whole=True, least=1)
+    check_number("deadline", deadline, above=0)
     if annotations.dataset != settings.dataset:
         raise ValueError(
             f"settings are for dataset {settings.dataset!r}, annotations of {annotations.dataset!r}"
@@ -176,12 +180,12 @@ def find_videos(annotations: Annotations, folder: Path) -> dict[str, Path]:
     """Where the videos are, by name, sorted; those that are missing are left out.
 
     Raises:
-        FileNotFoundError: There is no folder, or none of the videos is in it.
+        FileNotFoundError: If there is no folder, or none of the videos is in it.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no videos folder {folder}")
     videos = annotated_videos(annotations)
-    found = {name: resolve_video(folder, videos[name]) for name in sorted(videos)}
+    found = {name: resolve_video(folder, videos[name].path) for name in sorted(videos)}
     existing = {name: path for name, path in found.items() if path is not None}
     if not existing:
         example = next(iter(videos.values()), None)
@@ -190,6 +194,15 @@ def find_videos(annotations: Annotations, folder: Path) -> dict[str, Path]:
             f"none of the {len(videos)} videos of {annotations.dataset} is in {folder}{looked_for}"
         )
     return existing
+
+
+def default_settings(dataset: str) -> StoreSettings:
+    """The settings that a dataset's store is made with where no others are asked for.
+
+    Raises:
+        ValueError: If there is no such dataset.
+    """
+    return StoreSettings(dataset=dataset, **find_reader(dataset).store)
 
 
 def default_workers(settings: StoreSettings, cores: int | None = None) -> int:
@@ -243,7 +256,7 @@ class _Pool:
             How many videos were prepared here.
         """
         waiting = deque(todo)
-        busy: list[str] = []  # other processes are at these
+        busy: list[str] = []  # other processes are working on these
         left = len(todo)
         before = len(self._builder.existing) - left
         skipped = self._builder.count_skipped()
@@ -357,7 +370,7 @@ def serve(connection: Connection) -> None:
                     answer = ("rescan", None)
                 else:
                     make = partial(
-                        record_video, name, path, settings, reader, flow_folder=flow_folder
+                        encode_video, name, path, settings, reader, flow_folder=flow_folder
                     )
                     answer = _stage(name, path, staging, make)
             finally:

@@ -1,6 +1,7 @@
 """A picture of a stored video: sampled frames and their flow in colour."""
 
 import textwrap
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from study.data.flow.compute import dequantise
 from study.data.store.clip_store import ClipStore
 
-__all__ = ["colour_flow", "draw_preview"]
+__all__ = ["colour_flow", "draw_preview", "find_stored"]
 
 COLUMNS = 6
 """Positions of a video that are shown, evenly spaced."""
@@ -38,6 +39,28 @@ def colour_flow(flow: NDArray[np.floating[Any]], speed: float) -> NDArray[np.uin
     return np.rint(matplotlib.colors.hsv_to_rgb(hsv) * 255).astype(np.uint8)
 
 
+def find_stored(store: ClipStore, name: str) -> str:
+    """The stored video of a name, or of a name without its class.
+
+    Raises:
+        ValueError: If there is none or several; the message says which are near, or why it was
+            skipped.
+    """
+    names, skipped = (
+        [known for known in videos if name in (known, known.rpartition("/")[2])]
+        for videos in (store.names, store.skipped)
+    )
+    if len(names) == 1:
+        return names[0]
+    if skipped and not names:
+        raise ValueError(f"{skipped[0]} was skipped: {store.skipped[skipped[0]]}")
+    near = names or get_close_matches(name, store.names, cutoff=0.4) or store.names[:3]
+    raise ValueError(
+        f"{store.path} has {'several videos' if names else 'no video'} {name!r}"
+        + (f"; there are: {', '.join(near)}" if near else "")
+    )
+
+
 def draw_preview(store: ClipStore, name: str, path: Path) -> None:
     """Draws a stored video as it comes out of the store: frames, flow, the flow's x and y planes.
 
@@ -47,7 +70,7 @@ def draw_preview(store: ClipStore, name: str, path: Path) -> None:
         path: Where the picture goes; its suffix gives the format.
 
     Raises:
-        KeyError: The store has no such video.
+        KeyError: If the store has no such video.
     """
     record = store.record(name)
     positions = np.unique(np.linspace(0, record.positions - 1, COLUMNS).round().astype(int))
@@ -87,11 +110,11 @@ def draw_preview(store: ClipStore, name: str, path: Path) -> None:
         line[-1].axis("off")
     axes[0, -1].imshow(_wheel(speed))
     axes[0, -1].set_title(f"{speed:.1f} px a frame", fontsize=9)
-    told = (
+    summary = (
         f"{record.frames} frames, {record.width}×{record.height}, {record.positions} stored "
         f"positions; flow: {store.settings.flow_backend}"
     )
-    lines = [textwrap.fill(line, 13 * (len(positions) + 1)) for line in (name, told)]
+    lines = [textwrap.fill(line, 13 * (len(positions) + 1)) for line in (name, summary)]
     figure.suptitle("\n".join(lines), fontsize=10)
     figure.savefig(path, dpi=110)
 

@@ -31,9 +31,9 @@ CACHE_VARIABLE = "TWO_STREAM_CACHE"
 _PIECE = 8 << 20
 
 
-def is_uri(place: str | Path) -> bool:
-    """Whether a place is named by a URI such as ``s3://bucket/store`` and not by a local path."""
-    return "://" in str(place)
+def is_uri(path: str | Path) -> bool:
+    """Whether it is a URI such as ``s3://bucket/store`` and not a local path."""
+    return "://" in str(path)
 
 
 class RemoteFolder:
@@ -43,8 +43,8 @@ class RemoteFolder:
         uri: Such as ``s3://bucket/store``; the folder need not exist.
 
     Raises:
-        ValueError: It is no URI of a known file system.
-        OSError: It can't be reached, or its bucket doesn't exist.
+        ValueError: If it is no URI of a known file system.
+        OSError: If it can't be reached, or its bucket doesn't exist.
     """
 
     def __init__(self, uri: str) -> None:
@@ -72,7 +72,7 @@ class RemoteFolder:
         """A large file's content, bit by bit.
 
         Raises:
-            FileNotFoundError: There is no such file.
+            FileNotFoundError: If there is no such file.
         """
         with self._files.open_input_stream(f"{self._path}/{name}") as stream:
             while piece := stream.read(_PIECE):
@@ -138,11 +138,11 @@ class CachedFolder:
         Args:
             name: The file's name in the folder.
             size: The file's size in bytes.
-            version: Tells the file from others that bore its name, where the name doesn't.
+            version: Tells the file from others that had its name, where the name doesn't.
 
         Raises:
-            FileNotFoundError: There is no such file.
-            OSError: It has another size, it can't be read, or the cache's disk is full.
+            FileNotFoundError: If there is no such file.
+            OSError: If it has another size, it can't be read, or the cache's disk is full.
         """
         target = self.folder / name
         if version:
@@ -193,7 +193,7 @@ def _is_whole(path: Path, size: int) -> bool:
 
 
 def _fetch(remote: RemoteFolder, name: str, target: Path, size: int) -> None:
-    """Fetches a file, unless another process is at it: then waits for that one."""
+    """Fetches a file, unless another process is fetching it: then waits for that one."""
     other = f"name another folder for the cache with {CACHE_VARIABLE}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -24,17 +24,10 @@ from typing import Any
 import pyarrow as pa
 
 from study.data.datasets.annotations import Annotations
-from study.data.store.clip_store import (
-    RECORD_SCHEMA,
-    ClipStore,
-    Place,
-    StoreSettings,
-    open_shard,
-    read_settings,
-    shard_path,
-    write_manifest,
-    write_settings,
-)
+from study.data.store.clip_store import ClipStore
+from study.data.store.manifest import Location, open_shard, shard_path, write_manifest
+from study.data.store.record import RECORD_SCHEMA
+from study.data.store.settings import StoreSettings, read_settings, write_settings
 from study.files import temporary_name, whole_file, write_whole
 
 __all__ = ["Locks", "Staging", "StoreBuilder", "generation"]
@@ -119,7 +112,7 @@ class Staging:
         for folder in (*top.glob("*"), top):
             try:
                 folder.rmdir()
-            except OSError:  # another process is at a video that this one doesn't know of
+            except OSError:  # another process works on a video that this one doesn't know of
                 return
 
 
@@ -163,7 +156,7 @@ class StoreBuilder:
         self.staging = Staging(store)
         self._annotations = annotations
         self._old: ClipStore | None = None
-        self._places: dict[str, Place] = {}
+        self._locations: dict[str, Location] = {}
         self._kept: set[str] = set()  # videos that stay skipped
         self._shards: set[int] = set()  # that were looked into
         self.generation: tuple[int, int, int] | None = None
@@ -195,7 +188,7 @@ class StoreBuilder:
             )
 
     def open_videos(self, *, retry_skipped: bool) -> list[str]:
-        """Looks at the disk anew, and lists the videos that are neither stored nor skipped.
+        """Looks at the disk again, and lists the videos that are neither stored nor skipped.
 
         Those of a shard that was deleted, as one that is damaged may be, are to be made again. The
         store is unfinished then, and what its manifest skipped is tried again.
@@ -208,18 +201,18 @@ class StoreBuilder:
         return self._left(retry_skipped=retry_skipped)
 
     def _open_manifest(self) -> None:
-        """Starts anew from the manifest where it has changed, or removes it where it names a shard
-        that is gone: the next to be packed has that number, and other videos in it."""
+        """Reads the manifest again where it has changed, or removes it where it names a shard that
+        is gone: the next to be packed has that number, and other videos in it."""
         if generation(self.store) == self.generation:
             return
-        self._old, self._places = None, {}
+        self._old, self._locations = None, {}
         if generation(self.store) is not None:
             self._old = ClipStore.open(self.store)
-            self._places = self._old.places()
-        self._shards = {place.shard for place in self._places.values()}
+            self._locations = self._old.locations()
+        self._shards = {location.shard for location in self._locations.values()}
         if not all(shard_path(self.store, number).exists() for number in self._shards):
             (self.store / "manifest.json").unlink()
-            self._old, self._places, self._shards = None, {}, set()
+            self._old, self._locations, self._shards = None, {}, set()
         self.generation = generation(self.store)
 
     def _left(self, *, retry_skipped: bool) -> list[str]:
@@ -228,7 +221,7 @@ class StoreBuilder:
         return [
             name
             for name in self.existing
-            if name not in self._places and name not in self._kept and not self.staging.has(name)
+            if name not in self._locations and name not in self._kept and not self.staging.has(name)
         ]
 
     def _unchanged_skips(self) -> dict[str, dict[str, Any]]:
@@ -252,15 +245,15 @@ class StoreBuilder:
             except (OSError, pa.ArrowException) as error:
                 raise ValueError(
                     f"{path} can't be read ({error}): delete it and run the same command again, "
-                    "which makes its videos anew"
+                    "which makes its videos again"
                 ) from None
             for row, record in enumerate(records):
                 name, digest = (record[column][0].as_py() for column in ("name", "digest"))
-                self._places[name] = Place(number, row, digest)
+                self._locations[name] = Location(number, row, digest)
             self._shards.add(number)
 
     def pack(self) -> None:
-        """Packs what can be, unless another process is at it or the manifest is another now."""
+        """Packs what can be, unless another process is packing or the manifest is another now."""
         if self._locks.take(PACKING, wait=False):
             try:
                 if generation(self.store) == self.generation:
@@ -293,9 +286,9 @@ class StoreBuilder:
             for name in self.existing:
                 if entry := self.staging.skipped(name):
                     skipped[name] = entry
-            for name in self._places:
+            for name in self._locations:
                 skipped.pop(name, None)
-            write_manifest(self.store, self.settings, self._annotations, self._places, skipped)
+            write_manifest(self.store, self.settings, self._annotations, self._locations, skipped)
             self.staging.clear([*self.existing])
             return True
         finally:
@@ -306,14 +299,14 @@ class StoreBuilder:
         return [
             name
             for name in self.existing
-            if name not in self._places and self.staging.file(name, ".packed").exists()
+            if name not in self._locations and self.staging.file(name, ".packed").exists()
         ]
 
     def _is_finished(self, old: ClipStore) -> bool:
         """Whether the manifest says all there is to say."""
         return (
             old.annotations == self._annotations
-            and len(old) == len(self._places)
+            and len(old) == len(self._locations)
             and not (self.store / "staging").exists()
         )
 
@@ -327,7 +320,7 @@ class StoreBuilder:
         ready: list[str] = []
         size = 0
         for name in self.existing:
-            if name in self._places:
+            if name in self._locations:
                 continue
             try:
                 bytes_ = self.staging.file(name, ".arrow").stat().st_size
@@ -358,11 +351,11 @@ class StoreBuilder:
         return sum(
             name in self._kept or self.staging.file(name, ".skip").exists()
             for name in self.existing
-            if name not in self._places
+            if name not in self._locations
         )
 
     def skip(self, name: str, reason: str) -> None:
-        """Gives a video up, unless another process is at it."""
+        """Gives a video up, unless another process is working on it."""
         if self._locks.take(self.staging.lock_of(name), wait=False):
             try:
                 self.staging.skip(name, self.existing[name], reason)

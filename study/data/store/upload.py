@@ -1,4 +1,4 @@
-"""Copies a finished clip store to a place such as S3, where `ClipStore.open` reads it by its URI.
+"""Copies a finished clip store to S3 or the like, where `ClipStore.open` reads it by its URI.
 
 The manifest comes last, so a reader finds all of the store or none of it, or all of the old one.
 An upload that was stopped goes on: files that are there with the right size are not copied again.
@@ -9,10 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from study.data.store.clip_store import ClipStore, StoreSettings, parse_settings
+from study.data.store.clip_store import ClipStore
 from study.data.store.remote import RemoteFolder
+from study.data.store.settings import StoreSettings, parse_settings
 
-__all__ = ["UploadSummary", "check_place", "upload"]
+__all__ = ["UploadSummary", "check_target", "upload"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,12 +24,12 @@ class UploadSummary:
     bytes: int
 
 
-def check_place(uri: str, settings: StoreSettings) -> RemoteFolder:
-    """Refuses a place that a store of these settings can't go to.
+def check_target(uri: str, settings: StoreSettings) -> RemoteFolder:
+    """Refuses a URI that a store of these settings can't be copied to.
 
     Raises:
-        ValueError: It is no URI, or holds a store of other settings, or something else.
-        OSError: It can't be reached.
+        ValueError: If it is no URI, or holds a store of other settings, or something else.
+        OSError: If it can't be reached.
     """
     remote = RemoteFolder(uri)
     content = remote.read("settings.json")
@@ -51,13 +52,13 @@ def upload(
         progress: Called after every file with the bytes that are there and those of all files.
 
     Raises:
-        FileNotFoundError: There is no store in the folder, or it is unfinished.
-        ValueError: Another store is there, or something else; an older version finished this one.
-        OSError: It can't be reached or written; the same call goes on where it stopped.
+        FileNotFoundError: If there is no store in the folder, or it is unfinished.
+        ValueError: If another store is there, or something else.
+        OSError: If it can't be reached or written; the same call goes on where it stopped.
     """
     store = ClipStore.open(path)
     files = store.files
-    remote = check_place(uri, store.settings)
+    remote = check_target(uri, store.settings)
     _check_shards(store, remote)
     there = remote.sizes()
     copied = copied_bytes = done = 0

@@ -269,7 +269,7 @@ def test_a_damaged_image_is_named(data: bytes | None) -> None:
     [
         ({"inputs": ("depth",)}, "inputs must be some of"),
         ({"inputs": ()}, "inputs must be some of"),
-        ({"seed": -1}, "seed must be at least 0, got -1"),
+        ({"seed": -1}, "seed must be a whole number of at least 0, got -1"),
     ],
 )
 def test_bad_settings_are_refused(change: dict, message: str) -> None:

@@ -232,16 +232,3 @@ def test_decord_decodes_video_files_to_the_same_frames(tmp_path: Path) -> None:
     reader = decord.VideoReader(str(tmp_path / video.path), num_threads=1)
     expected = render_clip(CLASSES[video.label], (20, video.label, int(video.name[-3:])))
     assert np.array_equal(reader.get_batch(range(len(reader))).asnumpy(), expected)
-
-
-def test_rendering_again_keeps_finished_files_and_ignores_unfinished_ones(tmp_path: Path) -> None:
-    video = some_videos()[0]
-    embedded.render_dataset(tmp_path, [video])
-    path = tmp_path / video.path
-    written = path.stat().st_mtime_ns
-    content = path.read_bytes()
-    embedded.render_dataset(tmp_path, [video])
-    assert path.stat().st_mtime_ns == written
-    path.rename(path.with_name(f".{path.name}.part"))
-    embedded.render_dataset(tmp_path, [video])
-    assert path.read_bytes() == content

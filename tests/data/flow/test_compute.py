@@ -86,11 +86,11 @@ def test_wrong_frames_are_refused_with_their_shape(gray: np.ndarray) -> None:
     ("options", "message"),
     [
         ({"backend": "fast"}, "backend must be one of .*tvl1.*got 'fast'"),
-        ({"lambda_": 0.0}, "lambda_ must be above 0, got 0.0"),
-        ({"bound": float("nan")}, "bound must be above 0, got nan"),
-        ({"warps": 0}, "warps must be at least 1, got 0"),
-        ({"scale_step": 1.0}, "scale_step must be in .0, 1., got 1.0"),
-        ({"median_filtering": 4}, "median_filtering must be 1, 3 or 5, got 4"),
+        ({"lambda_": 0.0}, "lambda_ must be a number above 0, got 0.0"),
+        ({"bound": float("nan")}, "bound must be a number above 0, got nan"),
+        ({"warps": 0}, "warps must be a whole number of at least 1, got 0"),
+        ({"scale_step": 1.0}, "scale_step must be a number above 0 and below 1, got 1.0"),
+        ({"median_filtering": 4}, "median_filtering must be one of 1, 3, 5, got 4"),
     ],
 )
 def test_wrong_settings_are_refused_with_what_is_allowed(options: dict, message: str) -> None:

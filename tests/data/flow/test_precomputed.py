@@ -9,8 +9,9 @@ import pytest
 
 from study.data.flow.compute import dequantise, quantise
 from study.data.flow.precomputed import PrecomputedFlow
-from study.data.store.clip_store import ClipStore, StoreSettings
+from study.data.store.clip_store import ClipStore
 from study.data.store.preparation import prepare
+from study.data.store.settings import StoreSettings
 from study.data.video.reader import BadVideoError
 from study.prepare import main
 
@@ -106,4 +107,4 @@ def test_precomputed_flow_goes_with_every_frame_alone(videos, settings, capsys):
         replace(settings, flow=None, frame_step=2)
     words = f"folder --videos {videos} --store nowhere --flow . --flow-backend opencv"
     assert main(words.split()) == 2
-    assert "no --flow-backend or --flow-option" in capsys.readouterr().err
+    assert "give no flow backend or option" in capsys.readouterr().err

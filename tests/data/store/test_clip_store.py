@@ -12,21 +12,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from study.data.datasets.annotations import Annotations, Split, Video
 from study.data.flow.compute import compute_flow, quantise
-from study.data.store.clip_store import (
-    RECORD_SCHEMA,
-    ClipStore,
-    Place,
-    StoreSettings,
-    fingerprint,
-    stack_pairs,
-    stack_starts,
-    write_manifest,
-    write_settings,
-)
+from study.data.store.clip_store import ClipStore
 from study.data.store.preparation import prepare
-from study.data.video.reader import decode
+from study.data.store.record import RECORD_SCHEMA
+from study.data.store.settings import stack_starts, write_settings
+from tests.data.video_files import decode_all
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +40,7 @@ def jpeg(picture, quality=95):
 
 def expected(path, settings):
     """A video's frames and fields as JPEGs, made from the whole video at once."""
-    frames = decode(path, short_side=settings.short_side, frame_step=settings.frame_step)
+    frames = decode_all(path, short_side=settings.short_side, frame_step=settings.frame_step)
     gray = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames])
     fields = quantise(compute_flow(gray, settings.flow))
     rgb = [jpeg(np.ascontiguousarray(frame[..., ::-1])) for frame in frames]
@@ -84,38 +75,6 @@ def test_stacks_are_the_full_stores_at_their_starts(store, full_store, settings)
             assert record.rgb(position) == full.rgb(int(start))
             for length in (1, 2, 3):
                 assert record.flow(position, length) == full.flow(int(start), length)
-
-
-@pytest.mark.parametrize(
-    ("frames", "stacks", "length", "starts"),
-    [
-        (25, 3, 4, [3, 10, 17]),  # 21 possible starts in parts of 7
-        (14, 1, 3, [5]),
-        (5, 3, 4, [0]),
-        (6, 3, 4, [0, 1]),  # two possible starts
-        (2, 3, 10, [0]),  # shorter than a stack
-    ],
-)
-def test_stacks_start_in_the_middle_of_equal_parts(frames, stacks, length, starts):
-    settings = StoreSettings(dataset="d", stacks=stacks, flow_length=length)
-    assert stack_starts(frames, settings).tolist() == starts
-
-
-def test_stacks_never_leave_the_video_and_each_pair_is_stored_once():
-    for frames in range(2, 40):
-        for stacks in (1, 2, 3, 7):
-            for length in (1, 4, 10):
-                settings = StoreSettings(dataset="d", stacks=stacks, flow_length=length)
-                starts = stack_starts(frames, settings)
-                wanted = {
-                    pair
-                    for start in starts.tolist()
-                    for pair in range(start, start + length)
-                    if pair + 1 < frames
-                }
-                assert stack_pairs(starts, frames, settings).tolist() == sorted(wanted)
-                assert 1 <= len(starts) <= stacks
-                assert frames <= length or starts[-1] + length < frames
 
 
 def test_a_frame_step_leaves_frames_out_before_flow(videos, annotations, settings, tmp_path):
@@ -184,25 +143,6 @@ def test_opening_what_is_no_finished_store_says_what_to_do(tmp_path, settings):
         ClipStore.open(tmp_path)
 
 
-def test_settings_survive_json(settings, full_settings):
-    for given in (settings, replace(settings, flow=None), full_settings):
-        assert StoreSettings.from_dict(json.loads(json.dumps(given.to_dict()))) == given
-
-
-def test_a_length_of_stacks_means_nothing_without_stacks(full_settings):
-    assert replace(full_settings, flow_length=5).to_dict() == full_settings.to_dict()
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [{"short_side": 4}, {"frame_step": 0}, {"stacks": 0}, {"jpeg_quality": 101}, {"stacks": 1.5}],
-)
-def test_wrong_settings_are_refused(wrong):
-    name, value = next(iter(wrong.items()))
-    with pytest.raises(ValueError, match=f"{name} must be a whole number from .*, got {value}"):
-        StoreSettings(dataset="folder", **wrong)
-
-
 def test_verification_finds_a_single_wrong_byte(store, tmp_path):
     assert list(store.verify()) == []
     copy = tmp_path / "store"
@@ -222,97 +162,3 @@ def test_verification_finds_a_single_wrong_byte(store, tmp_path):
     lines = list(ClipStore.open(copy).verify())
     assert [line.partition(":")[0] for line in lines] == store.names[1:]
     assert all("shard 00000 can't be read" in line for line in lines)
-
-
-def test_the_fingerprint_tells_what_training_can_see():
-    settings = StoreSettings(dataset="d")
-    video = Video(name="a/1", path="a/1.avi", label=0, group="g")
-    other = Video(name="b/1", path="b/1.avi", label=1, group="g")
-
-    def annotated(first, **changes):
-        known = {
-            "dataset": "d",
-            "classes": ("a", "b"),
-            "splits": {"1": Split(name="1", train=(first,), test=(other,))},
-            "flip_classes": (0, 1),
-        }
-        return Annotations(**{**known, **changes})
-
-    digests = {"a/1": "x", "b/1": "y"}
-    known = fingerprint(settings, annotated(video), digests)
-    assert known == fingerprint(settings, annotated(replace(video, path="a/1.mp4")), digests)
-    assert known == fingerprint(settings, annotated(video), dict(reversed(digests.items())))
-    changed = {
-        known,
-        fingerprint(replace(settings, short_side=64), annotated(video), digests),
-        fingerprint(settings, annotated(video), {**digests, "b/1": "z"}),
-        fingerprint(settings, annotated(video), {"a/1": "x"}),
-        fingerprint(settings, annotated(replace(video, label=1)), digests),
-        fingerprint(settings, annotated(replace(video, group="h")), digests),
-        fingerprint(settings, annotated(video, flip_classes=(1, 0)), digests),
-        fingerprint(settings, annotated(video, class_groups={"a": "what"}), digests),
-    }
-    assert len(changed) == 8
-
-
-MEASURE = """
-import re, sys, time
-from pathlib import Path
-from study.data.datasets.annotations import Video
-from study.data.store.clip_store import ClipStore
-
-def told(began):
-    peak = re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())
-    print(time.process_time() - began, int(peak[1]) / 1024)
-
-began = time.process_time()  # which other work on the machine doesn't lengthen
-store = ClipStore.open(sys.argv[1])
-assert "class7/video0000007" in store and "class7/nothing" not in store
-told(began)
-assert len(store.annotations.splits["1"].train) == 160_000
-told(began)
-began = time.process_time()
-made = [Video(name=f"{i}", path=f"{i}.mp4", label=0, group=f"{i // 7}") for i in range(240_000)]
-told(began)
-"""
-
-
-@pytest.mark.slow
-def test_240_000_videos_open_at_once_and_in_200_megabytes(tmp_path):
-    settings = StoreSettings(dataset="large")
-    every = [
-        Video(
-            name=f"class{number % 400}/video{number:07d}",
-            path=f"class{number % 400}/video{number:07d}.mp4",
-            label=number % 400,
-            group=f"group{number // 7}",
-        )
-        for number in range(240_000)
-    ]
-    annotations = Annotations(
-        dataset="large",
-        classes=tuple(f"class{number}" for number in range(400)),
-        splits={"1": Split(name="1", train=tuple(every[:160_000]), test=tuple(every[160_000:]))},
-        flip_classes=tuple(range(400)),
-    )
-    places = {video.name: Place(i // 200, i % 200, f"{i:032x}") for i, video in enumerate(every)}
-    write_settings(tmp_path, settings)
-    (tmp_path / "shards").mkdir()
-    for number in range(1200):  # opening looks at none
-        (tmp_path / f"shards/{number:05d}.arrow").touch()
-    write_manifest(tmp_path, settings, annotations, places, {})
-    assert ClipStore.open(tmp_path).annotations == annotations
-    out = subprocess.run(
-        [sys.executable, "-c", MEASURE, str(tmp_path)],
-        stdout=subprocess.PIPE,
-        cwd=Path(__file__).parents[3],
-        check=True,
-        text=True,
-    ).stdout.split()
-    opened, opened_megabytes, read, read_megabytes, making, _ = map(float, out)
-    print(f"open: {opened:.3f} s, process of {opened_megabytes:.0f} MB")
-    print(f"and with annotations as objects: {read:.3f} s, process of {read_megabytes:.0f} MB")
-    print(f"making as many objects: {making:.3f} s")
-    assert opened < making / 5
-    assert read < 4 * making
-    assert opened_megabytes <= read_megabytes < 200

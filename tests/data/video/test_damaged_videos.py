@@ -12,8 +12,9 @@ import pytest
 
 from study.data.datasets.annotations import Annotations, Split, Video
 from study.data.flow.compute import FlowSettings
-from study.data.store.clip_store import ClipStore, StoreSettings
+from study.data.store.clip_store import ClipStore
 from study.data.store.preparation import prepare
+from study.data.store.settings import StoreSettings
 from study.data.video.reader import TOLERATED_FRAMES
 from tests.data.video_files import moving_square, write_video
 
@@ -126,7 +127,7 @@ def note_peaks(peaks: dict[str, int]) -> None:
             status = (process / "status").read_text()
         except OSError:
             continue
-        for kind in ("study.data.video.reader:serve", "study.data.store.preparation:serve"):
+        for kind in ("study.data.video.decoders:serve", "study.data.store.preparation:serve"):
             if kind.encode() in command and (peak := re.search(r"VmHWM:\s+(\d+)", status)):
                 peaks[kind] = max(peaks.get(kind, 0), int(peak[1]) // 1024)
 
@@ -161,7 +162,7 @@ def test_every_truncation_is_found(prepared):
 @pytest.mark.slow
 def test_memory_stays_bounded(prepared):
     *_, peaks = prepared
-    assert peaks["study.data.video.reader:serve"] < 600
+    assert peaks["study.data.video.decoders:serve"] < 600
     assert peaks["study.data.store.preparation:serve"] < 600
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.layers.attention import AlternatingCoAttention, GuidedAttention, place_code
+from models.layers.attention import AlternatingCoAttention, GuidedAttention, positional_encoding
 
 
 def _by_hand(layer: GuidedAttention, features: np.ndarray, guidance: np.ndarray | None) -> tuple:
@@ -106,8 +106,8 @@ def test_sharpness_is_the_scale_of_the_scores_at_the_start(sharpness: float) -> 
     assert (signs @ layer.score.weight[0]).std().item() == pytest.approx(sharpness, rel=0.15)
 
 
-def test_place_codes_are_sines_and_cosines_of_the_cells_centres() -> None:
-    code = place_code(2, 3, frequencies=2, like=torch.zeros(0))
+def test_positional_encodings_are_sines_and_cosines_of_the_cells_centres() -> None:
+    code = positional_encoding(2, 3, frequencies=2, like=torch.zeros(0))
     assert code.shape == (6, 8)
     for row in range(2):
         for column in range(3):
@@ -121,7 +121,7 @@ def test_place_codes_are_sines_and_cosines_of_the_cells_centres() -> None:
             np.testing.assert_allclose(code[3 * row + column], expected, atol=1e-6)
 
 
-def test_place_codes_differ_between_all_cells_of_a_large_map() -> None:
-    code = place_code(14, 14, frequencies=3, like=torch.zeros(0))
+def test_positional_encodings_differ_between_all_cells_of_a_large_map() -> None:
+    code = positional_encoding(14, 14, frequencies=3, like=torch.zeros(0))
     distances = torch.cdist(code, code) + torch.eye(196)
     assert distances.min() > 0.1

@@ -41,5 +41,5 @@ def test_a_matrix_is_the_two_identities() -> None:
 
 
 def test_a_kernel_of_other_channels_is_refused() -> None:
-    with pytest.raises(ValueError, match="twice as many input as output channels, but got 5 and 2"):
+    with pytest.raises(ValueError, match="twice as many input as output channels, got 5 and 2"):
         gaussian_identity_(torch.empty(2, 5, 3, 3, 3))

@@ -72,5 +72,5 @@ def test_a_gated_shift_agrees_with_a_loop_over_frames_and_channels() -> None:
 
 
 def test_a_gated_shift_refuses_channels_that_it_cannot_halve_twice() -> None:
-    with pytest.raises(ValueError, match="divisible by 4, but got 6"):
+    with pytest.raises(ValueError, match="divisible by 4, got 6"):
         GatedShift(6)

@@ -1,5 +1,7 @@
 """Convolutions that mix frames, against the formula of each way written out."""
 
+from typing import get_args
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,8 +9,8 @@ from torch.nn import functional as F
 
 from models.backbones import create_backbone
 from models.layers.temporal_conv import (
-    MIXINGS,
     BranchAttention,
+    Mixing,
     TemporalConv2d,
     insert_temporal_convs,
     set_frames,
@@ -16,6 +18,7 @@ from models.layers.temporal_conv import (
 )
 
 FRAMES = 3
+MIXINGS = get_args(Mixing)
 
 
 def _site(mixing: str, *, kernel: int = 3, stride: int = 2, bias: bool = True) -> TemporalConv2d:
@@ -137,7 +140,7 @@ def test_frames_are_mixed_at_the_published_places(
 
 
 def test_a_backbone_without_such_places_is_refused() -> None:
-    with pytest.raises(ValueError, match="'vgg16' has no places where frames are mixed"):
+    with pytest.raises(ValueError, match="'vgg16' has no convolution that could mix frames"):
         temporal_sites(create_backbone("vgg16"))
 
 

@@ -1,4 +1,4 @@
-"""Makes one video's record: its frames and their flow as JPEGs."""
+"""Encodes one video for a clip store: its frames and their flow as JPEGs."""
 
 from pathlib import Path
 
@@ -9,17 +9,18 @@ from numpy.typing import NDArray
 
 from study.data.flow.compute import compute_flow, quantise
 from study.data.flow.precomputed import PrecomputedFlow
-from study.data.store.clip_store import StoreSettings, make_record, stack_pairs, stack_starts
+from study.data.store.record import make_record
+from study.data.store.settings import StoreSettings, stack_pairs, stack_starts
 from study.data.video.reader import BadVideoError, VideoReader, resized_size
 
-__all__ = ["record_video"]
+__all__ = ["encode_video"]
 
 MAX_RECORD_BYTES = 1 << 30
 FLOW_CHUNK = 16  # frame pairs whose flow is computed together
 GPU_FLOW_CHUNK = 128  # as a GPU's kernels take time to start
 
 
-def record_video(
+def encode_video(
     name: str,
     path: Path,
     settings: StoreSettings,
@@ -40,10 +41,10 @@ def record_video(
         flow_folder: Folder of precomputed flow, where the settings say so.
 
     Returns:
-        The record, see `study.data.store.clip_store.RECORD_SCHEMA`.
+        The record, see `study.data.store.record.RECORD_SCHEMA`.
 
     Raises:
-        BadVideoError: The video can't be used.
+        BadVideoError: If the video can't be used.
     """
     info = reader.open(path)
     frames = -(-info.frames // settings.frame_step)
