@@ -35,12 +35,15 @@ __all__ = [
     "Job",
     "Parts",
     "build_model",
+    "epoch_row",
     "finished_epochs",
     "record_failure",
     "run_job",
     "rung_key",
+    "score_lines",
     "split_parts",
     "stored_parts",
+    "training_row",
 ]
 
 VALIDATION_FRACTION = 0.2
@@ -384,7 +387,7 @@ def _write(
     results, training = ResultStore(job.results), job.training
     identity = training.training_id
     if rung is not None:
-        lines = list(_lines(rung, "scores", training_id=identity, epoch=job.until))
+        lines = list(score_lines(rung, "scores", training_id=identity, epoch=job.until))
         results.write("validation_scores", rung_key(identity, job.until), lines)
     if job.until < training.hyperparameters.epochs:
         return
@@ -393,7 +396,7 @@ def _write(
             line
             for part, scores in scored.items()
             if (view == "features" and "train" in scored) or (view == "scores" and part != "train")
-            for line in _lines(scores, view, training_id=identity, part=part)
+            for line in score_lines(scores, view, training_id=identity, part=part)
         ]
         if lines:
             results.write(view, identity, lines)
@@ -454,7 +457,7 @@ def epoch_row(training_id: str, epoch: EpochReport) -> dict[str, Any]:
     }
 
 
-def _lines(scores: Scores, kind: str, **same: Any) -> Iterator[dict[str, Any]]:
+def score_lines(scores: Scores, kind: str, **same: Any) -> Iterator[dict[str, Any]]:
     """Lines of a view of ``scores`` or ``features``, one for each stream and video."""
     for stream, matrix in getattr(scores, kind).items():
         for video, label, line in zip(scores.videos, scores.labels, matrix, strict=True):

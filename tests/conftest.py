@@ -5,6 +5,15 @@ from pathlib import Path
 
 import pytest
 
+from study.data.datasets import embedded
+from study.data.datasets.annotations import Video
+from study.data.datasets.catalog import annotate
+from study.data.store.preparation import prepare
+from study.data.store.settings import StoreSettings
+
+CLASSES = ("what_yellow", "what_cyan", "how_left", "how_right")
+CLIPS = 8  # of each class
+
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
@@ -13,3 +22,25 @@ def real_data() -> Path:
     if not (folder / "videos").is_dir():
         pytest.skip(f"no real clips: {folder} is missing; set TWO_STREAM_DATA to their folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of 4 classes × 8 rendered clips as a folder of class folders, 2 stacks of 3."""
+    folder = tmp_path_factory.mktemp("tiny")
+    videos = [video for name in CLASSES for video in _videos_of(name)[:CLIPS]]
+    embedded.render_dataset(folder / "videos", videos)
+    settings = StoreSettings(dataset="folder", short_side=32, stacks=2, flow_length=3)
+    prepare(
+        annotate("folder", videos=folder / "videos"),
+        folder / "videos",
+        folder / "store",
+        settings,
+        workers=2,
+    )
+    return folder / "store"
+
+
+def _videos_of(class_name: str) -> list[Video]:
+    train = embedded.annotate().splits["1"].train
+    return [video for video in train if video.name.startswith(f"{class_name}/")]

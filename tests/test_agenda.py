@@ -47,10 +47,10 @@ def make_agenda(
     """An agenda of arms, each with its net and its search."""
     found_by = {name: (net, search) for name, (net, search) in arms.items()}
 
-    def plan(found: Mapping[str, Found]) -> Plan:
+    def plan(found: Mapping[str, Found | None]) -> Plan:
         rows, trainings = [], {}
         for arm, (net, search) in found_by.items():
-            if search is not None and search.name not in found:
+            if search is not None and found.get(search.name) is None:
                 continue
             values = {} if search is None else found[search.name].values
             for seed in range(first_seed, first_seed + seeds):

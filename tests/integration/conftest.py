@@ -10,42 +10,13 @@ import pytest
 from rich.console import Console
 
 from study.conduct import Conductor
-from study.data.datasets import embedded
-from study.data.datasets.annotations import Video
-from study.data.datasets.catalog import annotate
-from study.data.store.preparation import prepare
-from study.data.store.settings import StoreSettings
 from study.job import run_job
 from study.request import Study
 from study.terminal import Terminal
 
 ROOT = Path(__file__).parents[2]
-CLASSES = ("what_yellow", "what_cyan", "how_left", "how_right")
-CLIPS = 8  # of each class
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture(scope="session")
-def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of 4 classes × 8 rendered clips as a folder of class folders, 2 stacks of 3."""
-    folder = tmp_path_factory.mktemp("tiny")
-    videos = [video for name in CLASSES for video in _videos_of(name)[:CLIPS]]
-    embedded.render_dataset(folder / "videos", videos)
-    settings = StoreSettings(dataset="folder", short_side=32, stacks=2, flow_length=3)
-    prepare(
-        annotate("folder", videos=folder / "videos"),
-        folder / "videos",
-        folder / "store",
-        settings,
-        workers=2,
-    )
-    return folder / "store"
-
-
-def _videos_of(class_name: str) -> list[Video]:
-    train = embedded.annotate().splits["1"].train
-    return [video for video in train if video.name.startswith(f"{class_name}/")]
 
 
 def run_here(study: Study) -> Conductor:

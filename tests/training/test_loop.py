@@ -426,7 +426,7 @@ def test_validation_is_top1_of_the_late_average_and_its_scores_are_handed_on() -
     _train(again, validation=data, validated=seen.__setitem__)
     assert list(seen) == [1, 2, 3]
     for stream, expected in score(again, data).scores.items():
-        assert np.array_equal(seen[3].scores[stream], expected)
+        np.testing.assert_allclose(seen[3].scores[stream], expected, rtol=1e-6)
     assert _train(_auxiliary(), {"epochs": 1})[0].validation_top1 is None
 
 

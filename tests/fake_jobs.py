@@ -1,0 +1,77 @@
+"""Jobs that train nothing: each writes scores that depend on its training and epoch alone."""
+
+import hashlib
+from datetime import UTC, datetime
+
+import numpy as np
+from scipy.special import softmax
+
+from study.job import Job, epoch_row, rung_key, score_lines, training_row
+from study.provenance import canonical_json
+from study.request import Study
+from study.results.store import ResultStore
+from study.scores import Scores
+from study.training.loop import EpochReport
+
+STREAMS = ("spatial", "temporal")
+
+
+def run_fake_job(study: Study, job: Job) -> None:
+    """Writes what a job would write, with random scores in the place of a network's."""
+    results, training = ResultStore(job.results), job.training
+    identity = training.training_id
+    epochs = [
+        EpochReport(
+            epoch=epoch + 1,
+            lr=0.1,
+            train_loss=1.0,
+            losses=dict.fromkeys(STREAMS, 1.0),
+            validation_top1=0.5,
+            seconds=1.0,
+            clips_per_second=10.0,
+        )
+        for epoch in range(job.until)
+    ]
+    results.write("epochs", identity, [epoch_row(identity, epoch) for epoch in epochs])
+    rung = _scores(study, job, "validation", job.until)
+    lines = list(score_lines(rung, "scores", training_id=identity, epoch=job.until))
+    results.write("validation_scores", rung_key(identity, job.until), lines)
+    if job.until < training.hyperparameters.epochs:
+        return
+    parts = ("train", "validation", "test") if "train" in job.parts else job.parts
+    scored = {part: _scores(study, job, part, job.until) for part in parts}
+    for view in ("scores", "features"):
+        kept = [part for part in scored if view == "features" or part != "train"]
+        if kept and (view == "scores" or "train" in scored):
+            lines = [
+                line
+                for part in kept
+                for line in score_lines(scored[part], view, training_id=identity, part=part)
+            ]
+            results.write(view, identity, lines)
+    row = {
+        **training_row(job),
+        "status": "finished",
+        "scored_parts": canonical_json(sorted(scored)),
+        "epochs": job.until,
+        "started_at": datetime.now(UTC),
+    }
+    results.write("trainings", identity, [row])
+
+
+def _scores(study: Study, job: Job, part: str, epoch: int) -> Scores:
+    videos = sorted(
+        getattr(study.parts[job.training.target.split], part), key=lambda video: video.name
+    )
+    classes = len(study.store.annotations.classes)
+    labels = np.array([video.label for video in videos])
+    scores, features = {}, {}
+    for stream in job.training.options.get("streams", STREAMS):
+        name = f"{job.training.training_id}/{part}/{stream}/{epoch}"
+        rng = np.random.default_rng(list(hashlib.sha256(name.encode()).digest()))
+        logits = rng.normal(size=(len(videos), classes)) + 2 * np.eye(classes)[labels]
+        scores[stream] = softmax(logits, axis=1).astype(np.float32)
+        features[stream] = logits.astype(np.float32)
+    return Scores(
+        videos=[video.name for video in videos], labels=labels, scores=scores, features=features
+    )

@@ -1,0 +1,183 @@
+"""A whole study without Ray or training: jobs that write random scores, in any order."""
+
+import random
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import search_spaces
+from study.conduct import RESTARTS, Conductor
+from study.job import Job
+from study.request import Request, Study, check_request
+from study.results.store import ResultStore
+from study.terminal import Terminal
+from tests.fake_jobs import run_fake_job
+
+SETTINGS = {"epochs": 9, "warmup_epochs": 0, "batch_size": 8}
+
+
+def study_of(store: Path, results: Path, **request: Any) -> Study:
+    asked = {"trials": 6, "tuning": "shared", "seeds": 2, "sampler": "random", **request}
+    return check_request(
+        Request(
+            space=search_spaces.get("stilt").on_embedded(),
+            store=store,
+            results=str(results),
+            name="fake",
+            changes=SETTINGS,
+            **asked,
+        )
+    )
+
+
+class KilledError(Exception):
+    """The driver is killed."""
+
+
+class Runner:
+    """Runs a study's jobs some at a time and ends them in random order.
+
+    Args:
+        study: The study.
+        places: How many jobs run at once.
+        seed: Of the order.
+        kills: After how many jobs the driver is killed, which forgets what runs.
+        failing: The failure of a job, or None.
+    """
+
+    def __init__(self, study: Study, places: int, seed: int = 0) -> None:
+        self.study, self.places = study, places
+        self.rng = random.Random(seed)
+        self.ran: Counter[tuple[str, int, tuple[str, ...]]] = Counter()
+        self.conductor: Conductor
+
+    def run(self, *, kill_after: int | None = None) -> Conductor:
+        with Terminal(Console(quiet=True)).at_work() as display:
+            self.conductor = Conductor(self.study, display)
+            running: list[Job] = []
+            ended = 0
+            while not self.conductor.done:
+                while len(running) < self.places and (job := self.conductor.next_job()):
+                    self.conductor.started(job)
+                    running.append(job)
+                assert running, "something may always run until all is done"
+                if ended == kill_after:
+                    raise KilledError
+                self.end(running.pop(self.rng.randrange(len(running))))
+                ended += 1
+        return self.conductor
+
+    def end(self, job: Job) -> None:
+        self.ran[job.training.training_id, job.until, job.parts] += 1
+        run_fake_job(self.study, job)
+        self.conductor.ended(job)
+
+
+def outcome(results: Path) -> dict[str, list[Mapping[str, Any]]]:
+    """All rows, predictions and trials in one order."""
+    store = ResultStore(results)
+    return {
+        view: sorted(store.read(view).to_pylist(), key=repr)
+        for view in ("rows", "predictions", "trials", "validation_scores", "scores")
+    }
+
+
+@pytest.mark.parametrize("tuning", ["shared", "own"])
+def test_places_order_and_kills_change_no_row_and_no_trial(
+    tiny_store: Path, tmp_path: Path, tuning: str
+) -> None:
+    arms = None if tuning == "shared" else ("spatial", "two-stream", "stil", "stil-early")
+    expected = None
+    for number, places in enumerate((1, 2, 4, 64)):
+        results = tmp_path / f"{number}"
+        study = study_of(tiny_store, results, tuning=tuning, arms=arms)
+        runner = Runner(study, places, seed=number)
+        for kill_after in (3, 5) if places in (2, 4) else ():
+            with pytest.raises(KilledError):
+                runner.run(kill_after=kill_after)
+        conductor = runner.run()
+        assert not conductor.failures
+        assert max(runner.ran.values()) == 1, "no job runs twice"
+        expected = expected or outcome(results)
+        assert outcome(results) == expected
+    assert expected is not None
+    assert len(expected["rows"]) == 2 * 2 * (16 if arms is None else len(arms))
+
+
+def test_a_finished_study_does_nothing_and_a_larger_one_what_is_missing(
+    tiny_store: Path, tmp_path: Path
+) -> None:
+    Runner(study_of(tiny_store, tmp_path, seeds=1), 2).run()
+    before = outcome(tmp_path)
+    again = Runner(study_of(tiny_store, tmp_path, seeds=1), 2)
+    again.run()
+    assert not again.ran
+    assert outcome(tmp_path) == before
+    larger = Runner(study_of(tiny_store, tmp_path, seeds=2), 2)
+    larger.run()
+    assert len(larger.ran) == 2, "the two nets with another seed"
+
+
+def test_rows_are_written_as_soon_as_their_training_is_finished(
+    tiny_store: Path, tmp_path: Path
+) -> None:
+    study = study_of(tiny_store, tmp_path, trials=0, tuning="fixed", seeds=3)
+    runner = Runner(study, 1)
+    seen = []
+    end = runner.end
+
+    def look(job: Job) -> None:
+        end(job)
+        seen.append(ResultStore(tmp_path).read("rows").num_rows)
+
+    runner.end = look  # type: ignore[method-assign]
+    runner.run()
+    assert len(seen) == 6
+    assert seen == sorted(set(seen)), "each training's end adds rows"
+
+
+def test_a_failed_training_loses_its_rows_alone_and_is_tried_again_the_next_time(
+    tiny_store: Path, tmp_path: Path
+) -> None:
+    study = study_of(tiny_store, tmp_path, trials=0, tuning="fixed", seeds=1)
+    runner = Runner(study, 2)
+    end = runner.end
+
+    def fail(job: Job) -> None:
+        if job.training.options["interaction"]:
+            runner.conductor.failed(job, "NonFiniteLossError: the loss became nan")
+        else:
+            end(job)
+
+    runner.end = fail  # type: ignore[method-assign]
+    [failure] = runner.run().failures
+    assert failure.startswith("stil, stil-weighted, ")
+    assert failure.endswith("NonFiniteLossError: the loss became nan")
+    assert ResultStore(tmp_path).read("rows").num_rows == 2 * 9
+    again = Runner(study, 2)
+    assert not again.run().failures
+    assert len(again.ran) == 1
+    assert ResultStore(tmp_path).read("rows").num_rows == 2 * 16
+
+
+def test_a_lost_process_is_started_again_while_it_gets_on_and_given_up_where_it_does_not(
+    tiny_store: Path, tmp_path: Path
+) -> None:
+    study = study_of(tiny_store, tmp_path, trials=0, tuning="fixed", seeds=1, arms=("stil",))
+    for gets_on, tries in ((True, 12), (False, RESTARTS + 1)):
+        with Terminal(Console(quiet=True)).at_work() as display:
+            conductor = Conductor(study, display)
+            for number in range(tries):
+                job = conductor.next_job()
+                assert job is not None, number
+                conductor.started(job)
+                if gets_on:
+                    conductor.reported(job, {"epoch": number + 1, "validation_top1": 0.5})
+                conductor.lost(job, "the node was taken away")
+            assert bool(conductor.failures) is not gets_on
+            assert conductor.done is not gets_on
+    assert "its process was lost 3 times: the node was taken away" in conductor.failures[0]
