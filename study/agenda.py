@@ -72,11 +72,14 @@ class Agenda:
             of those that need none. What it plans for an arm must not change when more is found:
             arms that share trainings have to come in together.
         parts: The parts whose scores a row needs.
+        cost: About how long an epoch of a training takes, in any unit. It changes the queue's
+            order and nothing else.
     """
 
     searches: tuple[ArmSearch, ...]
     plan: Callable[[Mapping[str, Found]], Plan]
     parts: Callable[[PlannedRow], tuple[str, ...]]
+    cost: Callable[[Training], float] = lambda training: 1.0
     _memory: "_Memory" = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -194,9 +197,9 @@ def next_jobs(agenda: Agenda, finished: Finished) -> Outlook:
     Run the first jobs whose trainings don't run already, as many as there are places, and ask
     again whenever one has ended.
 
-    Trials come first in the queue: those first that have the most trials of their search still to
-    come, for these wait for them. The trainings of the ablation fill the places that the searches
-    leave, the longest first.
+    The queue has first what the longest chain of trainings waits for: a trial holds up the trials
+    ``lag`` after it, those that these hold up, and the ablation at the end; a training of the
+    ablation holds up nothing. Of equal chains, the earlier trial comes first.
     """
     trials = {
         one.search.name: trials_of(one.search, _reader(agenda, one, finished))
@@ -275,29 +278,35 @@ def _queue(
     left: Mapping[str, tuple[str, ...]],
 ) -> tuple[Job, ...]:
     """The jobs in their order; of several of one training the first."""
-    queue: dict[str, Job] = {}
-    running = [
-        (one, trial, trial.next_rung)
-        for one in agenda.searches
-        for trial in trials[one.search.name]
-        if trial.state == "running" and trial.next_rung is not None
-    ]
-    running.sort(key=lambda piece: piece[1].number - piece[0].search.trials)
-    for one, trial, until in running:
-        training, key = agenda._memory.training(one, trial.values)
-        job = Job(
-            training=training,
-            until=until,
-            parts=left.get(key, ()) if until == training.hyperparameters.epochs else (),
-            search=one.search.name,
-            trial=trial.number,
-        )
-        queue.setdefault(key, job)
-    for key in sorted(left, key=lambda key: -plan.trainings[key].hyperparameters.epochs):
+    jobs: list[tuple[float, int, str, Job]] = []
+    for one in agenda.searches:
+        for trial in trials[one.search.name]:
+            if trial.state != "running" or trial.next_rung is None:
+                continue
+            training, key = agenda._memory.training(one, trial.values)
+            ends = trial.next_rung == training.hyperparameters.epochs
+            job = Job(
+                training=training,
+                until=trial.next_rung,
+                parts=left.get(key, ()) if ends else (),
+                search=one.search.name,
+                trial=trial.number,
+            )
+            behind = one.search.trials - trial.number
+            chain = 1 + -(-behind // one.search.lag)
+            jobs.append((chain * _time(agenda, training), behind, key, job))
+    for key, parts in left.items():
         training = plan.trainings[key]
-        epochs = training.hyperparameters.epochs
-        queue.setdefault(key, Job(training=training, until=epochs, parts=left[key]))
+        job = Job(training=training, until=training.hyperparameters.epochs, parts=parts)
+        jobs.append((_time(agenda, training), 0, key, job))
+    queue: dict[str, Job] = {}
+    for *_, key, job in sorted(jobs, key=lambda one: one[:2], reverse=True):
+        queue.setdefault(key, job)
     return tuple(queue.values())
+
+
+def _time(agenda: Agenda, training: Training) -> float:
+    return agenda.cost(training) * training.hyperparameters.epochs
 
 
 def _failed_search(

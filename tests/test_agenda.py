@@ -287,20 +287,33 @@ def test_arms_without_a_search_and_those_whose_search_is_done_run_while_others_s
     }
 
 
-def test_the_queue_has_the_search_that_is_furthest_behind_first_and_the_ablation_last() -> None:
+def test_the_queue_has_first_what_the_longest_chain_waits_for() -> None:
     agenda = make_agenda(
         {
-            "a": ("a", make_search("a", trials=3)),
-            "b": ("b", make_search("b", trials=6)),
+            "a": ("a", make_search("a", trials=4, lag=2)),
+            "b": ("b", make_search("b", trials=8, lag=2)),
             "untuned": ("c3d", None),
         }
     )
     order = [(job.search, job.trial) for job in next_jobs(agenda, Finished()).jobs]
-    assert order == [
-        *(("b", trial) for trial in range(3)),
-        *(("a", 0), ("b", 3), ("a", 1), ("b", 4), ("a", 2), ("b", 5)),
-        *((None, None), (None, None)),
-    ]
+    searched = [("b", 0), ("b", 1), ("a", 0), ("a", 1)]
+    assert order == [*searched, (None, None), (None, None)]
+    # Chains are 2 + 1 trainings of "a", 4 + 1 of "b" and 1 of the ablation.
+    costs = {"a": 2.0, "b": 1.0, "c": 3.5}
+    dear = replace(agenda, cost=lambda training: costs[training.training_id[0]])
+    order = [(job.search, job.trial) for job in next_jobs(dear, Finished()).jobs]
+    assert order == [*searched[2:], *searched[:2], (None, None), (None, None)]
+    costs["c"] = 5.5
+    order = [(job.search, job.trial) for job in next_jobs(dear, Finished()).jobs]
+    assert order == [*searched[2:], (None, None), (None, None), *searched[:2]]
+
+
+def test_the_order_of_the_queue_changes_no_outcome() -> None:
+    for seed in range(20):
+        agenda = make_study(seed)
+        reverse = replace(agenda, cost=lambda training: -len(training.training_id))
+        expected = outcome(*reversed(run_study(agenda, seed)))
+        assert outcome(*reversed(run_study(reverse, seed))) == expected
 
 
 def test_the_longest_of_the_ablation_comes_first() -> None:
