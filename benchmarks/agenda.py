@@ -275,27 +275,24 @@ def show_busy_share(draws: int, trials: int | None, console: Console) -> None:
         f"{PLACES[-1]}, at best",
         title="Share of busy place-time, --space all --tuning own",
     )
-    for splits, seeds in ((1, 1), (3, 3)):
-        for how, costs in (("equal", {}), ("operations", operations())):
-            for lag, order, changes in (
-                (4, "agenda", {}),
-                (8, "agenda", {}),
-                (16, "agenda", {}),
-                (8, "costs unknown", {"cost": lambda training: 1.0}),
-                (8, "search after search", {}),
-            ):
-                agenda = study_of_all(
-                    trials=trials, splits=splits, seeds=seeds, lag=lag, costs=costs
-                )
-                if changes and not costs:
-                    continue
-                shares = busy_shares(
-                    replace(agenda, **changes),
-                    draws,
-                    search_after_search if order.startswith("search") else tuple,
-                )
-                table.add_row(f"{splits} × {seeds}", how, str(lag), order, *shares)
-        table.add_section()
+    unknown = {"cost": lambda training: 1.0}
+    for size, how, lag, order, changes in (
+        *(((1, 1), how, lag, "agenda", {}) for how in ("equal", "operations") for lag in LAGS[:3]),
+        ((1, 1), "operations", 8, "costs unknown", unknown),
+        ((1, 1), "operations", 8, "search after search", {}),
+        *(((3, 3), how, 8, "agenda", {}) for how in ("equal", "operations")),
+    ):
+        agenda = study_of_all(
+            trials=trials,
+            splits=size[0],
+            seeds=size[1],
+            lag=lag,
+            costs=operations() if how == "operations" else {},
+        )
+        shares = busy_shares(
+            replace(agenda, **changes), draws, search_after_search if "after" in order else tuple
+        )
+        table.add_row(f"{size[0]} × {size[1]}", how, str(lag), order, *shares)
     console.print(table)
 
 
@@ -317,7 +314,7 @@ def busy_shares(agenda: Agenda, draws: int, order: Order) -> Iterator[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add = parser.add_argument
-    add("--draws", type=int, default=10, metavar="N", help="simulations of each (default: 10)")
+    add("--draws", type=int, default=5, metavar="N", help="simulations of each (default: 5)")
     add(
         "--trials",
         type=int,

@@ -6,7 +6,7 @@ neither the number of places nor the order in which jobs end changes a trial, a 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from study.plan import Plan, PlannedRow, Training
@@ -201,10 +201,7 @@ def next_jobs(agenda: Agenda, finished: Finished) -> Outlook:
     ``lag`` after it, those that these hold up, and the ablation at the end; a training of the
     ablation holds up nothing. Of equal chains, the earlier trial comes first.
     """
-    trials = {
-        one.search.name: trials_of(one.search, _reader(agenda, one, finished))
-        for one in agenda.searches
-    }
+    trials = {one.search.name: agenda._memory.trials(one, finished) for one in agenda.searches}
     waiting = tuple(
         what
         for one in agenda.searches
@@ -243,19 +240,6 @@ def next_jobs(agenda: Agenda, finished: Finished) -> Outlook:
             *_failed_trainings(lost, finished),
         ),
     )
-
-
-def _reader(
-    agenda: Agenda, one: ArmSearch, finished: Finished
-) -> Callable[[Mapping[str, Any]], Readings]:
-    def readings(values: Mapping[str, Any]) -> Readings:
-        _, key = agenda._memory.training(one, values)
-        return Readings(
-            values=finished.values.get((one.search.name, key), {}),
-            failed=key in finished.failed,
-        )
-
-    return readings
 
 
 def _waiting(search: Search, trials: tuple[Trial, ...]) -> Waiting | None:
@@ -340,6 +324,7 @@ class _Memory:
 
     def __init__(self) -> None:
         self._trainings: dict[tuple[str, tuple[Any, ...]], tuple[Training, str]] = {}
+        self._replays: dict[str, tuple[Mapping[str, Readings], tuple[Trial, ...]]] = {}
         self._plan: tuple[Mapping[str, Found], Plan, tuple[_Need, ...]] | None = None
 
     def training(self, one: ArmSearch, values: Mapping[str, Any]) -> tuple[Training, str]:
@@ -349,6 +334,29 @@ class _Memory:
             training = one.make_training(values)
             self._trainings[key] = (training, training.training_id)
         return self._trainings[key]
+
+    def trials(self, one: ArmSearch, finished: Finished) -> tuple[Trial, ...]:
+        """The trials of a search; replayed where what is known of one of them has changed."""
+        name = one.search.name
+
+        def known(key: str) -> Readings:
+            values = finished.values.get((name, key), {})
+            return Readings(values=values, failed=key in finished.failed)
+
+        before, trials = self._replays.get(name, ({}, ()))
+        if before and all(known(key) == readings for key, readings in before.items()):
+            return trials
+        asked: dict[str, Readings] = {}
+
+        def readings(values: Mapping[str, Any]) -> Readings:
+            _, key = self.training(one, values)
+            now = known(key)
+            asked[key] = replace(now, values=dict(now.values))  # the caller's own may change
+            return now
+
+        trials = trials_of(one.search, readings)
+        self._replays[name] = (asked, trials)
+        return trials
 
     def plan(self, agenda: Agenda, found: Mapping[str, Found]) -> tuple[Plan, tuple[_Need, ...]]:
         """The plan of what is found, and what its rows need."""

@@ -214,6 +214,19 @@ def test_the_same_outcome_in_any_order_with_any_places_and_kills(failing: float)
             assert outcome(outlook, world) == expected
 
 
+def test_the_answer_depends_on_nothing_that_was_asked_before() -> None:
+    for seed in range(30):
+        agenda, states = make_study(seed), []
+        world = World(agenda, seed, failing=0.2)
+        while not (outlook := next_jobs(agenda, world.finished())).done:
+            states.append((world.finished(), outlook))
+            world.run(outlook.jobs[-1])
+        random.Random(seed).shuffle(states)
+        for finished, outlook in states:
+            assert next_jobs(agenda, finished) == outlook
+            assert outcome(next_jobs(make_study(seed), finished), world) == outcome(outlook, world)
+
+
 def test_the_same_outcome_with_tpe() -> None:
     tpe = make_search("tpe", sampler="tpe", trials=26, lag=4, parameters=(FINE, COARSE))
     agenda = make_agenda({"one": ("plain", tpe), "two": ("stil", make_search("other"))})
