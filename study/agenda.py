@@ -6,7 +6,7 @@ neither the number of places nor the order in which jobs end changes a trial, a 
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from study.plan import Plan, PlannedRow, Training
@@ -24,6 +24,7 @@ __all__ = [
     "next_jobs",
 ]
 
+_Ask = tuple[str, str]  # training id, reading key
 _Need = tuple[PlannedRow, str, tuple[str, ...]]  # a row, its training's id, the parts
 
 
@@ -76,11 +77,14 @@ class Agenda:
             arm must not change when more is found: arms that share trainings have to come in
             together.
         parts: The parts whose scores a row needs.
+        cost: About how long an epoch of a training takes, in any unit. It changes the queue's
+            order and nothing else.
     """
 
     searches: tuple[ArmSearch, ...]
     plan: Callable[[Mapping[str, Found | None]], Plan]
     parts: Callable[[PlannedRow], tuple[str, ...]]
+    cost: Callable[[Training], float] = lambda training: 1.0
     _memory: "_Memory" = field(init=False, repr=False, compare=False)
 
     def training(self, one: ArmSearch, values: Mapping[str, Any]) -> Training:
@@ -202,14 +206,11 @@ def next_jobs(agenda: Agenda, finished: Finished) -> Outlook:
     Run the first jobs whose trainings don't run already, as many as there are places, and ask
     again whenever one has ended.
 
-    Trials come first in the queue: those first that have the most trials of their search still to
-    come, for these wait for them. The trainings of the ablation fill the places that the searches
-    leave, the longest first.
+    The queue has first what the longest chain of trainings waits for: a trial holds up the trials
+    ``lag`` after it, those that these hold up, and the ablation at the end; a training of the
+    ablation holds up nothing. Of equal chains, the earlier trial comes first.
     """
-    trials = {
-        one.search.name: trials_of(one.search, _reader(agenda, one, finished))
-        for one in agenda.searches
-    }
+    trials = {one.search.name: agenda._memory.trials(one, finished) for one in agenda.searches}
     waiting = tuple(
         what
         for one in agenda.searches
@@ -250,19 +251,6 @@ def next_jobs(agenda: Agenda, finished: Finished) -> Outlook:
     )
 
 
-def _reader(
-    agenda: Agenda, one: ArmSearch, finished: Finished
-) -> Callable[[Mapping[str, Any]], Readings]:
-    def readings(values: Mapping[str, Any]) -> Readings:
-        _, key = agenda._memory.training(one, values)
-        return Readings(
-            values=finished.values.get((one.search.name, one.reading_key(key, values)), {}),
-            failed=key in finished.failed,
-        )
-
-    return readings
-
-
 def _waiting(search: Search, trials: tuple[Trial, ...]) -> Waiting | None:
     """What of a search can't run yet; None once the search is done."""
     blocking = next((trial.number for trial in trials if not trial.ended), None)
@@ -283,29 +271,35 @@ def _queue(
     left: Mapping[str, tuple[str, ...]],
 ) -> tuple[Job, ...]:
     """The jobs in their order; of several of one training the first."""
-    queue: dict[str, Job] = {}
-    running = [
-        (one, trial, trial.next_rung)
-        for one in agenda.searches
-        for trial in trials[one.search.name]
-        if trial.state == "running" and trial.next_rung is not None
-    ]
-    running.sort(key=lambda piece: piece[1].number - piece[0].search.trials)
-    for one, trial, until in running:
-        training, key = agenda._memory.training(one, trial.values)
-        job = Job(
-            training=training,
-            until=until,
-            parts=left.get(key, ()) if until == training.hyperparameters.epochs else (),
-            search=one.search.name,
-            trial=trial.number,
-        )
-        queue.setdefault(key, job)
-    for key in sorted(left, key=lambda key: -plan.trainings[key].hyperparameters.epochs):
+    jobs: list[tuple[float, int, str, Job]] = []
+    for one in agenda.searches:
+        for trial in trials[one.search.name]:
+            if trial.state != "running" or trial.next_rung is None:
+                continue
+            training, key = agenda._memory.training(one, trial.values)
+            ends = trial.next_rung == training.hyperparameters.epochs
+            job = Job(
+                training=training,
+                until=trial.next_rung,
+                parts=left.get(key, ()) if ends else (),
+                search=one.search.name,
+                trial=trial.number,
+            )
+            behind = one.search.trials - trial.number
+            chain = 1 + -(-behind // one.search.lag)
+            jobs.append((chain * _time(agenda, training), behind, key, job))
+    for key, parts in left.items():
         training = plan.trainings[key]
-        epochs = training.hyperparameters.epochs
-        queue.setdefault(key, Job(training=training, until=epochs, parts=left[key]))
+        job = Job(training=training, until=training.hyperparameters.epochs, parts=parts)
+        jobs.append((_time(agenda, training), 0, key, job))
+    queue: dict[str, Job] = {}
+    for *_, key, job in sorted(jobs, key=lambda one: one[:2], reverse=True):
+        queue.setdefault(key, job)
     return tuple(queue.values())
+
+
+def _time(agenda: Agenda, training: Training) -> float:
+    return agenda.cost(training) * training.hyperparameters.epochs
 
 
 def _failed_search(
@@ -339,6 +333,7 @@ class _Memory:
 
     def __init__(self) -> None:
         self._trainings: dict[tuple[str, tuple[Any, ...]], tuple[Training, str]] = {}
+        self._replays: dict[str, tuple[Mapping[_Ask, Readings], tuple[Trial, ...]]] = {}
         self._plan: tuple[Mapping[str, Found | None], Plan, tuple[_Need, ...]] | None = None
 
     def training(self, one: ArmSearch, values: Mapping[str, Any]) -> tuple[Training, str]:
@@ -348,6 +343,31 @@ class _Memory:
             training = one.make_training(values)
             self._trainings[key] = (training, training.training_id)
         return self._trainings[key]
+
+    def trials(self, one: ArmSearch, finished: Finished) -> tuple[Trial, ...]:
+        """The trials of a search; replayed where what is known of one of them has changed."""
+        name = one.search.name
+
+        def known(ask: _Ask) -> Readings:
+            training_id, reading_key = ask
+            values = finished.values.get((name, reading_key), {})
+            return Readings(values=values, failed=training_id in finished.failed)
+
+        before, trials = self._replays.get(name, ({}, ()))
+        if before and all(known(ask) == readings for ask, readings in before.items()):
+            return trials
+        asked: dict[_Ask, Readings] = {}
+
+        def readings(values: Mapping[str, Any]) -> Readings:
+            _, training_id = self.training(one, values)
+            ask = (training_id, one.reading_key(training_id, values))
+            now = known(ask)
+            asked[ask] = replace(now, values=dict(now.values))  # the caller's own may change
+            return now
+
+        trials = trials_of(one.search, readings)
+        self._replays[name] = (asked, trials)
+        return trials
 
     def plan(
         self, agenda: Agenda, found: Mapping[str, Found | None]

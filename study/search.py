@@ -13,6 +13,7 @@ hyperparameter tuning", MLSys 2020) with the order of proposal in the place of t
 """
 
 import hashlib
+import math
 from bisect import bisect_right, insort
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -303,7 +304,7 @@ def _judge(
             _leave_open(rungs[level:])
             return at("running", epoch)
         seen[epoch] = known.values[epoch]
-        if not np.isfinite(seen[epoch]):
+        if not math.isfinite(seen[epoch]):
             raise ValueError(
                 f"trial {number} of search {search.name!r} has the value {seen[epoch]} at epoch "
                 f"{epoch}; give finite values and mark a training that diverged as failed"

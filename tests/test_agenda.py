@@ -214,6 +214,19 @@ def test_the_same_outcome_in_any_order_with_any_places_and_kills(failing: float)
             assert outcome(outlook, world) == expected
 
 
+def test_the_answer_depends_on_nothing_that_was_asked_before() -> None:
+    for seed in range(30):
+        agenda, states = make_study(seed), []
+        world = World(agenda, seed, failing=0.2)
+        while not (outlook := next_jobs(agenda, world.finished())).done:
+            states.append((world.finished(), outlook))
+            world.run(outlook.jobs[-1])
+        random.Random(seed).shuffle(states)
+        for finished, outlook in states:
+            assert next_jobs(agenda, finished) == outlook
+            assert outcome(next_jobs(make_study(seed), finished), world) == outcome(outlook, world)
+
+
 def test_the_same_outcome_with_tpe() -> None:
     tpe = make_search("tpe", sampler="tpe", trials=26, lag=4, parameters=(FINE, COARSE))
     agenda = make_agenda({"one": ("plain", tpe), "two": ("stil", make_search("other"))})
@@ -287,20 +300,33 @@ def test_arms_without_a_search_and_those_whose_search_is_done_run_while_others_s
     }
 
 
-def test_the_queue_has_the_search_that_is_furthest_behind_first_and_the_ablation_last() -> None:
+def test_the_queue_has_first_what_the_longest_chain_waits_for() -> None:
     agenda = make_agenda(
         {
-            "a": ("a", make_search("a", trials=3)),
-            "b": ("b", make_search("b", trials=6)),
+            "a": ("a", make_search("a", trials=4, lag=2)),
+            "b": ("b", make_search("b", trials=8, lag=2)),
             "untuned": ("c3d", None),
         }
     )
     order = [(job.search, job.trial) for job in next_jobs(agenda, Finished()).jobs]
-    assert order == [
-        *(("b", trial) for trial in range(3)),
-        *(("a", 0), ("b", 3), ("a", 1), ("b", 4), ("a", 2), ("b", 5)),
-        *((None, None), (None, None)),
-    ]
+    searched = [("b", 0), ("b", 1), ("a", 0), ("a", 1)]
+    assert order == [*searched, (None, None), (None, None)]
+    # Chains are 2 + 1 trainings of "a", 4 + 1 of "b" and 1 of the ablation.
+    costs = {"a": 2.0, "b": 1.0, "c": 3.5}
+    dear = replace(agenda, cost=lambda training: costs[training.training_id[0]])
+    order = [(job.search, job.trial) for job in next_jobs(dear, Finished()).jobs]
+    assert order == [*searched[2:], *searched[:2], (None, None), (None, None)]
+    costs["c"] = 5.5
+    order = [(job.search, job.trial) for job in next_jobs(dear, Finished()).jobs]
+    assert order == [*searched[2:], (None, None), (None, None), *searched[:2]]
+
+
+def test_the_order_of_the_queue_changes_no_outcome() -> None:
+    for seed in range(20):
+        agenda = make_study(seed)
+        reverse = replace(agenda, cost=lambda training: -len(training.training_id))
+        expected = outcome(*reversed(run_study(agenda, seed)))
+        assert outcome(*reversed(run_study(reverse, seed))) == expected
 
 
 def test_the_longest_of_the_ablation_comes_first() -> None:
