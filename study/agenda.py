@@ -158,7 +158,7 @@ class Waiting:
 
 @dataclass(frozen=True, kw_only=True)
 class Failure:
-    """Rows that won't be.
+    """Rows that can't be made.
 
     Attributes:
         arms: Names of the arms.
@@ -196,7 +196,7 @@ class Outlook:
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to do: something may always run until then."""
+        """Whether nothing is left to do; until then there is always a job that may run."""
         return not self.jobs
 
 
