@@ -44,8 +44,8 @@ def run_study(study: Study, *, address: str | None, terminal: Terminal) -> list[
         StudyRunsError: If another process is running the study.
     """
     request = study.request
-    scratch = (study.folder / "ray" / request.name).resolve()
-    with only_driver(study.folder / "locks" / f"{request.name}.lock"):
+    scratch = (study.folder / "ray" / study.name).resolve()
+    with only_driver(study.folder / "locks" / f"{study.name}.lock"):
         with (
             running_ray(address, nested=request.resources.workers > 1) as cluster,
             terminal.at_work() as display,
@@ -192,7 +192,7 @@ class Conductor(JobSource):
             training_id=self._agenda.training(one, trial.values).training_id,
             search=one.search.name,
             identity={
-                "study": self._study.request.name,
+                "study": self._study.name,
                 "arm": arm,
                 "dataset": target.dataset,
                 "split": target.split,

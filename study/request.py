@@ -1,11 +1,13 @@
 """What was asked of a study, checked whole before anything starts."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from models import model_options
+from models.checks import check_count, check_number
 from models.fusion import FUSIONS
 from search_spaces.space import TUNINGS, Arm, Parameter, Settings, Space
 from study.cluster.resources import Resources
@@ -28,58 +30,114 @@ from study.training.weights import Weights, find_weights
 
 __all__ = ["TUNINGS", "Request", "Study", "check_request", "known_studies"]
 
+NAME = re.compile(r"[^\W_][\w.+-]{0,99}")
+"""A study's name: it is part of paths, and must lead nowhere else."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a user asks for.
+    """What a user asks for; what is None, ``check_request`` fills in.
 
     Attributes:
         space: The system.
         store: The clip store's path or URI.
         results: The results folder or address.
-        name: The study's name.
-        trials: Trials of each search.
+        name: The study's name; None for the space's and the dataset's.
+        dataset: The dataset that the store must be of, or None for any.
+        trials: Trials of each search; None for a number by the searched parameters.
         tuning: ``shared`` (one search a split, for all arms), ``own`` (one an arm, each of the
-            same budget) or ``fixed`` (no search).
+            same budget) or ``fixed`` (no search); None for the space's.
         sampler: What proposes trials, see ``study.search.Search``.
         lag: How many of the latest trials a proposal doesn't know, see ``study.search.Search``.
+        parameters: Parameters to search in addition to the space's, or in their place.
+        warm_start: The name of a study in the results whose trials the searches begin with.
         arms: Names of the wanted arms; None for the space's default arms.
         splits: Names of splits; None for the first.
         seeds: How many seeds, 0, 1, ….
         train_on: ``train`` holds the validation part out, ``all`` trains on it too.
-        weights: ``imagenet``, ``none`` or a path.
-        changes: Settings by dotted name, put over the space's own.
+        weights: ``imagenet``, ``none`` or a path; None for ``imagenet`` on a real dataset.
+        changes: Settings by dotted name, put over the space's own; they are not searched.
         resources: What each training takes.
         at_once: How many trainings run at once; None for as many as the cluster holds.
         compile: Whether to use ``torch.compile``.
         loader_workers: Loader processes of each training process.
+        max_hours: Wall time in hours after which no job is started or gone on with; None for none.
+        must_exist: Whether the results must hold something of the study already.
     """
 
     space: Space
     store: str | Path
     results: str
-    name: str
-    trials: int
-    tuning: str
-    arms: tuple[str, ...] | None = None
-    splits: tuple[str, ...] | None = None
+    name: str | None = None
+    dataset: str | None = None
+    trials: int | None = None
+    tuning: str | None = None
     sampler: Sampler = "tpe"
     lag: int = 8
+    parameters: tuple[Parameter, ...] = ()
+    warm_start: str | None = None
+    arms: tuple[str, ...] | None = None
+    splits: tuple[str, ...] | None = None
     seeds: int = 1
     train_on: str = "train"
-    weights: str = "none"
+    weights: str | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
     resources: Resources = field(default_factory=Resources)
     at_once: int | None = None
     compile: bool = False
     loader_workers: int = 0
+    max_hours: float | None = None
+    must_exist: bool = False
+
+    def __post_init__(self) -> None:
+        for flag, value, least, most in (
+            ("--seeds", self.seeds, 1, 10_000),
+            ("--trials", self.trials, 0, 100_000),
+            ("--lag", self.lag, 1, 100_000),
+            ("--at-once", self.at_once, 1, 100_000),
+            ("--loader-workers", self.loader_workers, 0, 1000),
+        ):
+            if value is not None:
+                check_count(flag, value, least=least, most=most)
+        if self.max_hours is not None:
+            check_number("--max-hours", self.max_hours, above=0)
+        if self.name is not None and not NAME.fullmatch(self.name):
+            raise ValueError(
+                "--name begins with a letter or digit and has at most 100 letters, digits and "
+                f". _ + -, but got {self.name!r}"
+            )
+        for flag, names in (("--arms", self.arms), ("--split", self.splits)):
+            if names is not None and (twice := [n for n in names if names.count(n) > 1]):
+                raise ValueError(f"{flag} names {twice[0]!r} twice")
+        if both := {parameter.name for parameter in self.parameters} & self.changes.keys():
+            raise ValueError(f"--set and --search both name {sorted(both)[0]}; give one of them")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """A request that was checked, with all that conducting it needs."""
+    """A request that was checked, with all that doing it needs.
+
+    Attributes:
+        request: What was asked.
+        name: The study's name.
+        space: The space as it is on the dataset, its parameters those that are searched.
+        tuning: ``shared``, ``own`` or ``fixed``.
+        trials: Trials of each search.
+        weights: ``imagenet``, ``none`` or a path.
+        arms: The wanted arms.
+        store: The clip store.
+        targets: What is trained and judged on, one a split.
+        parts: The videos of each split.
+        base: The settings that all arms share, before what is found and what is their own.
+        provenance: Git commit, and whether the code differed from it.
+    """
 
     request: Request
+    name: str
+    space: Space
+    tuning: str
+    trials: int
+    weights: str
     arms: tuple[Arm, ...]
     store: ClipStore
     targets: tuple[Target, ...]
@@ -91,11 +149,11 @@ class Study:
     def folder(self) -> Path:
         """Where the study's own state lies: searches, checkpoints, Ray's scratch files."""
         results = self.request.results
-        return Path(results) if "://" not in results else Path(".study") / self.request.name
+        return Path(results) if "://" not in results else Path(".study") / self.name
 
     def settings(self, arm: Arm, found: Mapping[str, Any] | None) -> Settings:
         """An arm's settings at the found values."""
-        return settings_of(arm, self.base, space=self.request.space, found=found)
+        return settings_of(arm, self.base, space=self.space, found=found)
 
     def make_training(self, model: str, settings: Settings, **more: Any) -> Training:
         """A training of this study: its weights and code version filled in."""
@@ -138,14 +196,6 @@ class Study:
             training=self.make_training,
         )
 
-    def parameters_for(self, arm: Arm) -> tuple[Parameter, ...]:
-        """What an arm's search proposes: what matters to it, less what the user set."""
-        return tuple(
-            parameter
-            for parameter in self.request.space.parameters_for(arm)
-            if parameter.name not in self.request.changes
-        )
-
     def job(self, training: Training, **more: Any) -> Job:
         """A job of this study."""
         weights = self._weights(imagenet_network(training.model, training.options))
@@ -154,8 +204,8 @@ class Study:
             store=str(self.store.path),
             results=self.request.results,
             checkpoints=str(self.folder / "checkpoints"),
-            study=self.request.name,
-            space=self.request.space.name,
+            study=self.name,
+            space=self.space.name,
             weights_file=None if weights.file is None else str(weights.file),
             provenance=self.provenance,
             compile=self.request.compile,
@@ -164,11 +214,11 @@ class Study:
         )
 
     def _weights(self, network: str) -> Weights:
-        return find_weights(self.request.weights, network, folder=self.folder / "weights")
+        return find_weights(self.weights, network, folder=self.folder / "weights")
 
     def random_starts(self, plan: Plan) -> list[str]:
         """The nets that start from random weights though ImageNet's are asked for."""
-        if self.request.weights != "imagenet":
+        if self.weights != "imagenet":
             return []
         started = (
             imagenet_network(training.model, training.options) or training.model
@@ -185,11 +235,16 @@ def check_request(request: Request) -> Study:
         ValueError: If an arm, split, setting or combination isn't possible; the message names
             what is.
         FileNotFoundError: If the clip store or a weights file is missing.
+        NotADirectoryError: If the results are at a file.
     """
+    _check_results(request.results)
     store = ClipStore.open(request.store)
-    if store.annotations.dataset == "embedded":
-        request = replace(request, space=request.space.on_embedded())
-    space = request.space
+    dataset = store.annotations.dataset
+    space = _space_on(request, dataset)
+    name = request.name or f"{space.name}-{dataset}"
+    if request.must_exist:
+        _check_exists(name, request.results)
+    tuning = request.tuning or space.tuning
     arms = (
         tuple(arm for arm in space.arms if arm.default)
         if request.arms is None
@@ -197,7 +252,7 @@ def check_request(request: Request) -> Study:
     )
     if request.train_on == "all":
         _check_nothing_fits(arms)
-        if request.tuning != "fixed":
+        if tuning != "fixed":
             raise ValueError(
                 "--train-on all leaves no validation part to search on; give --tuning fixed too"
             )
@@ -206,24 +261,28 @@ def check_request(request: Request) -> Study:
     for split in splits:
         if split not in store.annotations.splits:
             raise ValueError(
-                f"{store.annotations.dataset} has no split {split!r}; it has "
-                f"{', '.join(store.annotations.splits)}"
+                f"{dataset} has no split {split!r}; it has {', '.join(store.annotations.splits)}"
             )
         parts[split] = split_parts(store, split, train_on=request.train_on)
     study = Study(
         request=request,
+        name=name,
+        space=space,
+        tuning=tuning,
+        trials=_trials(request, space, dataset),
+        weights=request.weights or ("none" if dataset == "embedded" else "imagenet"),
         arms=arms,
         store=store,
         targets=tuple(
             Target(
-                dataset=store.annotations.dataset,
+                dataset=dataset,
                 store_fingerprint=store.fingerprint,
                 split=split,
             )
             for split in splits
         ),
         parts=parts,
-        base=_base_settings(request, store),
+        base=_base_settings(space, request.changes, store),
         provenance=git_state(),
     )
     _check_changes(request.changes, arms)
@@ -235,9 +294,44 @@ def check_request(request: Request) -> Study:
     return study
 
 
+def _check_results(results: str) -> None:
+    if "://" not in results and Path(results).exists() and not Path(results).is_dir():
+        raise NotADirectoryError(f"--results {results} is a file; name a folder, which is made")
+
+
+def _space_on(request: Request, dataset: str) -> Space:
+    """The space as it is on the dataset; what the user sets isn't searched."""
+    if request.dataset not in (None, dataset):
+        raise ValueError(
+            f"--data {request.store} is a store of {dataset!r}, but --dataset says "
+            f"{request.dataset!r}; leave --dataset out, or name the store of that dataset"
+        )
+    space = request.space.on_embedded() if dataset == "embedded" else request.space
+    searched = {parameter.name: parameter for parameter in (*space.parameters, *request.parameters)}
+    return replace(
+        space,
+        parameters=tuple(one for name, one in searched.items() if name not in request.changes),
+    )
+
+
+def _check_exists(name: str, results: str) -> None:
+    if name not in (known := known_studies(results)):
+        raise ValueError(
+            f"--resume: there is no study {name!r} in {results}; there "
+            f"{'is ' + ', '.join(known) if known else 'are none'}"
+        )
+
+
+def _trials(request: Request, space: Space, dataset: str) -> int:
+    """As asked, or four trials a searched parameter and at least ten (ours); six embedded ones."""
+    if request.trials is not None:
+        return request.trials
+    return 6 if dataset == "embedded" else max(10, 4 * len(space.parameters))
+
+
 def _check_weights(study: Study, plan: Plan) -> None:
     """Loads a given weights file into each net once: a file that doesn't fit is told of now."""
-    if study.request.weights in ("imagenet", "none"):
+    if study.weights in ("imagenet", "none"):
         return
     seen = set()
     for training in plan.trainings.values():
@@ -294,16 +388,16 @@ def _check_nothing_fits(arms: Sequence[Arm]) -> None:
         )
 
 
-def _base_settings(request: Request, store: ClipStore) -> Settings:
+def _base_settings(space: Space, changes: Mapping[str, Any], store: ClipStore) -> Settings:
     """The space's settings, fitted to what the store holds, then what the user changed."""
-    base = request.space.settings
+    base = space.settings
     fitted: dict[str, Any] = {"crop_size": _crop_size(store.settings.short_side)}
     wanted = base.hyperparameters.get("flow_length", 10)
     if store.settings.stacks is not None:
         fitted["flow_length"] = min(wanted, store.settings.flow_length)
         if "test_segments" not in base.hyperparameters:
             fitted["test_segments"] = min(25, store.settings.stacks)
-    return base.updated(Settings(hyperparameters=fitted)).updated(Settings.of(request.changes))
+    return base.updated(Settings(hyperparameters=fitted)).updated(Settings.of(changes))
 
 
 def _crop_size(short_side: int) -> int:

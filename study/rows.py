@@ -16,14 +16,14 @@ __all__ = ["views_of", "write_row", "write_trial"]
 
 def write_row(study: Study, results: ResultStore, row: PlannedRow) -> None:
     """Fuses a finished training's scores as an arm says and writes the arm's rows."""
-    request, training, arm = study.request, row.training, row.arm
+    training, arm = row.training, row.arm
     scores = load_scores(results, training.training_id)
     listed = study.store.annotations.splits[training.target.split]
     groups = {video.name: video.group for video in (*listed.train, *listed.test)}
     fused = fuse(arm.fusion, scores, groups=groups, fusion_lambda=row.fusion_lambda)
     identity = {
-        "study": request.name,
-        "space": request.space.name,
+        "study": study.name,
+        "space": study.space.name,
         "arm": arm.name,
         "dataset": training.target.dataset,
         "split": training.target.split,
@@ -58,7 +58,7 @@ def write_row(study: Study, results: ResultStore, row: PlannedRow) -> None:
                 "views": views_of(training),
                 **accuracies(matrix, scores[part].labels),
                 "videos": len(scores[part].videos),
-                "tuning": request.tuning if request.trials else "fixed",
+                "tuning": study.tuning if study.trials else "fixed",
                 "modality": modality(training, arm.fusion),
                 "classes": len(set(scores[part].labels.tolist())),
                 "missing_videos": study.parts[training.target.split].missing,

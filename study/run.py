@@ -2,32 +2,45 @@
 
 import argparse
 import json
-import re
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 import search_spaces
+from search_spaces.space import TUNINGS, Choice, Parameter, Real
 from study.cluster.resources import Resources
 from study.conduct import describe, run_study
 from study.data.datasets.catalog import list_datasets
 from study.data.store.embedded import prepare_embedded
 from study.data.store.remote import is_uri
+from study.driver_lock import StudyRunsError
 from study.plan import Plan
-from study.request import TUNINGS, Request, Study, check_request, known_studies
+from study.request import Request, Study, check_request
 from study.results.store import ResultStore
 from study.results.tables import render
+from study.search import Sampler
 from study.searches import searched_arms
 from study.terminal import Terminal
 
 __all__ = ["main"]
 
 DONE, FAILED, REFUSED = 0, 1, 2
+EXAMPLES = """\
+examples:
+  python -m study.run --space stilt
+      the whole study on the embedded dataset
+  python -m study.run --space stilt --data stores/ucf101 --split 1 2 3 --gpus-per-worker 1
+      the same on UCF101's three splits, on this machine's GPUs
+  python -m study.run --space cstm --data stores/mine --trials 20 --seeds 3 \\
+      --set batch_size=16 epochs=40 --search options.dropout=0.2..0.8 --max-hours 12
+      own clips: 20 trials of a search, three seeds, at most twelve hours at a time
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -37,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 when it is done, 1 when something failed, 2 when the input was refused.
     """
     arguments = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         return _run(arguments, Console(highlight=False))
     except KeyboardInterrupt:
@@ -47,9 +61,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
 
 
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 def _run(arguments: argparse.Namespace, console: Console) -> int:
     try:
-        study = _study(arguments, console)
+        study = check_request(_request(arguments, console))
     except (ValueError, OSError) as error:
         print(f"study.run: {error}", file=sys.stderr)
         return REFUSED
@@ -59,11 +77,14 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         return DONE
     try:
         failed = run_study(study, address=arguments.address, terminal=Terminal(console))
+    except StudyRunsError as error:
+        print(f"study.run: {error}", file=sys.stderr)
+        return REFUSED
     except (RuntimeError, OSError, ValueError) as error:
         print(f"study.run: {error}", file=sys.stderr)
         return FAILED
     for reason in failed:
-        print(f"study.run: a training failed: {reason}", file=sys.stderr)
+        print(f"study.run: failed: {reason}", file=sys.stderr)
     _print_tables(study, console)
     return FAILED if failed else DONE
 
@@ -72,18 +93,40 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m study.run",
         description="Search a system's hyperparameters, then run its ablation at what was found.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=EXAMPLES,
     )
-    add = parser.add_argument
+    add = parser.add_argument_group("what is compared").add_argument
     add("--space", required=True, help=f"the system: {', '.join(search_spaces.names())}")
     add("--arms", nargs="+", metavar="ARM", help="rows of the ablation (default: the space's)")
-    add("--dataset", default="embedded", help=f"{', '.join(list_datasets())}")
+    add("--seeds", type=int, default=1, metavar="N", help="seeds 0..N-1 (default: 1)")
+    add = parser.add_argument_group("on what data").add_argument
     add(
         "--data", metavar="DIR", help="the clip store that study.prepare made, or its s3:// address"
     )
+    add(
+        "--dataset",
+        help=f"the dataset that the store must be of: {', '.join(list_datasets())} (default: "
+        "the store's; embedded without --data)",
+    )
     add("--split", nargs="+", metavar="NAME", help="splits (default: the first)")
-    add("--seeds", type=int, default=1, metavar="N", help="seeds 0..N-1 (default: 1)")
-    add("--trials", type=int, default=6, metavar="N", help="trials of each search (default: 6)")
-    add("--epochs", type=int, metavar="N", help="epochs of each training")
+    add(
+        "--train-on",
+        choices=("train", "all"),
+        default="train",
+        help="hold the validation part out, or train on it too (default: train)",
+    )
+    _add_tuning(parser.add_argument_group("how it is tuned").add_argument)
+    _add_training(parser.add_argument_group("how and where it trains").add_argument)
+    add = parser.add_argument_group("where results go").add_argument
+    add("--results", default="results", metavar="DIR", help="the results folder or s3:// address")
+    add("--name", help="the study's name (default: <space>-<dataset>)")
+    add("--resume", action="store_true", help="go on with a study of this name; it must exist")
+    add("--dry-run", action="store_true", help="print the plan and stop")
+    return parser
+
+
+def _add_tuning(add: Callable[..., Any]) -> None:
     add(
         "--tuning",
         choices=TUNINGS,
@@ -91,20 +134,45 @@ def _parser() -> argparse.ArgumentParser:
         "for each (same budget), or none (default: the space's, mostly shared)",
     )
     add(
-        "--train-on",
-        choices=("train", "all"),
-        default="train",
-        help="hold the validation part out, or train on it too (default: train)",
+        "--trials",
+        type=int,
+        metavar="N",
+        help="trials of each search (default: 4 for each searched parameter and at least 10; 6 on "
+        "the embedded dataset)",
     )
-    add("--weights", help="imagenet, none or a file (default: imagenet; none on embedded)")
+    add(
+        "--sampler", choices=get_args(Sampler), default="tpe", help="proposes trials (default: tpe)"
+    )
+    add(
+        "--lag",
+        type=int,
+        default=8,
+        metavar="N",
+        help="a trial's proposal doesn't know the N latest, so that N run at once (default: 8)",
+    )
+    add(
+        "--search",
+        nargs="+",
+        default=[],
+        metavar="NAME=RANGE",
+        help="parameters to search in addition or otherwise, such as learning_rate=1e-4..1e-1:log "
+        "options.dropout=0..0.9 options.attention_dim=64,128",
+    )
     add(
         "--set",
         nargs="+",
         default=[],
         metavar="NAME=VALUE",
         dest="changes",
-        help="settings, such as options.backbone=resnet18 batch_size=16 loss_weights.spatial=0.5",
+        help="settings that are then not searched, such as options.backbone=resnet18 batch_size=16 "
+        "loss_weights.spatial=0.5 scales=[1,0.875]",
     )
+    add("--warm-start", metavar="NAME", help="begin with what an older study's trials came to")
+
+
+def _add_training(add: Callable[..., Any]) -> None:
+    add("--epochs", type=int, metavar="N", help="epochs of each training")
+    add("--weights", help="imagenet, none or a file (default: imagenet; none on embedded)")
     add("--workers", type=int, default=1, metavar="N", help="processes of each training")
     add("--cpus-per-worker", type=float, default=1, metavar="N", help="CPU cores of each")
     add("--gpus-per-worker", type=float, default=0, metavar="N", help="GPUs of each (default: 0)")
@@ -118,92 +186,100 @@ def _parser() -> argparse.ArgumentParser:
     add("--loader-workers", type=int, default=0, metavar="N", help="loader processes of each")
     add("--compile", action="store_true", help="compile the model with torch.compile")
     add("--address", help="a Ray cluster's address, such as auto (default: this machine alone)")
-    add("--results", default="results", metavar="DIR", help="the results folder or s3:// address")
-    add("--name", help="the study's name (default: <space>-<dataset>)")
-    add("--resume", action="store_true", help="go on with a study of this name; it must exist")
-    add("--dry-run", action="store_true", help="print the plan and stop")
-    return parser
+    add("--max-hours", type=float, metavar="H", help="stop after H hours; the same goes on later")
 
 
-def _study(arguments: argparse.Namespace, console: Console) -> Study:
-    """Checks the arguments against each other and against what exists."""
-    space = search_spaces.get(arguments.space)
-    if arguments.dataset not in list_datasets():
-        raise ValueError(
-            f"there is no dataset {arguments.dataset!r}; there are {', '.join(list_datasets())}"
-        )
-    for flag in ("seeds", "trials", "epochs", "workers", "at_once", "loader_workers"):
-        value = getattr(arguments, flag)
-        least = 0 if flag in ("trials", "loader_workers") else 1
-        if value is not None and value < least:
-            raise ValueError(f"--{flag.replace('_', '-')} must be at least {least}, got {value}")
-    embedded = arguments.dataset == "embedded"
-    name = arguments.name or f"{space.name}-{arguments.dataset}"
-    if not re.fullmatch(r"[\w.+-]+", name):
-        raise ValueError(f"--name takes letters, digits and . _ + - only, but got {name!r}")
-    if arguments.resume and name not in (known := known_studies(arguments.results)):
-        raise ValueError(
-            f"--resume: there is no study {name!r} in {arguments.results}; there "
-            f"{'is ' + ', '.join(known) if known else 'are none'}"
-        )
+def _request(arguments: argparse.Namespace, console: Console) -> Request:
+    """What the flags ask for; the embedded dataset's store is made where it isn't yet."""
     changes = dict(_assignment(text) for text in arguments.changes)
     if arguments.epochs is not None:
         changes["epochs"] = arguments.epochs
-    resources = Resources(
-        workers=arguments.workers,
-        cpus_per_worker=arguments.cpus_per_worker,
-        gpus_per_worker=arguments.gpus_per_worker,
+    request = Request(
+        space=search_spaces.get(arguments.space),
+        arms=None if arguments.arms is None else tuple(arguments.arms),
+        store=_store_place(arguments),
+        dataset=arguments.dataset,
+        splits=None if arguments.split is None else tuple(arguments.split),
+        seeds=arguments.seeds,
+        trials=arguments.trials,
+        tuning=arguments.tuning,
+        sampler=arguments.sampler,
+        lag=arguments.lag,
+        parameters=tuple(_parameter(text) for text in arguments.search),
+        warm_start=arguments.warm_start,
+        train_on=arguments.train_on,
+        weights=arguments.weights,
+        changes=changes,
+        resources=Resources(
+            workers=arguments.workers,
+            cpus_per_worker=arguments.cpus_per_worker,
+            gpus_per_worker=arguments.gpus_per_worker,
+        ),
+        results=arguments.results
+        if "://" in arguments.results
+        else str(Path(arguments.results).resolve()),
+        name=arguments.name,
+        at_once=arguments.at_once,
+        compile=arguments.compile,
+        loader_workers=arguments.loader_workers,
+        max_hours=arguments.max_hours,
+        must_exist=arguments.resume,
     )
-    return check_request(
-        Request(
-            space=space,
-            arms=None if arguments.arms is None else tuple(arguments.arms),
-            store=_store(arguments, console),
-            splits=None if arguments.split is None else tuple(arguments.split),
-            seeds=arguments.seeds,
-            trials=arguments.trials,
-            tuning=arguments.tuning or space.tuning,
-            train_on=arguments.train_on,
-            weights=arguments.weights or ("none" if embedded else "imagenet"),
-            changes=changes,
-            resources=resources,
-            results=arguments.results
-            if "://" in arguments.results
-            else str(Path(arguments.results).resolve()),
-            name=name,
-            at_once=arguments.at_once,
-            compile=arguments.compile,
-            loader_workers=arguments.loader_workers,
-        )
-    )
+    if arguments.data is None:
+        with Terminal(console).preparing("the embedded dataset") as progress:
+            prepare_embedded(Path(request.store), progress=progress)
+    return request
 
 
 def _assignment(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise ValueError(f"--set takes NAME=VALUE, such as batch_size=16, but got {text!r}")
+    return name, _value(value)
+
+
+def _value(text: str) -> Any:
+    """A value as JSON has it, and text otherwise."""
     try:
-        return name, json.loads(value)
+        return json.loads(text)
     except json.JSONDecodeError:
-        return name, value
+        return text
 
 
-def _store(arguments: argparse.Namespace, console: Console) -> str | Path:
-    """The clip store: the given one, or the embedded dataset's, made where it isn't yet."""
+def _parameter(text: str) -> Parameter:
+    """A searched parameter: ``NAME=LOW..HIGH``, with ``:log`` behind it, or ``NAME=A,B,C``."""
+    name, _, rest = text.partition("=")
+    span, _, scale = rest.partition(":")
+    low, dots, high = span.partition("..")
+    try:
+        if name and dots and scale in ("", "log"):
+            return Real(name=name, low=float(low), high=float(high), log=scale == "log")
+        if name and rest and not dots and not scale:
+            return Choice(name=name, choices=tuple(map(_value, rest.split(","))))
+    except ValueError as error:
+        raise ValueError(f"--search {text}: {error}") from None
+    raise ValueError(
+        "--search takes NAME=LOW..HIGH, NAME=LOW..HIGH:log or NAME=A,B,C, such as "
+        f"learning_rate=1e-4..1e-1:log, but got {text!r}"
+    )
+
+
+def _store_place(arguments: argparse.Namespace) -> str | Path:
+    """Where the clip store is: as given, or the embedded dataset's in the results."""
     if arguments.data is not None:
         if is_uri(arguments.data):
             return str(arguments.data)
         return Path(arguments.data).resolve()  # trainings run in folders of their own
-    if arguments.dataset != "embedded":
+    dataset = arguments.dataset or "embedded"
+    if dataset not in list_datasets():
+        raise ValueError(f"there is no dataset {dataset!r}; there are {', '.join(list_datasets())}")
+    if dataset != "embedded":
         raise ValueError(
-            f"--dataset {arguments.dataset} needs --data DIR, the clip store that "
-            f"`python -m study.prepare {arguments.dataset} --store DIR …` makes"
+            f"--dataset {dataset} needs --data DIR, the clip store that "
+            f"`python -m study.prepare {dataset} --store DIR …` makes"
         )
     local = arguments.results if "://" not in arguments.results else "results"
-    path = Path(local).resolve() / "data" / "embedded"
-    with Terminal(console).preparing("the embedded dataset") as progress:
-        prepare_embedded(path, progress=progress)
-    return path
+    return Path(local).resolve() / "data" / "embedded"
 
 
 def _print_plan(study: Study, console: Console) -> None:
@@ -211,7 +287,7 @@ def _print_plan(study: Study, console: Console) -> None:
     request = study.request
     plan = study.plan()
     say = Terminal(console)
-    say.heading(f"{request.space.title}")
+    say.heading(f"{study.space.title}")
     for target in study.targets:
         parts = study.parts[target.split]
         say.say(
@@ -230,16 +306,18 @@ def _print_plan(study: Study, console: Console) -> None:
         )
     searches = len(study.targets) * len(searched_arms(study))
     say.say(
-        f"{searches} search{'es' if searches != 1 else ''} of {request.trials} trials"
-        f"{' (shared by all arms)' if request.tuning == 'shared' and searches else ''}, then "
+        f"{searches} search{'es' if searches != 1 else ''} of {study.trials} trials"
+        f"{' (shared by all arms)' if study.tuning == 'shared' and searches else ''}, then "
         f"{len(study.arms)} arms × {request.seeds} seed{'s' if request.seeds > 1 else ''} from "
         f"{len(plan.trainings)} trainings of {_epochs(plan)} epochs"
     )
+    if pinned := sorted(request.changes.keys() & {one.name for one in request.space.parameters}):
+        say.say(f"set, so not searched: {', '.join(pinned)}")
     need = ", ".join(f"{amount:g} {name}" for name, amount in request.resources.total.items())
     say.say(
         f"each training: {request.resources.workers} worker"
         f"{'s' if request.resources.workers > 1 else ''}, {need}; results in {request.results}, "
-        f"study {request.name!r}"
+        f"study {study.name!r}"
     )
 
 
@@ -267,13 +345,13 @@ def _print_arms(study: Study, console: Console) -> None:
 
 def _print_tables(study: Study, console: Console) -> None:
     results = ResultStore(study.request.results)
-    if not results.read("rows", columns=["arm"], study=study.request.name).num_rows:
+    if not results.read("rows", columns=["arm"], study=study.name).num_rows:
         return  # every training failed
     arms = {arm.name for arm in study.arms}
-    tables = [table.name for table in study.request.space.tables if table.arms & arms]
+    tables = [table.name for table in study.space.tables if table.arms & arms]
     for name in tables:
         console.print()
-        print(render(name, results, "text", study=study.request.name))
+        print(render(name, results, "text", study=study.name))
     console.print(
         f"\nAgain: python -m study.query --results {study.request.results} --table {tables[0]}",
         soft_wrap=True,

@@ -41,19 +41,18 @@ def agenda_of(study: Study, searches: Mapping[SearchKey, ArmSearch]) -> Agenda:
 
 def searched_arms(study: Study) -> tuple[Arm, ...]:
     """The arms that get a search of their own."""
-    request = study.request
-    if request.tuning == "fixed" or request.trials == 0:
+    if study.tuning == "fixed" or study.trials == 0:
         return ()
-    if request.tuning == "own":
+    if study.tuning == "own":
         return study.arms
-    return (request.space.arm(request.space.search_arm),)
+    return (study.space.arm(study.space.search_arm),)
 
 
 def objective_of(study: Study, key: SearchKey) -> Objective:
     """What a search maximises."""
     target, arm = key
     return Objective(
-        fusion=study.request.space.arm(arm).fusion,
+        fusion=study.space.arm(arm).fusion,
         groups={video.name: video.group for video in study.parts[target.split].validation},
     )
 
@@ -67,18 +66,18 @@ def parts_of(row: PlannedRow) -> tuple[str, ...]:
 def _search(study: Study, arm: Arm, target: Target) -> ArmSearch:
     request = study.request
     start = study.trial(arm, target, {})
-    parameters = study.parameters_for(arm)
+    parameters = study.space.parameters_for(arm)
     asked = canonical_json(
         [start.training_id, arm.name, arm.fusion, [repr(one) for one in parameters]]
     )
     digest = hashlib.sha256(asked.encode()).hexdigest()[:8]
-    serves = study.arms if request.tuning == "shared" else (arm,)
+    serves = study.arms if study.tuning == "shared" else (arm,)
     return ArmSearch(
         search=Search(
             name=f"{target.dataset}-{target.split}/{arm.name}/{digest}",
             parameters=parameters,
             first=_first_values(parameters, start),
-            trials=request.trials,
+            trials=study.trials,
             rungs=default_rungs(start.hyperparameters.epochs),
             sampler=request.sampler,
             lag=request.lag,
@@ -123,7 +122,7 @@ def _plan(
     An arm waits for the searches of all arms that one training could serve together with it, or
     which training serves it would depend on the order in which searches end.
     """
-    shared = study.request.space.search_arm
+    shared = study.space.search_arm
     plans = []
     for target in study.targets:
         of_arm = {
