@@ -35,6 +35,7 @@ __all__ = [
     "Job",
     "Parts",
     "build_model",
+    "checkpoint_path",
     "epoch_row",
     "finished_epochs",
     "record_failure",
@@ -85,7 +86,12 @@ class Job:
     @property
     def checkpoint(self) -> Path:
         """The checkpoint's path, the same on every node and for every study."""
-        return Path(self.checkpoints) / f"{self.training.training_id}.pt"
+        return checkpoint_path(self.checkpoints, self.training.training_id)
+
+
+def checkpoint_path(folder: str | Path, training_id: str) -> Path:
+    """Where a training's checkpoint is in the folder of checkpoints."""
+    return Path(folder) / f"{training_id}.pt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -248,8 +254,8 @@ def stored_parts(results: ResultStore, training_id: str) -> frozenset[str]:
     return frozenset(said & found)
 
 
-def record_failure(job: Job, reason: str) -> None:
-    """Writes a training that failed to ``trainings``, with the reason."""
+def record_failure(job: Job, reason: str, *, traceback: str | None = None) -> None:
+    """Writes a training that failed to ``trainings``, with the reason and where it failed."""
     ResultStore(job.results).write(
         "trainings",
         job.training.training_id,
@@ -258,6 +264,7 @@ def record_failure(job: Job, reason: str) -> None:
                 **training_row(job),
                 "status": "failed",
                 "error": reason,
+                "traceback": traceback,
                 "started_at": datetime.now(UTC),
             }
         ],

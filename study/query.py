@@ -15,6 +15,7 @@ import duckdb
 
 from study.results.grids import FORMATS, Grid
 from study.results.schema import VIEWS
+from study.results.status import read_statuses, render_status
 from study.results.store import ResultStore, open_results
 
 __all__ = ["main"]
@@ -56,6 +57,13 @@ def _parser() -> argparse.ArgumentParser:
     what.add_argument("sql", nargs="?", metavar="SQL", help="a SELECT over the views of --list")
     what.add_argument("--table", metavar="NAME", help="a paper's table, such as stilt-4")
     what.add_argument("--list", action="store_true", help="show views, columns and tables")
+    what.add_argument(
+        "--status",
+        nargs="?",
+        const="",
+        metavar="STUDY",
+        help="where each study, or one of them, stands: what runs, what waits, what failed",
+    )
     parser.add_argument("--study", help="the study that --table shows (default: the last)")
     parser.add_argument(
         "--results", default="results", metavar="DIR", help="folder or URI (default: results)"
@@ -74,12 +82,23 @@ def _answer(options: argparse.Namespace) -> None:
         print(_listing())
         return
     store = open_results(options.results)
-    if options.table:
+    if options.status is not None:
+        print(_statuses(store, options.status))
+    elif options.table:
         from study.results.tables import render  # imports torch: seconds that SQL needn't take
 
         print(render(options.table, store, options.format, options.study))
     else:
         _query(store, options.sql, options.format)
+
+
+def _statuses(store: ResultStore, study: str) -> str:
+    statuses = read_statuses(store)
+    shown = [status for status in statuses if study in ("", status.study)]
+    if not shown:
+        there = ", ".join(status.study for status in statuses) or "none"
+        raise ValueError(f"no study {study or 'at all'} tells where it stands; there are: {there}")
+    return "\n\n".join(map(render_status, shown))
 
 
 def _listing() -> str:

@@ -151,6 +151,11 @@ class Study:
         results = self.request.results
         return Path(results) if "://" not in results else Path(".study") / self.name
 
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of all trainings' checkpoints."""
+        return self.folder / "checkpoints"
+
     def settings(self, arm: Arm, found: Mapping[str, Any] | None) -> Settings:
         """An arm's settings at the found values."""
         return settings_of(arm, self.base, space=self.space, found=found)
@@ -203,7 +208,7 @@ class Study:
             training=training,
             store=str(self.store.path),
             results=self.request.results,
-            checkpoints=str(self.folder / "checkpoints"),
+            checkpoints=str(self.checkpoints),
             study=self.name,
             space=self.space.name,
             weights_file=None if weights.file is None else str(weights.file),

@@ -17,7 +17,7 @@ import math
 from bisect import bisect_right, insort
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -42,6 +42,8 @@ __all__ = [
     "Trial",
     "best_trial",
     "default_rungs",
+    "distributions",
+    "ended_in_optunas_form",
     "trials_of",
 ]
 
@@ -164,6 +166,8 @@ class Search:
             with them; ``gp`` learns from complete trials alone.
         seed: Seeds every proposal.
         prune_from: The fewest trials at a rung among which one may be pruned.
+        prior: Values, in the form that Optuna stores, and objectives of complete trials of an
+            older search, which every proposal knows.
 
     Raises:
         ValueError: If a number is out of its range, the rungs don't ascend or the sampler is
@@ -180,7 +184,8 @@ class Search:
     sampler: Sampler = "tpe"
     seed: int = 0
     prune_from: int = 4
-    _proposals: _Known = field(default_factory=_Known, init=False, repr=False, compare=False)
+    prior: tuple[tuple[Mapping[str, Any], float], ...] = ()
+    _proposals: _Known = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name, least in (("trials", 1), ("eta", 2), ("lag", 1), ("prune_from", 1), ("seed", 0)):
@@ -197,6 +202,35 @@ class Search:
             raise ValueError(
                 f"unknown sampler {self.sampler!r}; known are {', '.join(get_args(Sampler))}"
             )
+        known = distributions(self.parameters) if self.prior else {}
+        told = tuple(
+            create_trial(params=dict(values), distributions=known, value=value)
+            for values, value in self.prior
+        )
+        object.__setattr__(self, "_proposals", _Known(told))
+
+
+def distributions(parameters: Sequence[Parameter]) -> dict[str, BaseDistribution]:
+    """Returns what each parameter's values are drawn from, by name."""
+    trial = optuna.create_study(sampler=RandomSampler(seed=0)).ask()
+    for parameter in parameters:
+        parameter.suggest(trial)
+    return dict(trial.distributions)
+
+
+def ended_in_optunas_form(search: Search, trials: Sequence[Trial]) -> list[FrozenTrial]:
+    """Returns the trials before the first that hasn't ended, as Optuna's own tools read them."""
+    known = distributions(search.parameters)
+    return [
+        create_trial(
+            state=STATES[trial.state],
+            value=trial.readings[max(trial.readings)] if trial.state == "complete" else None,
+            params=dict(trial.values),
+            distributions=known,
+            intermediate_values=dict(trial.readings),
+        )
+        for trial in takewhile(lambda trial: trial.ended, trials)
+    ]
 
 
 def default_rungs(epochs: int, eta: int = 3) -> tuple[int, ...]:

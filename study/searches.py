@@ -1,10 +1,13 @@
 """A study's agenda: which searches it makes, what their trials train, and whom they serve."""
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import partial
 from typing import Any
+
+from optuna.distributions import BaseDistribution
 
 from models.fusion import FUSIONS
 from search_spaces.space import Arm, Parameter
@@ -13,7 +16,8 @@ from study.ledger import Objective
 from study.plan import Plan, PlannedRow, Target, Training
 from study.provenance import canonical_json
 from study.request import Study
-from study.search import Search, default_rungs
+from study.results.store import ResultStore
+from study.search import Search, default_rungs, distributions
 
 __all__ = ["SearchKey", "agenda_of", "objective_of", "parts_of", "searched_arms", "searches_of"]
 
@@ -67,8 +71,9 @@ def _search(study: Study, arm: Arm, target: Target) -> ArmSearch:
     request = study.request
     start = study.trial(arm, target, {})
     parameters = study.space.parameters_for(arm)
+    prior = _prior_trials(study, arm, target, parameters)
     asked = canonical_json(
-        [start.training_id, arm.name, arm.fusion, [repr(one) for one in parameters]]
+        [start.training_id, arm.name, arm.fusion, [repr(one) for one in parameters], prior]
     )
     digest = hashlib.sha256(asked.encode()).hexdigest()[:8]
     serves = study.arms if study.tuning == "shared" else (arm,)
@@ -81,6 +86,7 @@ def _search(study: Study, arm: Arm, target: Target) -> ArmSearch:
             rungs=default_rungs(start.hyperparameters.epochs),
             sampler=request.sampler,
             lag=request.lag,
+            prior=prior,
         ),
         make_training=partial(study.trial, arm, target),
         arms=tuple(one.name for one in serves),
@@ -92,6 +98,53 @@ def _search(study: Study, arm: Arm, target: Target) -> ArmSearch:
 def reading_key(training_id: str, values: Mapping[str, Any]) -> str:
     """The key of what a training is worth to a search: λ changes it, but not the training."""
     return f"{training_id} {values.get('fusion_lambda')}"
+
+
+def _prior_trials(
+    study: Study, arm: Arm, target: Target, parameters: tuple[Parameter, ...]
+) -> tuple[tuple[Mapping[str, Any], float], ...]:
+    """The complete trials of the study to begin with, of this arm, dataset and split.
+
+    Another split's would tell of this one's test videos.
+
+    Raises:
+        ValueError: If there are none that this search could have proposed.
+    """
+    older = study.request.warm_start
+    if older is None:
+        return ()
+    known = distributions(parameters)
+    lines = ResultStore(study.request.results).read(
+        "trials",
+        study=older,
+        arm=arm.name,
+        dataset=target.dataset,
+        split=target.split,
+        state="complete",
+    )
+    trials = [
+        (json.loads(line["parameters"]), line["validation_top1"])
+        for line in lines.sort_by("trial").to_pylist()
+    ]
+    usable = tuple(
+        ({name: values[name] for name in known}, value)
+        for values, value in trials
+        if all(name in values and _holds(known[name], values[name]) for name in known)
+    )
+    if not usable:
+        raise ValueError(
+            f"--warm-start {older}: of its {len(trials)} complete trials of {arm.name} on "
+            f"{target.dataset} split {target.split} none has values for all of "
+            f"{', '.join(known)} within this search's ranges"
+        )
+    return usable
+
+
+def _holds(distribution: BaseDistribution, value: Any) -> bool:
+    try:
+        return distribution._contains(distribution.to_internal_repr(value))
+    except ValueError:
+        return False
 
 
 def _first_values(parameters: tuple[Parameter, ...], start: Training) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Tune starts processes, restarts none and decides nothing: it asks a ``JobSource`
 whenever a place is free, and tells it how each job ends. Tune's own records are never read again.
 """
 
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -163,5 +164,5 @@ def _run_one(config: dict[str, Any], *, placement: Placement) -> None:
         execute(job, placement.resources, tune.report, storage=placement.scratch)
     except (ArithmeticError, ValueError, TypeError, LookupError, FileNotFoundError) as error:
         reason = f"{type(error).__name__}: {error}"
-        record_failure(job, reason)
+        record_failure(job, reason, traceback=traceback.format_exc())
         tune.report({"failed": reason, METRIC: 0})

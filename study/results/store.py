@@ -32,7 +32,7 @@ import pyarrow.dataset
 import pyarrow.fs
 import pyarrow.parquet as pq
 
-from study.files import TEMPORARY_SUFFIX, write_whole
+from study.files import TEMPORARY_SUFFIX, whole_file, write_whole
 from study.results.connection import Connection
 from study.results.published import published
 from study.results.schema import STORED_VIEWS, schema, to_table
@@ -160,6 +160,32 @@ class ResultStore:
             return pa.concat_tables([empty, *(scan.read(shown, condition) for scan in scans)])
 
         return _retried(tables)
+
+    def put_file(self, path: str, content: bytes) -> None:
+        """Writes a file that is no part of a view, whole or not at all.
+
+        Args:
+            path: Relative to the results folder.
+            content: What the file holds then.
+        """
+        whole = f"{self._root}/{path}"
+        self._files.create_dir(whole.rpartition("/")[0], recursive=True)
+        if isinstance(self._files, pyarrow.fs.LocalFileSystem):
+            with whole_file(Path(whole), shared=True) as file:
+                file.write(content)
+        else:
+            with self._files.open_output_stream(whole) as stream:
+                stream.write(content)
+
+    def files(self, folder: str) -> dict[str, bytes]:
+        """Returns the files of a folder that are no part of a view, by name."""
+        selector = pyarrow.fs.FileSelector(f"{self._root}/{folder}", allow_not_found=True)
+        found = {}
+        for info in self._files.get_file_info(selector):
+            if info.is_file and not info.base_name.startswith("."):
+                with self._files.open_input_stream(info.path) as stream:
+                    found[info.base_name] = stream.read()
+        return found
 
     def connect(self) -> Connection:
         """Returns a connection that answers SQL over the views as they are now.
