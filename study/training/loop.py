@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader
 
 from models import ModelOutput, VideoModel
@@ -31,8 +33,16 @@ from study.scores import Scores, top_k_accuracy
 from study.training.checkpoint import load_checkpoint, save_checkpoint
 from study.training.evaluation import score
 from study.training.hyperparameters import Hyperparameters
+from study.training.recomputation import recompute_activations
 
-__all__ = ["EpochReport", "NonFiniteLossError", "learning_rate", "put_channels_last", "train"]
+__all__ = [
+    "EpochReport",
+    "NonFiniteLossError",
+    "learning_rate",
+    "put_channels_last",
+    "train",
+    "video_losses",
+]
 
 ORDER_STREAM, DROPOUT_STREAM = 0, 2  # first words of seeds; an item's randomness has 1
 CHECK_EVERY = 50  # steps between looks at the losses, each of which waits for the device
@@ -78,6 +88,7 @@ def train(
     report: Callable[[EpochReport], None] | None = None,
     objective: Callable[[Scores], float] | None = None,
     compile: bool = False,
+    activation_checkpointing: bool = False,
     loader_workers: int = 0,
     epochs_to_run: int | None = None,
 ) -> list[EpochReport]:
@@ -85,6 +96,9 @@ def train(
 
     When ``torch.distributed`` is initialised every process calls this with the same arguments,
     and each batch is divided between them.
+
+    Where one process runs out of the GPU's memory in the first epoch of a call, it begins that
+    epoch once more with half the videos in each forward pass, and says so in a warning.
 
     Args:
         model: Trained in place, and left on `device` in the channels-last memory format.
@@ -99,6 +113,8 @@ def train(
             the last finished epoch, which the caller may have missed.
         objective: What `EpochReport.validation_top1` is; None means top-1 of the late average.
         compile: Whether to use ``torch.compile``.
+        activation_checkpointing: Whether to compute activations again in the backward pass: less
+            memory, about a third more time, and the same result.
         loader_workers: Loader processes of each process; 0 loads in the process itself.
         epochs_to_run: Stop after so many epochs of this call; None goes on to the last.
 
@@ -106,9 +122,17 @@ def train(
         A report of every finished epoch, those before a resumption included.
 
     Raises:
-        ValueError: If the checkpoint is of another training, or a loss weight has no loss.
+        ValueError: If the checkpoint is of another training, a loss weight has no loss, or both
+            `compile` and `activation_checkpointing` are asked for.
         NonFiniteLossError: If a loss becomes infinite or not a number.
+        torch.OutOfMemoryError: If the GPU's memory is too small for half the videos as well.
     """
+    if compile and activation_checkpointing:
+        raise ValueError(
+            "compile and activation_checkpointing don't work together; switch one of them off"
+        )
+    if activation_checkpointing:
+        recompute_activations(model)
     run = _Run.start(model, train_data, hyperparameters, seed, device, compile, loader_workers)
     history = _resume(checkpoint, run)
     if history and report is not None:
@@ -116,9 +140,10 @@ def train(
     last = hyperparameters.epochs
     if epochs_to_run is not None:
         last = min(last, len(history) + epochs_to_run)
-    for epoch in range(len(history), last):
+    first = len(history)
+    for epoch in range(first, last):
         started = time.perf_counter()
-        lr, losses = _train_epoch(run, epoch)
+        lr, losses = (_train_epoch if epoch > first else _train_first_epoch)(run, epoch)
         trained = _slowest(time.perf_counter() - started, run.device)
         top1 = None if validation_data is None else _validate(run, validation_data, objective)
         weights = hyperparameters.loss_weights
@@ -140,7 +165,7 @@ def train(
     return history
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class _Run:
     """What stays the same through a training.
 
@@ -149,6 +174,8 @@ class _Run:
         net: The network as it is called: spread over processes, compiled, or neither.
         spread: The network spread over processes; None on one.
         batches: Indices of each batch of the epoch at hand; `loader` reads them.
+        halved: Whether the forward passes have half the videos that the hyperparameters ask for,
+            because the GPU's memory was too small.
     """
 
     model: VideoModel
@@ -162,6 +189,7 @@ class _Run:
     seed: int
     device: torch.device
     loader_workers: int
+    halved: bool = False
 
     @classmethod
     def start(
@@ -209,6 +237,11 @@ class _Run:
         )
 
     @property
+    def accumulation_steps(self) -> int:
+        """Forward and backward passes of a process in a step."""
+        return self.hyperparameters.accumulation_steps * (2 if self.halved else 1)
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must share with a training that goes on from it."""
         shapes = [(name, list(value.shape)) for name, value in self.model.state_dict().items()]
@@ -234,6 +267,7 @@ def _resume(path: Path | None, run: _Run) -> list[EpochReport]:
             )
         run.model.load_state_dict(state["model"])
         run.optimizer.load_state_dict(state["optimizer"])
+        run.halved = state["halved"]
         history = [EpochReport(**epoch) for epoch in state["history"]]
     if dist.is_initialized():
         finished = torch.tensor([len(history), -len(history)], device=run.device)
@@ -254,15 +288,42 @@ def _save(path: Path, run: _Run, history: Sequence[EpochReport]) -> None:
             "identity": run.identity,
             "model": run.model.state_dict(),
             "optimizer": run.optimizer.state_dict(),
+            "halved": run.halved,
             "history": [asdict(epoch) for epoch in history],
         },
     )
 
 
+def _train_first_epoch(run: _Run, epoch: int) -> tuple[float, dict[str, float]]:
+    """The first epoch of a call, begun once more at half the videos a pass if memory runs out."""
+    one_video = run.accumulation_steps >= run.hyperparameters.batch_size
+    if run.halved or one_video or _world() > 1:  # other processes would wait for this one
+        return _train_epoch(run, epoch)
+    states = run.model.state_dict(), run.optimizer.state_dict()
+    model_state, optimizer_state = tree_map_only(Tensor, lambda x: x.to("cpu", copy=True), states)
+    try:
+        return _train_epoch(run, epoch)
+    except torch.OutOfMemoryError as error:
+        warnings.warn(
+            f"{error}; training goes on with half the videos in each forward pass, "
+            f"accumulation_steps={2 * run.accumulation_steps}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    # Only here is the memory of the failed step free: the error's traceback held it.
+    run.halved = True
+    run.optimizer.zero_grad()
+    run.model.load_state_dict(model_state)
+    run.optimizer.load_state_dict(optimizer_state)
+    return _train_epoch(run, epoch)
+
+
 def _train_epoch(run: _Run, epoch: int) -> tuple[float, dict[str, float]]:
     """One pass over the training videos; returns the last learning rate and the mean losses."""
     hyperparameters = run.hyperparameters
-    steps = _epoch_steps(len(run.data), hyperparameters, run.seed, epoch)
+    steps = _epoch_steps(
+        len(run.data), hyperparameters.batch_size, run.accumulation_steps, run.seed, epoch
+    )
     run.batches[:] = [own.indices for step in steps for own in step.micro_batches]
     run.data.set_epoch(epoch)
     losses = _EpochLosses(epoch, len(run.data))
@@ -303,7 +364,7 @@ class _Step:
 
 
 def _epoch_steps(
-    videos: int, hyperparameters: Hyperparameters, seed: int, epoch: int
+    videos: int, batch_size: int, accumulation_steps: int, seed: int, epoch: int
 ) -> list[_Step]:
     """Each video once, in random order; the last batch may be smaller.
 
@@ -312,11 +373,11 @@ def _epoch_steps(
     """
     order = np.random.default_rng((ORDER_STREAM, seed, epoch)).permutation(videos)
     rank, world = _rank(), _world()
-    share = math.ceil(hyperparameters.batch_size / world)
-    size = math.ceil(share / hyperparameters.accumulation_steps)
+    share = math.ceil(batch_size / world)
+    size = math.ceil(share / accumulation_steps)
     steps = []
-    for start in range(0, videos, hyperparameters.batch_size):
-        batch = order[start : start + hyperparameters.batch_size].tolist()
+    for start in range(0, videos, batch_size):
+        batch = order[start : start + batch_size].tolist()
         own, weights = batch[rank::world], [1.0] * len(batch[rank::world])
         if len(own) < math.ceil(len(batch) / world):
             own, weights = [*own, batch[0]], [*weights, 0.0]
@@ -375,7 +436,7 @@ def _accumulate_gradients(
         with run.spread.no_sync() if waits else contextlib.nullcontext():  # type: ignore[union-attr]
             with autocast:
                 output = run.net(**model_inputs(batch, run.device))
-            sums = {name: weights @ loss for name, loss in _losses(output, labels).items()}
+            sums = {name: weights @ loss for name, loss in video_losses(output, labels).items()}
             loss = _weighted(sums, run.hyperparameters) / step.videos
             (loss * _world()).backward()  # the processes' gradients are averaged, not summed
         for name, value in sums.items():
@@ -383,7 +444,7 @@ def _accumulate_gradients(
     return totals
 
 
-def _losses(output: ModelOutput, labels: Tensor) -> dict[str, Tensor]:
+def video_losses(output: ModelOutput, labels: Tensor) -> dict[str, Tensor]:
     """Every loss by name, (B,)."""
     losses = {
         name: F.cross_entropy(logits.float(), labels, reduction="none")
@@ -471,7 +532,7 @@ def _validate(run: _Run, data: ClipDataset, objective: Callable[[Scores], float]
         run.model,
         data,
         device=run.device,
-        batch_size=run.hyperparameters.batch_size,
+        batch_size=math.ceil(run.hyperparameters.batch_size / run.accumulation_steps),
         precision=run.hyperparameters.precision,
         loader_workers=run.loader_workers,
     )
