@@ -47,8 +47,9 @@ FRAGMENTATION = 0.1  # of the tensors: convolutions' workspaces and gaps between
 class MemoryEstimate:
     """Bytes that a process needs on its device, by the videos in one forward pass.
 
-    What a pass needs is convex in its videos, the maximum over moments of linear functions. The
-    estimate is the chord between two numbers of videos, so between them it is no less.
+    What a pass needs is convex in its videos: the maximum over moments of linear functions. The
+    estimate is the chord from one video to the whole batch, so between them it is no less, to a
+    part in a thousand.
 
     Attributes:
         parameters_bytes: Parameters and buffers.
@@ -120,8 +121,8 @@ def estimate_memory(
     """
     net = _prepared(model, activation_checkpointing).to("meta")
     precision = precision or hyperparameters.precision
-    one, most = _count_steps(net, hyperparameters, _ends(hyperparameters.batch_size), precision)
-    return _training_estimate(net, hyperparameters, one, most)
+    passes = _count_steps(net, hyperparameters, {1, hyperparameters.batch_size}, precision)
+    return _training_estimate(net, hyperparameters, passes[0], passes[-1])
 
 
 def estimate_scoring_memory(
@@ -139,12 +140,12 @@ def estimate_scoring_memory(
     """
     net = copy.deepcopy(model).to("meta").eval()
     precision = precision or hyperparameters.precision
-    one, most = _count_scoring(net, hyperparameters, _ends(hyperparameters.batch_size), precision)
+    passes = _count_scoring(net, hyperparameters, {1, hyperparameters.batch_size}, precision)
     crops = hyperparameters.test_crops
     crops_of_clip = len(test_crops(1, 1, size=1, scales=hyperparameters.scales, crops=crops))
     views = hyperparameters.test_clips * crops_of_clip
     inputs = _input_bytes(net, hyperparameters.test_segments, hyperparameters.crop_size)
-    of_clip, fixed = _line(one, most, "peak_bytes")
+    of_clip, fixed = _line(passes[0], passes[-1], "peak_bytes")
     return MemoryEstimate(
         parameters_bytes=_bytes_of(net.state_dict().values()),
         inputs_bytes=inputs,
@@ -190,10 +191,11 @@ def choose_micro_batch(
     world_size: int = 1,
     precisions: Sequence[str] = ("float32",),
 ) -> MicroBatch:
-    """Divides a batch into the fewest forward passes that fit.
+    """Divides a batch into the fewest forward passes that fit and are equal.
 
-    Activation checkpointing, which costs about a third more time, is used only where not one
-    video fits without it; a further precision only where checkpointing isn't enough.
+    Where that takes at least twice as many passes, the last of the fewest is smaller. Activation
+    checkpointing, which costs about a third more time, is used only where not one video fits
+    without it; a further precision only where checkpointing isn't enough.
 
     Args:
         estimate: What a precision needs, without and with activation checkpointing.
@@ -211,7 +213,7 @@ def choose_micro_batch(
             needed = estimate(precision, checkpointing)
             fitting = _most_that_fit(needed, share, available_bytes)
             if fitting:
-                steps = math.ceil(share / fitting)
+                steps = _equal_passes(share, math.ceil(share / fitting))
                 videos = math.ceil(share / steps)
                 return MicroBatch(
                     videos=videos,
@@ -275,10 +277,6 @@ class _Pass:
     peak_bytes: int
 
 
-def _ends(batch_size: int) -> tuple[int, int]:
-    return 1, max(2, batch_size)
-
-
 def _prepared(model: VideoModel, activation_checkpointing: bool) -> VideoModel:
     """A copy of the network as it trains."""
     net = copy.deepcopy(model).train()
@@ -309,6 +307,8 @@ def _training_estimate(
 def _line(one: _Pass, most: _Pass, what: str) -> tuple[int, int]:
     """Bytes of a video, rounded up, and what is left for a pass whatever its videos."""
     first, last = getattr(one, what), getattr(most, what)
+    if most.videos == one.videos:
+        return first, 0
     of_video = -(-(last - first) // (most.videos - one.videos))
     return of_video, first - one.videos * of_video
 
@@ -320,7 +320,7 @@ def _count_steps(
     passes = []
     with _without_data(net, precision), _LiveBytes() as live:
         state = _add_gradients(net, live.now)
-        for videos in numbers:
+        for videos in sorted(numbers):
             live.peak = state
             kept = _run_step(net, hyperparameters, videos, precision, live.now)
             passes.append(
@@ -394,7 +394,7 @@ def _count_scoring(
     with _without_data(net, precision), _LiveBytes() as live, torch.no_grad():
         put_channels_last(net)
         state = live.now()
-        for clips in numbers:
+        for clips in sorted(numbers):
             live.peak = state
             inputs = _inputs(net, clips, hyperparameters.test_segments, hyperparameters.crop_size)
             _run_forward(net, inputs, precision)
@@ -442,6 +442,10 @@ def _most_that_fit(estimate: MemoryEstimate, videos: int, available_bytes: int) 
     """The most videos, none more than given, that fit in a forward pass; 0 if not one does."""
     fitting = [n for n in range(1, videos + 1) if estimate.total_bytes(n) <= available_bytes]
     return max(fitting, default=0)
+
+
+def _equal_passes(videos: int, fewest: int) -> int:
+    return next((n for n in range(fewest, 2 * fewest) if videos % n == 0), fewest)
 
 
 class _LiveBytes(TorchDispatchMode):
