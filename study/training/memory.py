@@ -1,8 +1,7 @@
 """What a training needs of a GPU's memory, and the micro-batch that fits.
 
 The estimate runs a step of the training on tensors without data and counts the bytes of all that
-are alive; it needs no GPU, no memory and about a second. `measure_memory` runs the
-step on a GPU.
+are alive; it needs no GPU, no memory and about a second. `measure_memory` runs the step on a GPU.
 """
 
 import contextlib
@@ -110,8 +109,9 @@ def estimate_memory(
 ) -> MemoryEstimate:
     """Estimates what a step of training needs, without a GPU and without computing anything.
 
-    Exact to a few percent but for what libraries take beside tensors, for which
-    `MemoryEstimate.total_bytes` has a reserve.
+    Exact to a few percent but for what libraries take in addition to tensors, for which
+    `MemoryEstimate.total_bytes` has a reserve. In bfloat16 it is an upper bound for networks with
+    3-D pooling, which autocast leaves in float32 on a CPU and not on a GPU.
 
     Args:
         model: The network, on any device; on ``meta`` it costs no memory. It is left as it is.
