@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader
 
 from models import ModelOutput, VideoModel
@@ -31,8 +33,16 @@ from study.scores import Scores, top_k_accuracy
 from study.training.checkpoint import load_checkpoint, save_checkpoint
 from study.training.evaluation import score
 from study.training.hyperparameters import Hyperparameters
+from study.training.recomputation import recompute_activations
 
-__all__ = ["EpochReport", "NonFiniteLossError", "learning_rate", "put_channels_last", "train"]
+__all__ = [
+    "EpochReport",
+    "NonFiniteLossError",
+    "learning_rate",
+    "put_channels_last",
+    "train",
+    "video_losses",
+]
 
 ORDER_STREAM, DROPOUT_STREAM = 0, 2  # first words of seeds; an item's randomness has 1
 CHECK_EVERY = 50  # steps between checks of the losses, each of which waits for the device
@@ -77,6 +87,7 @@ def train(
     report: Callable[[EpochReport], None] | None = None,
     validated: Callable[[int, Scores], None] | None = None,
     compile: bool = False,
+    activation_checkpointing: bool = False,
     loader_workers: int = 0,
     until: int | None = None,
 ) -> list[EpochReport]:
@@ -84,6 +95,9 @@ def train(
 
     When ``torch.distributed`` is initialised every process calls this with the same arguments,
     and each batch is divided between them.
+
+    Where one process runs out of the GPU's memory in the first epoch of a call, it begins that
+    epoch once more with half the videos in each forward pass, and says so in a warning.
 
     Args:
         model: Trained in place, and left on `device` in the channels-last memory format.
@@ -99,6 +113,8 @@ def train(
         validated: Receives the validation videos' scores after each epoch, with the epoch's
             number from 1, before `report` is called.
         compile: Whether to use ``torch.compile``.
+        activation_checkpointing: Whether to compute activations again in the backward pass: less
+            memory, about a third more time, and the same result.
         loader_workers: Loader processes of each process; 0 loads in the process itself.
         until: The epoch after which to stop; None goes on to the last. A checkpoint that is
             already beyond it is left out of account, and the training starts from the beginning.
@@ -107,9 +123,17 @@ def train(
         A report of every finished epoch, those before a resumption included.
 
     Raises:
-        ValueError: If the checkpoint is of another training, or a loss weight has no loss.
+        ValueError: If the checkpoint is of another training, a loss weight has no loss, or both
+            `compile` and `activation_checkpointing` are asked for.
         NonFiniteLossError: If a loss becomes infinite or not a number.
+        torch.OutOfMemoryError: If the GPU's memory is too small for half the videos as well.
     """
+    if compile and activation_checkpointing:
+        raise ValueError(
+            "compile and activation_checkpointing don't work together; switch one of them off"
+        )
+    if activation_checkpointing:
+        recompute_activations(model)
     run = _TrainingRun.start(
         model, train_data, hyperparameters, seed, device, compile, loader_workers
     )
@@ -117,9 +141,10 @@ def train(
     history = _resume(checkpoint, run, last)
     if history and report is not None:
         report(history[-1])
-    for epoch in range(len(history), last):
+    first = len(history)
+    for epoch in range(first, last):
         started = time.perf_counter()
-        lr, losses = _train_epoch(run, epoch)
+        lr, losses = (_train_epoch if epoch > first else _train_first_epoch)(run, epoch)
         trained = _slowest(time.perf_counter() - started, run.device)
         top1 = None
         if validation_data is not None:
@@ -146,7 +171,7 @@ def train(
     return history
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class _TrainingRun:
     """What a training needs from its first step to its last.
 
@@ -155,6 +180,8 @@ class _TrainingRun:
         forward: The network as it is called: data-parallel, compiled, both or neither.
         no_sync: Makes the context in which a backward pass keeps its gradients to its process.
         batches: Indices of each batch of the current epoch; `loader` reads them.
+        halved: Whether the forward passes have half the videos that the hyperparameters ask for,
+            because the GPU's memory was too small.
     """
 
     model: VideoModel
@@ -168,6 +195,7 @@ class _TrainingRun:
     seed: int
     device: torch.device
     loader_workers: int
+    halved: bool = False
 
     @classmethod
     def start(
@@ -216,6 +244,11 @@ class _TrainingRun:
         )
 
     @property
+    def accumulation_steps(self) -> int:
+        """Forward and backward passes of a process in a step."""
+        return self.hyperparameters.accumulation_steps * (2 if self.halved else 1)
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must share with a training that resumes from it."""
         shapes = [(name, list(value.shape)) for name, value in self.model.state_dict().items()]
@@ -245,6 +278,7 @@ def _resume(path: Path | None, run: _TrainingRun, last: int) -> list[EpochReport
         else:
             run.model.load_state_dict(state["model"])
             run.optimizer.load_state_dict(state["optimizer"])
+            run.halved = state["halved"]
     if dist.is_initialized():
         finished = torch.tensor([len(history), -len(history)], device=run.device)
         dist.all_reduce(finished, dist.ReduceOp.MAX)
@@ -264,15 +298,42 @@ def _save(path: Path, run: _TrainingRun, history: Sequence[EpochReport]) -> None
             "identity": run.identity,
             "model": run.model.state_dict(),
             "optimizer": run.optimizer.state_dict(),
+            "halved": run.halved,
             "history": [asdict(epoch) for epoch in history],
         },
     )
 
 
+def _train_first_epoch(run: _TrainingRun, epoch: int) -> tuple[float, dict[str, float]]:
+    """Trains the first epoch of a call, again at half the videos a pass if memory runs out."""
+    one_video = run.accumulation_steps >= run.hyperparameters.batch_size
+    if run.halved or one_video or _world() > 1:  # other processes would wait for this one
+        return _train_epoch(run, epoch)
+    states = run.model.state_dict(), run.optimizer.state_dict()
+    model_state, optimizer_state = tree_map_only(Tensor, lambda x: x.to("cpu", copy=True), states)
+    try:
+        return _train_epoch(run, epoch)
+    except torch.OutOfMemoryError as error:
+        warnings.warn(
+            f"{error}; training goes on with half the videos in each forward pass, "
+            f"accumulation_steps={2 * run.accumulation_steps}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    # Only here is the memory of the failed step free: the error's traceback held it.
+    run.halved = True
+    run.optimizer.zero_grad()
+    run.model.load_state_dict(model_state)
+    run.optimizer.load_state_dict(optimizer_state)
+    return _train_epoch(run, epoch)
+
+
 def _train_epoch(run: _TrainingRun, epoch: int) -> tuple[float, dict[str, float]]:
     """Trains on every video once; returns the last learning rate and the mean losses."""
     hyperparameters = run.hyperparameters
-    steps = _epoch_steps(len(run.data), hyperparameters, run.seed, epoch)
+    steps = _epoch_steps(
+        len(run.data), hyperparameters.batch_size, run.accumulation_steps, run.seed, epoch
+    )
     run.batches[:] = [own.indices for step in steps for own in step.micro_batches]
     run.data.set_epoch(epoch)
     losses = _EpochLosses(epoch, len(run.data))
@@ -313,7 +374,7 @@ class _Step:
 
 
 def _epoch_steps(
-    videos: int, hyperparameters: Hyperparameters, seed: int, epoch: int
+    videos: int, batch_size: int, accumulation_steps: int, seed: int, epoch: int
 ) -> list[_Step]:
     """Returns steps over every video once, in random order; the last may be smaller.
 
@@ -322,11 +383,11 @@ def _epoch_steps(
     """
     order = np.random.default_rng((ORDER_STREAM, seed, epoch)).permutation(videos)
     rank, world = _rank(), _world()
-    share = math.ceil(hyperparameters.batch_size / world)
-    size = math.ceil(share / hyperparameters.accumulation_steps)
+    share = math.ceil(batch_size / world)
+    size = math.ceil(share / accumulation_steps)
     steps = []
-    for start in range(0, videos, hyperparameters.batch_size):
-        batch = order[start : start + hyperparameters.batch_size].tolist()
+    for start in range(0, videos, batch_size):
+        batch = order[start : start + batch_size].tolist()
         own, weights = batch[rank::world], [1.0] * len(batch[rank::world])
         if len(own) < math.ceil(len(batch) / world):
             own, weights = [*own, batch[0]], [*weights, 0.0]
@@ -385,7 +446,7 @@ def _accumulate_gradients(
         with contextlib.nullcontext() if last else run.no_sync():
             with autocast:
                 output = run.forward(**model_inputs(batch, run.device))
-            sums = {name: weights @ loss for name, loss in _losses(output, labels).items()}
+            sums = {name: weights @ loss for name, loss in video_losses(output, labels).items()}
             loss = _weighted(sums, run.hyperparameters) / step.videos
             torch.autograd.backward(
                 loss * _world()
@@ -395,7 +456,7 @@ def _accumulate_gradients(
     return totals
 
 
-def _losses(output: ModelOutput, labels: Tensor) -> dict[str, Tensor]:
+def video_losses(output: ModelOutput, labels: Tensor) -> dict[str, Tensor]:
     """Returns every loss by name, (B,)."""
     losses = {
         name: F.cross_entropy(logits.float(), labels, reduction="none")
@@ -484,7 +545,7 @@ def _validate(run: _TrainingRun, data: ClipDataset) -> Scores:
         run.model,
         data,
         device=run.device,
-        batch_size=run.hyperparameters.batch_size,
+        batch_size=math.ceil(run.hyperparameters.batch_size / run.accumulation_steps),
         precision=run.hyperparameters.precision,
         loader_workers=run.loader_workers,
     )

@@ -245,6 +245,90 @@ def test_accumulation_gives_the_result_of_the_whole_batch(accumulation_steps: in
     assert history[-1].train_loss == pytest.approx(expected[-1].train_loss, rel=1e-4)
 
 
+def test_activation_checkpointing_changes_no_bit_dropout_included() -> None:
+    plain, ours = _stilt(dropout=0.5), _stilt(dropout=0.5)
+    expected = _train(plain, validation=_data(plain, augment=False))
+    data = _data(ours, augment=False)
+    assert _same(_train(ours, validation=data, activation_checkpointing=True), expected)
+    assert _identical(plain, ours)
+
+
+def test_activation_checkpointing_with_compile_is_refused() -> None:
+    with pytest.raises(ValueError, match="switch one of them off"):
+        _train(_auxiliary(), compile=True, activation_checkpointing=True)
+
+
+class _Hungry(nn.Module):
+    """Has batch statistics, and no memory for more than a number of videos from a call on."""
+
+    def __init__(self, most: int, *, from_call: int = 0) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(3)
+        self.most = most
+        self.from_call = from_call
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.calls += 1
+            if self.calls > self.from_call and len(x) > self.most:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+        frames: Tensor = self.norm(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        return frames
+
+
+class _HungryModel(_Auxiliary):
+    def __init__(self, most: int, **options: Any) -> None:
+        super().__init__()
+        self.entrance = _Hungry(most, **options)
+
+    def forward(self, rgb: Tensor | None = None, flow: Tensor | None = None) -> ModelOutput:
+        assert rgb is not None
+        return super().forward(self.entrance(rgb), flow)
+
+
+def _hungry(most: int = 99, **options: Any) -> _HungryModel:
+    torch.manual_seed(0)
+    return _HungryModel(most, **options)
+
+
+@pytest.mark.parametrize("from_call", [0, 1])  # in the first step, and after an update
+def test_out_of_memory_trains_as_if_started_with_half_the_micro_batch(
+    from_call: int, tmp_path: Path
+) -> None:
+    half, hungry = _hungry(), _hungry(3, from_call=from_call)
+    expected = _train(half, {"accumulation_steps": 2}, validation=_data(half, augment=False))
+    with pytest.warns(RuntimeWarning, match=r"out of memory; .* accumulation_steps=2"):
+        history = _train(
+            hungry,
+            validation=_data(hungry, augment=False),
+            checkpoint=tmp_path / "one.pt",
+            until=1,
+        )
+    assert _same(history, expected[:1])
+    # Going on from the checkpoint it stays so, where there would be memory for more as well.
+    again = _hungry()
+    history = _train(again, validation=_data(again, augment=False), checkpoint=tmp_path / "one.pt")
+    assert _same(history, expected)
+    assert _identical(again, half)
+
+
+@pytest.mark.filterwarnings("ignore:CUDA out of memory")
+@pytest.mark.parametrize("change", [{}, {"accumulation_steps": 5}])
+def test_out_of_memory_is_met_once_and_only_where_videos_can_be_divided(
+    change: dict[str, Any],
+) -> None:
+    model = _hungry(0)
+    with pytest.raises(torch.OutOfMemoryError):
+        _train(model, change)
+    assert model.entrance.calls == (1 if change else 2)
+
+
+def test_out_of_memory_in_a_later_epoch_fails() -> None:
+    with pytest.raises(torch.OutOfMemoryError):
+        _train(_hungry(3, from_call=3))
+
+
 def test_the_same_seed_gives_the_same_result_dropout_included() -> None:
     models = [_stilt(dropout=0.5) for _ in range(3)]
     torch.manual_seed(77)  # what the caller drew before doesn't matter
