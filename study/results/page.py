@@ -9,10 +9,10 @@ import jinja2
 from markupsafe import Markup
 
 import search_spaces
+from study.data.datasets.catalog import dataset_title
 from study.results import plots, tables
 from study.results.comparison import compare
 from study.results.predictions import judgements
-from study.results.published import dataset_title
 from study.results.store import ResultStore
 
 __all__ = ["render_page", "studies"]

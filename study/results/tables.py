@@ -16,9 +16,10 @@ from typing import Any
 
 import search_spaces
 from search_spaces import METRICS, Table
+from study.data.datasets.catalog import dataset_title
 from study.results.connection import Connection
 from study.results.grids import FORMATS, Grid, latex_text, markdown_text
-from study.results.published import dataset_title, published
+from study.results.published import published
 from study.results.store import ResultStore
 
 __all__ = ["FORMATS", "Cell", "FilledTable", "load", "render", "whole_grid"]

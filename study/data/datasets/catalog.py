@@ -12,7 +12,7 @@ from study.data import datasets
 from study.data.datasets.annotations import Annotations
 from study.data.datasets.reader import READERS, DatasetReader
 
-__all__ = ["annotate", "find_reader", "list_datasets", "videos_folder"]
+__all__ = ["annotate", "dataset_title", "find_reader", "list_datasets", "videos_folder"]
 
 for _file in pkgutil.iter_modules(datasets.__path__):
     import_module(f"{datasets.__name__}.{_file.name}")
@@ -37,6 +37,11 @@ def find_reader(dataset: str) -> DatasetReader:
     if dataset not in READERS:
         raise ValueError(f'unknown dataset "{dataset}"; there are: {", ".join(list_datasets())}')
     return READERS[dataset]
+
+
+def dataset_title(dataset: str) -> str:
+    """The dataset's name as its authors write it; that of one without a reader as it is."""
+    return READERS[dataset].title if dataset in READERS else dataset
 
 
 def annotate(
