@@ -168,8 +168,7 @@ def check_request(request: Request) -> Study:
         FileNotFoundError: If the clip store or a weights file is missing.
     """
     store = ClipStore.open(request.store)
-    if store.annotations.dataset == "embedded":
-        request = replace(request, space=request.space.on_embedded())
+    request = replace(request, space=request.space.on(store.annotations.dataset))
     space = request.space
     arms = (
         tuple(arm for arm in space.arms if arm.default)

@@ -205,7 +205,6 @@ def outside():
         parameters=(),
         tables=(classes,),
         settings=Settings(),
-        embedded=Settings(),
     )
 """
 
@@ -238,7 +237,6 @@ def test_a_space_without_tables_prints_one_of_all_its_arms(
         search_arm="a",
         parameters=(),
         settings=Settings(),
-        embedded=Settings(),
     )
     registry.register_space("bare")(lambda: bare)
     write_rows(store, row("b", 0.5, space="bare"))
