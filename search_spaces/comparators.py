@@ -33,6 +33,7 @@ FINAL = {
 }
 """The arm of each network that the space ``all`` compares, with its label there."""
 
+AVERAGING = ("two_stream", "tsn", "attentional_pooling")  # of segments, so of any number
 TOO_LARGE = ("s3d", "s3d_g")  # for the embedded dataset, as is every backbone of an arm's own
 NARROW = {"width": 0.25}
 SMALL: Mapping[str, Mapping[str, Any]] = {  # what a model takes on the embedded dataset
@@ -183,8 +184,7 @@ def _arm(
         crop_size: Side of its frames in pixels where it isn't the field's usual one.
     """
     size = {} if crop_size is None else {"crop_size": crop_size}
-    mixes = model not in ("two_stream", "tsn", "attentional_pooling")
-    tested = {"test_segments": frames} if mixes else {}
+    tested = {} if model in AVERAGING else {"test_segments": frames}
     return Arm(
         name=name,
         label=label,

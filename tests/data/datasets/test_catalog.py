@@ -18,16 +18,16 @@ from study.data.datasets.catalog import (
 from study.data.datasets.reader import register_dataset
 from study.data.store.preparation import default_settings
 
-DIVING48 = """
+PLANTED = """
 from study.data.datasets.annotations import Annotations, Split, Video
 from study.data.datasets.reader import register_dataset
 
-@register_dataset("diving48", title="Diving48")
+@register_dataset("planted", title="Planted")
 def annotate() -> Annotations:
     video = Video(name="dive/1", path="1.mp4", label=0, group="1")
     split = Split(name="1", train=(video,), test=(video,))
     return Annotations(
-        dataset="diving48", classes=("dive",), splits={"1": split}, flip_classes=(0,)
+        dataset="planted", classes=("dive",), splits={"1": split}, flip_classes=(0,)
     )
 """
 
@@ -40,10 +40,10 @@ def test_every_file_that_registers_a_dataset_is_found(
     shutil.copytree(
         root / "study", tmp_path / "study", ignore=shutil.ignore_patterns("__pycache__")
     )
-    (tmp_path / "study/data/datasets/diving48.py").write_text(DIVING48)
+    (tmp_path / "study/data/datasets/planted.py").write_text(PLANTED)
     script = (
         "from study.data.datasets.catalog import annotate, find_reader, list_datasets; "
-        "print(find_reader('diving48').title, annotate('diving48').classes, *list_datasets())"
+        "print(find_reader('planted').title, annotate('planted').classes, *list_datasets())"
     )
     out = subprocess.run(
         [sys.executable, "-c", script],
@@ -53,7 +53,7 @@ def test_every_file_that_registers_a_dataset_is_found(
         check=True,
         text=True,
     ).stdout
-    assert out.split() == ["Diving48", "('dive',)", *sorted([*list_datasets(), "diving48"])]
+    assert out.split() == ["Planted", "('dive',)", *sorted([*list_datasets(), "planted"])]
 
 
 def test_two_datasets_of_one_name_are_refused() -> None:
