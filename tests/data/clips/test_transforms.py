@@ -164,6 +164,11 @@ def test_views_become_clips_of_a_batch() -> None:
     assert torch.equal(inputs["rgb"][7], normalise(rgb[1, 2], "rgb"))
 
 
+def test_crops_of_an_unknown_kind_are_refused() -> None:
+    with pytest.raises(ValueError, match="crops must be 'centre', 'three' or 'ten', got 'five'"):
+        crops_of_test(24, 30, size=21, scales=(1.0,), crops="five")
+
+
 CROPS_OF_A_BATCH = [
     Crop(top=1, left=2, height=20, width=20),
     Crop(top=0, left=9, height=20, width=20, mirrored=True),
