@@ -123,8 +123,8 @@ def test_a_crop_of_another_size_is_resized_as_torch_interpolates(size: int, mirr
     image = cv2.GaussianBlur(_image(channels=(3,)), (9, 9), 3)
     crop = Crop(top=3, left=7, height=32, width=24, mirrored=mirrored)
     part = torch.from_numpy(image[3:35, 7:31].copy()).permute(2, 0, 1)[None].float()
-    expected = torch.nn.functional.interpolate(part, (size, size), mode="bilinear")[0]
-    expected = expected.permute(1, 2, 0).numpy()[:, :: -1 if mirrored else 1]
+    resized = torch.nn.functional.interpolate(part, (size, size), mode="bilinear")[0]
+    expected = resized.permute(1, 2, 0).numpy()[:, :: -1 if mirrored else 1]
     assert np.abs(_cut(image, crop, size) - expected).max() <= 1
 
 
