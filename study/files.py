@@ -13,7 +13,7 @@ TEMPORARY_SUFFIX = ".tmp"
 
 
 def temporary_name(path: Path, unique: str = "") -> Path:
-    """Where a file is while it is being written; a process that is killed leaves it there."""
+    """Returns where a file is while it is being written; a killed process leaves it there."""
     return path.with_name(f".{path.name}{unique and f'.{unique}'}{TEMPORARY_SUFFIX}")
 
 

@@ -42,7 +42,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, keep: float) -> None:
     path = tmp_path / "one.pt"
     save_checkpoint(path, {"model": torch.arange(1000)})
     whole = path.read_bytes()
-    path.write_bytes(whole[: keep if keep >= 1 else int(keep * len(whole))])  # type: ignore[misc]
+    path.write_bytes(whole[: int(keep if keep >= 1 else keep * len(whole))])
     with pytest.raises(ValueError, match=r"one\.pt can't be read .*delete it"):
         load_checkpoint(path)
 

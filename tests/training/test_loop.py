@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 from torch.nn import functional as F
 
 from models import ModelOutput, VideoModel, create_model
@@ -118,7 +119,7 @@ def _identical(model: nn.Module, other: nn.Module) -> bool:
     return all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
-def _assert_close(model: nn.Module, other: nn.Module, **tolerance: float) -> None:
+def _assert_close(model: nn.Module, other: nn.Module, **tolerance: Any) -> None:
     torch.testing.assert_close(model.state_dict(), other.state_dict(), **tolerance)
 
 
@@ -218,7 +219,7 @@ def test_an_epoch_takes_every_video_once_in_an_order_of_its_own() -> None:
             taken[-1].append(int(name.split("/")[1]))
             return read(name)
 
-    data.store = Watched()  # type: ignore[assignment]
+    data.store = Watched()
     taken.append([])
     _train(model, data=data, report=lambda epoch: taken.append([]))
     assert [sorted(epoch) for epoch in taken[:3]] == [list(range(VIDEOS))] * 3
@@ -505,7 +506,7 @@ def _train_in_one_of_two_processes(rank: int, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
     folder = tmp_path_factory.mktemp("two_processes")
-    torch.multiprocessing.spawn(_train_in_one_of_two_processes, (folder,), nprocs=2)
+    spawn(_train_in_one_of_two_processes, (folder,), nprocs=2)
     return folder, [torch.load(folder / f"rank-{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 

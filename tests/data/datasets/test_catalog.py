@@ -60,7 +60,7 @@ def test_two_datasets_of_one_name_are_refused() -> None:
     with pytest.raises(
         ValueError, match=r'two datasets are named "ucf101", in study\..*ucf101 and'
     ):
-        register_dataset("ucf101", title="UCF101")(lambda: None)
+        register_dataset("ucf101", title="UCF101")(annotate)
 
 
 @pytest.mark.parametrize("dataset", list_datasets())
