@@ -124,7 +124,7 @@ class VolumeNetwork(VideoModel):
             except RuntimeError as error:
                 raise ValueError(
                     f"the weights don't fit model {self.model_name!r}; give a state dict of the "
-                    f"same network. {str(error)[:400]}"
+                    f"same network. {' '.join(str(error).split())[:400]}"
                 ) from error
 
 

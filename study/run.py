@@ -20,7 +20,7 @@ from study.data.store.embedded import prepare_embedded
 from study.data.store.remote import is_uri
 from study.plan import Plan
 from study.request import TUNINGS, Request, Study, check_request, known_studies
-from study.results.store import ResultStore
+from study.results.store import DamagedResultError, ResultStore
 from study.results.tables import render
 from study.terminal import Terminal
 
@@ -43,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             "\nstudy.run: interrupted. What finished is kept; the same command goes on from there.",
             file=sys.stderr,
         )
+        return FAILED
+    except DamagedResultError as error:
+        print(f"study.run: {error}", file=sys.stderr)
         return FAILED
 
 
