@@ -69,7 +69,7 @@ class Smart(nn.Module):
         self.reduce = _conv(after + after // 2, after, (1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, T, H, W) → (B, C', T', H', W')."""
+        """Maps (B, C, T, H, W) to (B, C', T', H', W')."""
         appearance = F.relu(self.appearance_norm(self.appearance(x)))
         response = self.relation_norm(self.relation(x)).square()
         energy = response.unflatten(1, (-1, 2)).mean(dim=2)

@@ -227,13 +227,13 @@ class AttentionConsistency(VideoModel):
         return output
 
     def _run_backbone(self, stream: str, x: Tensor) -> dict[str, Tensor]:
-        """(B, T, C, H, W) → the maps by stage, (B, C, T, h, w)."""
+        """Maps (B, T, C, H, W) to the maps by stage, (B, C, T, h, w)."""
         stages = cast(Backbone, self.towers[stream]).forward_stages(x.flatten(0, 1))
         frames = x.shape[1]
         return {s: unfold_frames(y, frames) for s, y in stages.items()}
 
     def _run_pathways(self, rgb: Tensor) -> dict[str, dict[str, Tensor]]:
-        """Frames (B, T, 3, H, W) → the maps of both pathways by stage."""
+        """Maps frames (B, T, 3, H, W) to the maps of both pathways by stage."""
         fast = rgb.transpose(1, 2)  # (B, 3, T, H, W)
         slow = fast[:, :, :: self.options.speed_ratio]
         maps: dict[str, dict[str, Tensor]] = {"spatial": {}, "temporal": {}}
@@ -266,7 +266,7 @@ class AttentionConsistency(VideoModel):
         return F.avg_pool3d(attention, (period, 1, 1), ceil_mode=True)
 
     def _attend(self, stream: str, maps: Tensor, output: ModelOutput) -> Tensor:
-        """Maps (B, C, T, h, w) → non-negative attention (B, T, h, w)."""
+        """Turns maps (B, C, T, h, w) into non-negative attention (B, T, h, w)."""
         if self.options.map == "activation":
             return activation_energy(maps)
         predicted = output.logits["spatial"].argmax(dim=1)

@@ -133,7 +133,7 @@ class TowerFusion(nn.Module):
         nn.init.zeros_(cast(Tensor, self.conv.bias))
 
     def forward(self, spatial: Tensor, temporal: Tensor) -> Tensor:
-        """Maps (B, T, D, h, w) or vectors (B, T, D) → the same shape, 2D channels with ``cat``."""
+        """Fuses maps (B, T, D, h, w) or vectors (B, T, D); ``cat`` gives 2D channels, others D."""
         if self.method == "sum":
             return spatial + temporal
         if self.method == "max":
@@ -235,7 +235,7 @@ class ConvFusion(VideoModel):
             )
 
     def _temporal_stage(self, layer: str) -> str:
-        """The temporal tower's stage of that name, or of that number (relu5_3 and relu5)."""
+        """Returns the temporal tower's stage of that name or number (relu5_3 and relu5)."""
         stages = self.stages["temporal"]
         for stage in stages:
             if stage == layer or stage.split("_")[0] == layer.split("_")[0]:
@@ -301,14 +301,14 @@ class ConvFusion(VideoModel):
         return self._classify(vectors)
 
     def _fuse_maps(self, stage: str, spatial: Tensor, temporal: Tensor, frames: int) -> Tensor:
-        """Maps (B·T, D, h, w) of both towers → (B·T, D', h, w)."""
+        """Fuses the maps (B·T, D, h, w) of both towers to (B·T, D', h, w)."""
         temporal = _resize(temporal, like=spatial)
         both = (split_clips(x, frames) for x in (spatial, temporal))
         fused: Tensor = self.fusions[stage](*both)
         return fused.flatten(0, 1)
 
     def _bilinear(self, spatial: Tensor, temporal: Tensor, frames: int) -> Tensor:
-        """Maps (B·T, D, h, w) → (B, n, D²) with n = T, or 1 where frames are pooled as well."""
+        """Turns maps (B·T, D, h, w) into (B, n, D²); n = T, or 1 where frames are pooled too."""
         temporal = _resize(temporal, like=spatial)
         if self.options.pool == "2d":
             return split_clips(bilinear(spatial.flatten(2), temporal.flatten(2)), frames)
@@ -316,7 +316,7 @@ class ConvFusion(VideoModel):
         return bilinear(*cells).unsqueeze(1)
 
     def _pool(self, stream: str, maps: Tensor, frames: int) -> Tensor:
-        """Maps (B·T, D, h, w) → what the classifier sees, (B, n, D·g²); n windows of frames."""
+        """Pools maps (B·T, D, h, w) for the classifier, (B, n, D·g²); n windows of frames."""
         if self.options.pool == "3d":
             window = min(self.options.pool_frames, frames)
             volume = unfold_frames(maps, frames)  # (B, D, T, h, w)

@@ -375,7 +375,7 @@ def _take(scores: Streams, videos: IntArray) -> dict[str, FloatArray]:
 
 
 def _gains(scores: Streams, labels: IntArray, fusion_lambda: float) -> FloatArray:
-    """The objective of eq. 5 for all of a class's weight on one stream, (N, S)."""
+    """Returns the objective of eq. 5 for all of a class's weight on one stream, (N, S)."""
     classes = _num_classes(scores)
     videos = np.arange(len(labels))
     positives = np.zeros((classes, len(scores)))
@@ -389,7 +389,7 @@ def _gains(scores: Streams, labels: IntArray, fusion_lambda: float) -> FloatArra
 
 
 def _solve_linear_program(gains: FloatArray, floor: float) -> FloatArray:
-    """max Σ_y w_y·g_y, Σ_s w_ys = 1, w >= floor: one linear program with a block for each class.
+    """Maximises Σ_y w_y·g_y, Σ_s w_ys = 1, w >= floor: a linear program of one block a class.
 
     Adding a constant to a class's gains, or scaling them, leaves its optimum where it is; both are
     used to bring small differences clear of the solver's tolerances.
@@ -412,7 +412,7 @@ def _solve_linear_program(gains: FloatArray, floor: float) -> FloatArray:
 
 
 def _solve_unit_ball(gains: FloatArray) -> FloatArray:
-    """max w·g, w >= 0, ‖w‖ <= 1 (= 1 where no gain is positive), in closed form."""
+    """Maximises w·g for w >= 0, ‖w‖ <= 1 (= 1 where no gain is positive), in closed form."""
     direction = np.maximum(gains, 0)
     hopeless = (direction == 0).all(axis=1)
     direction[hopeless] = gains[hopeless] == gains[hopeless].max(axis=1, keepdims=True)
@@ -423,7 +423,7 @@ def _solve_unit_ball(gains: FloatArray) -> FloatArray:
 def _group_folds(
     labels: IntArray, groups: Sequence[Hashable]
 ) -> Iterator[tuple[IntArray, IntArray]]:
-    """Pairs (fitted, held out) of video indices; no group is on both sides.
+    """Yields pairs (fitted, held out) of video indices; no group is on both sides.
 
     Each group goes, largest of a class first, to the fold that holds the fewest videos of the
     group's commonest class, then the fewest videos: classes are spread over the folds as far as
@@ -589,7 +589,7 @@ def _fit_early(
 
 
 def _sum_streams(scores: Streams, weights: FloatArray) -> FloatArray:
-    """Σ_s weights[y, s] · scores[s][x, y], (V, N); weights (N, S), or (1, S) for all classes."""
+    """Returns Σ_s weights[y, s] · scores[s][x, y], (V, N); one row of weights may serve all."""
     fused = np.zeros(next(iter(scores.values())).shape)
     for stream, column in zip(scores.values(), weights.T, strict=True):
         fused += stream * column
@@ -597,7 +597,8 @@ def _sum_streams(scores: Streams, weights: FloatArray) -> FloatArray:
 
 
 def _num_classes(scores: Streams) -> int:
-    return next(iter(scores.values())).shape[1]
+    classes: int = next(iter(scores.values())).shape[1]
+    return classes
 
 
 def _check_streams(streams: Streams, what: str, *, same_width: bool = True) -> None:

@@ -159,7 +159,7 @@ class _Inception(nn.Module):
 
 
 def _max_pool(size: int, *, time: int) -> nn.Module:
-    """A pool that halves rows and columns, and the frames where it reaches over several.
+    """Returns a pool that halves rows and columns, and the frames where it reaches over several.
 
     It reaches over the far edge of rows and columns, and over both ends of three frames.
     """
@@ -173,6 +173,6 @@ def _max_pool(size: int, *, time: int) -> nn.Module:
 
 
 def _inflate(kernel: Tensor) -> Tensor:
-    """(C', C, k, k) → (C', C, k, k, k), the same at each of k frames and of the same sum."""
+    """Repeats kernels (C', C, k, k) over k frames, divided by k: (C', C, k, k, k)."""
     frames = kernel.shape[-1]
     return kernel.unsqueeze(2).expand(-1, -1, frames, -1, -1) / frames

@@ -62,7 +62,7 @@ class S3dG(S3d):
         return net, features
 
     def _adapt_checkpoint(self, stream: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A checkpoint of S3D leaves the gates as they are."""
+        """Fills what a checkpoint of S3D lacks with the gates as they are."""
         own = self.nets[stream].state_dict()
         return {**{key: value for key, value in own.items() if ".gating." in key}, **weights}
 
@@ -75,6 +75,6 @@ class SelfGating(nn.Module):
         self.gate = nn.Linear(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, T, H, W) → (B, C, T, H, W)."""
+        """Maps (B, C, T, H, W) to (B, C, T, H, W)."""
         weights: Tensor = self.gate(x.mean(dim=(2, 3, 4))).sigmoid()
         return x * weights[:, :, None, None, None]

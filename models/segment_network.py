@@ -69,7 +69,7 @@ class SegmentNetwork(VideoModel):
         """Inserts what mixes frames; here nothing."""
 
     def _build_head(self, backbone: Backbone) -> nn.Module:
-        """A frame's classifier."""
+        """Returns a frame's classifier."""
         return mlp_head(backbone.num_features, (), self.num_classes, dropout=self.options.dropout)
 
     def forward(self, rgb: Tensor | None = None, flow: Tensor | None = None) -> ModelOutput:
@@ -84,17 +84,17 @@ class SegmentNetwork(VideoModel):
         return output
 
     def _extract(self, stream: str, x: Tensor, output: ModelOutput) -> Tensor:
-        """Input (B, T, C, H, W) → maps (B·T, D, h, w); may add to the output."""
+        """Maps an input (B, T, C, H, W) to maps (B·T, D, h, w); may add to the output."""
         backbone = cast(Backbone, self.backbones[stream])
         set_frames(backbone, x.shape[1])
         return cast(Tensor, backbone(x.flatten(0, 1)))
 
     def _pool(self, stream: str, maps: Tensor) -> Tensor:
-        """Maps (B·T, D, h, w) → what the classifier sees of a frame, (B·T, D)."""
+        """Pools maps (B·T, D, h, w) to what the classifier sees of a frame, (B·T, D)."""
         return maps.mean(dim=(2, 3))
 
     def _classify(self, stream: str, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """Frames (B, T, D) → features (B, D) and logits (B, N), here the frames' averages."""
+        """Turns frames (B, T, D) into features (B, D) and logits (B, N), here by averages."""
         return frames.mean(dim=1), self._head(stream)(frames).mean(dim=1)
 
     def _head(self, stream: str) -> nn.Sequential:

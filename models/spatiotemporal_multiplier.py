@@ -46,7 +46,7 @@ class SpatiotemporalMultiplierOptions(BackboneOptions):
 
 
 def gated_block(block: BasicBlock | Bottleneck, x: Tensor, seen: Tensor) -> Tensor:
-    """A residual block whose branch sees ``seen`` and whose shortcut x: f(x + F(seen)) (eq. 5)."""
+    """Runs a residual block whose branch sees ``seen``, its shortcut x: f(x + F(seen)) (eq. 5)."""
     shortcut = x if block.downsample is None else block.downsample(x)
     y = block.relu(block.bn1(block.conv1(seen)))
     y = block.bn2(block.conv2(y))
@@ -99,7 +99,7 @@ class SpatiotemporalMultiplier(VideoModel):
         return output
 
     def _run_stage(self, stage: str, spatial: Tensor, temporal: Tensor) -> tuple[Tensor, Tensor]:
-        """Both streams through a stage, (B·T, C, h, w) each."""
+        """Runs both streams through a stage, (B·T, C, h, w) each."""
         appearance, motion = (cast(Backbone, self.backbones[stream]) for stream in self.streams)
         if self.options.backbone == "small":
             seen = spatial if stage == appearance.stages[0] else self._gate(spatial, temporal)

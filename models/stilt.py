@@ -136,7 +136,7 @@ class Stilt(VideoModel):
         return ModelOutput(logits=logits, features=pooled, attention=attention)
 
     def _extract(self, backbone: nn.Module, x: Tensor) -> Tensor:
-        """Features of what is attended: (B, T, C, H, W) → (B, T, D) or (B, T·h·w, D)."""
+        """Maps (B, T, C, H, W) to the features of what is attended, (B, T, D) or (B, T·h·w, D)."""
         frames = x.shape[1]
         maps: Tensor = backbone(x.flatten(0, 1))  # (B·T, D, h, w)
         if self.interaction is None or self.options.attend_over == "frames":

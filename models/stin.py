@@ -81,7 +81,7 @@ class ApparentDifference(nn.Module):
         self.project = nn.Conv2d(in_channels, channels, 1, bias=False)
 
     def forward(self, maps: Tensor, rgb: Tensor) -> Tensor:
-        """Maps (B, T, C, h, w) of the frames (B, T, 3, H, W) → D, (B, T, C, h, w)."""
+        """Returns D, (B, T, C, h, w), of the maps (B, T, C, h, w) of frames (B, T, 3, H, W)."""
         if self.difference == "features":
             change = _step(over_frames(self.project, maps))
         else:
@@ -91,7 +91,7 @@ class ApparentDifference(nn.Module):
 
 
 def _step(x: Tensor) -> Tensor:
-    """x_{t+1} − x_t along the second of five dimensions; zero for the last t."""
+    """Returns x_{t+1} − x_t along the second of five dimensions; zero for the last t."""
     return F.pad(x[:, 1:] - x[:, :-1], (0, 0, 0, 0, 0, 0, 0, 1))
 
 

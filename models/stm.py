@@ -63,7 +63,7 @@ class StmConv2d(FrameConv2d):
         nn.init.zeros_(self.widen.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B·T, C, H, W) → (B·T, C', H', W')."""
+        """Maps (B·T, C, H, W) to (B·T, C', H', W')."""
         mixed = fold_frames(self.over_time(unfold_frames(x, self.frames)))
         z = self.narrow(x)
         ahead, now = unfold_frames(self.ahead(z), self.frames), unfold_frames(z, self.frames)

@@ -71,7 +71,7 @@ class RelationHead(nn.Module):
         self.classify = nn.ModuleDict({str(k): nn.Linear(dim, num_classes) for k in scales})
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, T, D) → the scales' summed relations side by side (B, (K−1)·d), and logits (B, N)."""
+        """Maps (B, T, D) to each scale's summed relations, (B, (K−1)·d), and logits (B, N)."""
         projected = self.project(self.dropout(frames)).relu()  # (B, T, d)
         features, logits = [], []
         for scale, relate in self.relate.items():

@@ -73,7 +73,7 @@ class VolumeNetwork(VideoModel):
                 self.heads[stream] = self._build_head(features)
 
     def _build_net(self, in_channels: int) -> tuple[nn.Module, int]:
-        """The network of volumes (B, C, T, H, W), and the channels of the map that it returns."""
+        """Returns the network of volumes (B, C, T, H, W), and its map's number of channels."""
         raise NotImplementedError
 
     def _build_head(self, features: int) -> nn.Sequential:
@@ -91,7 +91,7 @@ class VolumeNetwork(VideoModel):
         return output
 
     def _classify(self, stream: str, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps (B, D, t, h, w) → features (B, D) and logits (B, N)."""
+        """Turns maps (B, D, t, h, w) into features (B, D) and logits (B, N)."""
         pooled = maps.mean(dim=(2, 3, 4))
         return pooled, self._head(stream)(pooled)
 
@@ -99,7 +99,7 @@ class VolumeNetwork(VideoModel):
         return cast(nn.Sequential, self.heads[stream])
 
     def _adapt_checkpoint(self, stream: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-        """A copy of a published checkpoint, less its classifier, with the keys of this network."""
+        """Copies a published checkpoint, less its classifier, under the keys of this network."""
         return dict(weights)
 
     def load_backbone_weights(self, state_dict: Mapping[str, Tensor]) -> None:
@@ -124,10 +124,10 @@ class VolumeNetwork(VideoModel):
             except RuntimeError as error:
                 raise ValueError(
                     f"the weights don't fit model {self.model_name!r}; give a state dict of the "
-                    f"same network. {str(error)[:400]}"
+                    f"same network. {' '.join(str(error).split())[:400]}"
                 ) from error
 
 
 def as_volume(x: Tensor, channels: int) -> Tensor:
-    """(B, T, L·C, H, W), L images of C channels at each of T places → (B, C, T·L, H, W)."""
+    """Maps (B, T, L·C, H, W), L images of C channels at each of T places, to (B, C, T·L, H, W)."""
     return torch.unflatten(x, 2, (-1, channels)).flatten(1, 2).transpose(1, 2)

@@ -1,7 +1,9 @@
 """All systems and comparators under one protocol, each with a search of its own."""
 
+from dataclasses import replace
+
 from search_spaces.attention_consistency import attention_consistency
-from search_spaces.comparators import comparators
+from search_spaces.comparators import FINAL, comparators
 from search_spaces.conv_fusion import conv_fusion
 from search_spaces.cstm import cstm
 from search_spaces.embedded import EMBEDDED
@@ -14,26 +16,10 @@ __all__ = ["all_systems", "final_arms"]
 
 # What a clip is belongs to a system; how it is trained is the protocol's.
 CLIP = ("segments", "test_segments")
-COMPARATORS = {
-    "two-stream-cnn-average": "Two-stream CNN",
-    "tsn-2": "TSN",
-    "trn": "TRN",
-    "tsm": "TSM",
-    "gsm": "GSM",
-    "stm": "STM",
-    "c3d": "C3D",
-    "s3d": "S3D",
-    "s3d-g": "S3D-G",
-    "r2plus1d": "R(2+1)D",
-    "i3d": "I3D",
-    "spatiotemporal-multiplier": "Spatiotemporal multiplier",
-    "attentional-pooling": "Attentional pooling",
-    "artnet": "ARTNet",
-}
 
 
 def final_arms() -> tuple[tuple[Space, str, str], ...]:
-    """Each system in its paper's final form: its own space, the arm's name there, its label."""
+    """Returns each system's final form: its own space, the arm's name there, its label."""
     others = comparators()
     return (
         (stilt(), "stil-awf-simplex", "STILT"),
@@ -41,13 +27,13 @@ def final_arms() -> tuple[tuple[Space, str, str], ...]:
         (conv_fusion(), "two-towers", "Convolutional fusion"),
         (attention_consistency(), "attention-consistency", "Attention consistency"),
         (cstm(), "cstm", "CSTM"),
-        *((others, name, label) for name, label in COMPARATORS.items()),
+        *((others, name, label) for name, label in FINAL.items()),
     )
 
 
 @register_space("all")
 def all_systems() -> Space:
-    """One arm of each: its paper's final form; searched: rate, weight decay, own loss weights."""
+    """Returns one arm of each, its final form; searched: rate, weight decay, own loss weights."""
     spaces = final_arms()
     return Space(
         name="all",
@@ -69,13 +55,23 @@ def all_systems() -> Space:
         ),
         # Ours, as for the comparators.
         settings=Settings(hyperparameters=comparators().settings.hyperparameters),
-        embedded=Settings(hyperparameters=EMBEDDED.hyperparameters),
         tuning="own",
+        variants={"embedded": _on_embedded},
+    )
+
+
+def _on_embedded(space: Space) -> Space:
+    """Each arm is as on the embedded dataset in its own space, which says its backbone too."""
+    small = Settings(hyperparameters=EMBEDDED.hyperparameters)
+    return replace(
+        space,
+        arms=tuple(_arm(own.on("embedded"), name, label) for own, name, label in final_arms()),
+        settings=space.settings.updated(small),
     )
 
 
 def _arm(space: Space, name: str, label: str) -> Arm:
-    """An arm with all of its own space's options, so that only the protocol is shared."""
+    """Returns an arm with all of its own space's options, so that only the protocol is shared."""
     arm = space.arm(name)
     own = _own(space, name)
     return Arm(
@@ -85,8 +81,7 @@ def _arm(space: Space, name: str, label: str) -> Arm:
         options=own.options,
         hyperparameters=own.hyperparameters,
         fusion=arm.fusion,
-        embedded=_own(space.on_embedded(), name),
-        embedded_default=arm.embedded_default,
+        default=arm.default,
     )
 
 
@@ -103,7 +98,7 @@ def _own(space: Space, name: str) -> Settings:
 
 
 def _loss_weights(*spaces: Space) -> tuple[Parameter, ...]:
-    """The weights of the losses that make a system what it is, and λ of its fusion."""
+    """Returns the weights of the losses that make a system what it is, and λ of its fusion."""
     found = {
         parameter.name: parameter
         for space in spaces

@@ -5,9 +5,10 @@ Transactions on Multimedia Computing, Communications, and Applications 18 (2s), 
 aren't public. That its baseline is SlowFast-R50 4×16 is an inference from two of its figures.
 """
 
+from dataclasses import replace
 from typing import Any
 
-from search_spaces.embedded import EMBEDDED
+from search_spaces.embedded import fit_to_embedded
 from search_spaces.registry import register_space
 from search_spaces.space import Arm, Real, Settings, Space, Table, TableRow
 
@@ -19,7 +20,8 @@ LEVELS = {
     "levels-3-4": ("layer3", "layer4"),
     "levels-1-4": ("layer1", *LAST_THREE),
 }
-SMALL_LAST_THREE = ("stage2", "stage3", "stage4")
+SMALL_LEVELS = {"layer2": "stage2", "layer3": "stage3", "layer4": "stage4"}
+SMALL_LAST_THREE = tuple(SMALL_LEVELS.values())
 BASELINE = "no public number; SlowFast-R50 4×16, which the figures fit, has 75.6 % on Kinetics-400"
 FLOW_INPUT = {
     "segments": 3,
@@ -31,7 +33,7 @@ FLOW_INPUT = {
 
 @register_space("attention_consistency")
 def attention_consistency() -> Space:
-    """Lateral connections, levels, distances, maps, flow; searched: learning rate and λ."""
+    """Returns lateral connections, levels, distances, maps, flow; searched: rate and λ."""
     return Space(
         name="attention_consistency",
         title="Attention-consistency loss between independent streams (2022)",
@@ -51,12 +53,11 @@ def attention_consistency() -> Space:
             _slow_fast("kl", "Kullback–Leibler divergence", LAST_THREE, distance="kl"),
             _slow_fast("cam", "Class-activation maps", ("layer4",), map="cam"),
             _slow_fast("no-stop-gradient", "No stop-gradient", LAST_THREE, stop_gradient=False),
-            _two_stream("two-stream", "RGB and flow", (), ()),
+            _two_stream("two-stream", "RGB and flow", ()),
             _two_stream(
                 "two-stream-attention-consistency",
                 "RGB and flow, attention consistency",
                 LAST_THREE,
-                SMALL_LAST_THREE,
             ),
         ),
         search_arm="attention-consistency",
@@ -105,20 +106,34 @@ def attention_consistency() -> Space:
                 "test_crops": "three",
             },
         ),
-        # The store's three stacks give the fast pathway three frames and the slow one the first.
-        embedded=EMBEDDED.updated(
-            Settings(
-                options={"speed_ratio": 3, "channel_ratio": 4, "dropout": 0.0},
-                hyperparameters={
-                    "weight_decay": 5e-4,
-                    "segments": 3,
-                    "test_segments": 3,
-                    "test_clips": 1,
-                    "test_crops": "centre",
-                },
-            )
+        variants={"embedded": _on_embedded},
+    )
+
+
+def _on_embedded(space: Space) -> Space:
+    """The store's three stacks give the fast pathway three frames and the slow one the first."""
+    small = fit_to_embedded(
+        space,
+        Settings(
+            options={"speed_ratio": 3, "channel_ratio": 4, "dropout": 0.0},
+            hyperparameters={
+                "weight_decay": 5e-4,
+                "segments": 3,
+                "test_segments": 3,
+                "test_clips": 1,
+                "test_crops": "centre",
+            },
         ),
     )
+    return replace(small, arms=tuple(map(_small, space.arms)))
+
+
+def _small(arm: Arm) -> Arm:
+    """Returns the arm with the small backbone's levels, where it has a backbone for each stream."""
+    if arm.options["form"] == "slow_fast":
+        return arm
+    levels = tuple(SMALL_LEVELS[level] for level in arm.options["levels"])
+    return replace(arm, options={**arm.options, "levels": levels}, hyperparameters={})
 
 
 def _slow_fast(
@@ -133,14 +148,11 @@ def _slow_fast(
     )
 
 
-def _two_stream(
-    name: str, label: str, levels: tuple[str, ...], small_levels: tuple[str, ...]
-) -> Arm:
+def _two_stream(name: str, label: str, levels: tuple[str, ...]) -> Arm:
     return Arm(
         name=name,
         label=label,
         model="attention_consistency",
         options={"form": "two_stream", "levels": levels},
         hyperparameters=FLOW_INPUT,
-        embedded=Settings(options={"form": "two_stream", "levels": small_levels}),
     )

@@ -5,15 +5,45 @@ frames in a row; neither is in a clip store's segments.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from search_spaces.embedded import EMBEDDED
+from search_spaces.embedded import fit_to_embedded
 from search_spaces.registry import register_space
 from search_spaces.space import Arm, Real, Settings, Space, Table, TableRow
 
-__all__ = ["comparators"]
+__all__ = ["FINAL", "comparators"]
 
 BOTH = ("spatial", "temporal")
+FINAL = {
+    "two-stream-cnn-average": "Two-stream CNN",
+    "tsn-2": "TSN",
+    "trn": "TRN",
+    "tsm": "TSM",
+    "gsm": "GSM",
+    "stm": "STM",
+    "c3d": "C3D",
+    "s3d": "S3D",
+    "s3d-g": "S3D-G",
+    "r2plus1d": "R(2+1)D",
+    "i3d": "I3D",
+    "spatiotemporal-multiplier": "Spatiotemporal multiplier",
+    "attentional-pooling": "Attentional pooling",
+    "artnet": "ARTNet",
+}
+"""The arm of each network that the space ``all`` compares, with its label there."""
+
+AVERAGING = ("two_stream", "tsn", "attentional_pooling")  # of segments, so of any number
+TOO_LARGE = ("s3d", "s3d_g")  # for the embedded dataset, as is every backbone of an arm's own
+NARROW = {"width": 0.25}
+SMALL: Mapping[str, Mapping[str, Any]] = {  # what a model takes on the embedded dataset
+    "two_stream": {"head_dims": (128,)},
+    "trn": {"frames": 3},
+    "c3d": {**NARROW, "head_dims": (128,), "head_grid": 2},
+    "r2plus1d": {**NARROW, "depths": (1, 1, 1, 1)},
+    "i3d": NARROW,
+    "artnet": {**NARROW, "depths": (1, 1, 1, 1)},
+}
 
 WITHOUT_NUMBERS = (
     "tsn-rgb",
@@ -43,7 +73,7 @@ STARTS = {
 
 @register_space("comparators")
 def comparators() -> Space:
-    """Every network under one protocol of ours; searched: learning rate and dropout."""
+    """Returns every network under one protocol of ours; searched: learning rate and dropout."""
     return Space(
         name="comparators",
         title="Published comparators",
@@ -53,7 +83,7 @@ def comparators() -> Space:
             _arm("tsn-2", "TSN, 2 modalities", "tsn", 3, {"streams": BOTH}, fusion="average"),
             _arm("tsn-rgb", "TSN, RGB", "tsn", 3, {"streams": BOTH}),
             _arm("tsn-flow", "TSN, flow", "tsn", 3, {"streams": BOTH}, fusion="temporal"),
-            _arm("trn", "TRN, multi-scale", "trn", 8, small={"frames": 3}),
+            _arm("trn", "TRN, multi-scale", "trn", 8),
             _arm("tsm", "TSM", "tsm", 8),
             _arm("gsm", "GSM", "gsm", 8),
             _arm("stm", "STM", "stm", 8),
@@ -110,11 +140,25 @@ def comparators() -> Space:
                 "flow_length": 10,
             },
         ),
-        # The store has three stacks: a clip is three frames, or a volume of 3 × 4 flow fields.
-        embedded=EMBEDDED.updated(
-            Settings(options={"partial_bn": False, "dropout": 0.0}, hyperparameters={"segments": 3})
-        ),
+        variants={"embedded": _on_embedded},
     )
+
+
+def _on_embedded(space: Space) -> Space:
+    """The store has three stacks: a clip is three frames, or a volume of 3 × 4 flow fields."""
+    small = fit_to_embedded(
+        space,
+        Settings(options={"partial_bn": False, "dropout": 0.0}, hyperparameters={"segments": 3}),
+    )
+    return replace(small, arms=tuple(map(_small, space.arms)))
+
+
+def _small(arm: Arm) -> Arm:
+    """Returns the arm with clips as the store has them, narrower where its network can be."""
+    if arm.model in TOO_LARGE or "backbone" in arm.options:
+        return replace(arm, hyperparameters={}, default=False)
+    options = {**arm.options, **SMALL.get(arm.model, {})}
+    return replace(arm, options=options, hyperparameters={})
 
 
 def _arm(
@@ -125,37 +169,34 @@ def _arm(
     options: Mapping[str, Any] | None = None,
     *,
     fusion: str = "spatial",
-    small: Mapping[str, Any] | None = None,
     crop_size: int | None = None,
-    cheap: bool = True,
 ) -> Arm:
-    """A network with its paper's clips.
+    """Returns a network with its paper's clips.
 
     Args:
+        name: The arm's name.
+        label: The arm's label.
+        model: The network's name.
         frames: Segments of a clip. Networks that average segments are tested on more; those that
             mix them, on as many.
-        small: Options that it takes on the embedded dataset beside ``options``.
-        crop_size: Side of its frames where it isn't the field's usual one.
-        cheap: Whether it is a default on the embedded dataset.
+        options: The network's options.
+        fusion: The arm's fusion.
+        crop_size: Side of its frames in pixels where it isn't the field's usual one.
     """
-    options = dict(options or {})
     size = {} if crop_size is None else {"crop_size": crop_size}
-    mixes = model not in ("two_stream", "tsn", "attentional_pooling")
-    tested = {"test_segments": frames} if mixes else {}
+    tested = {} if model in AVERAGING else {"test_segments": frames}
     return Arm(
         name=name,
         label=label,
         model=model,
-        options=options,
+        options=options or {},
         hyperparameters={"segments": frames, **tested, **size},
         fusion=fusion,
-        embedded=Settings(options={**options, **(small or {})}),
-        embedded_default=cheap,
     )
 
 
 def _two_stream_cnn() -> tuple[Arm, ...]:
-    """The classic net learns from single frames; its SVM is ours: on features, not on scores."""
+    """Returns the classic net, of single frames; its SVM is ours: on features, not on scores."""
     rows = (("spatial",) * 2, ("temporal",) * 2, ("average",) * 2, ("SVM", "early"))
     return tuple(
         _arm(
@@ -165,7 +206,6 @@ def _two_stream_cnn() -> tuple[Arm, ...]:
             1,
             {"streams": BOTH},
             fusion=fusion,
-            small={"head_dims": (128,)},
         )
         for how, fusion in rows
     )
@@ -180,22 +220,18 @@ def _vgg16() -> tuple[Arm, ...]:
             1,
             {"backbone": "vgg16", "head_dims": (4096, 4096), "streams": BOTH},
             fusion=fusion,
-            cheap=False,
         )
         for how, fusion in (("spatial",) * 2, ("temporal",) * 2, ("fused", "average"))
     )
 
 
 def _volumes() -> tuple[Arm, ...]:
-    """The 3-D networks, narrower on the embedded dataset where they can be."""
-    narrow = {"width": 0.25}
-    c3d = {**narrow, "head_dims": (128,), "head_grid": 2}
-    artnet = {**narrow, "depths": (1, 1, 1, 1)}
+    """Returns the 3-D networks."""
     return (
-        _arm("c3d", "C3D", "c3d", 16, small=c3d, crop_size=112),
-        _arm("s3d", "S3D", "s3d", 64, cheap=False),
-        _arm("s3d-g", "S3D-G", "s3d_g", 64, cheap=False),
-        _arm("r2plus1d", "R(2+1)D-18", "r2plus1d", 16, small=artnet, crop_size=112),
+        _arm("c3d", "C3D", "c3d", 16, crop_size=112),
+        _arm("s3d", "S3D", "s3d", 64),
+        _arm("s3d-g", "S3D-G", "s3d_g", 64),
+        _arm("r2plus1d", "R(2+1)D-18", "r2plus1d", 16, crop_size=112),
         # Flow of one field a frame.
         *(
             _i3d(name, label, fusion)
@@ -205,12 +241,12 @@ def _volumes() -> tuple[Arm, ...]:
                 ("i3d-flow", "I3D, flow", "temporal"),
             )
         ),
-        _arm("artnet", "ARTNet-R18", "artnet", 16, small=artnet, crop_size=112),
+        _arm("artnet", "ARTNet-R18", "artnet", 16, crop_size=112),
     )
 
 
 def _i3d(name: str, label: str, fusion: str) -> Arm:
-    """64 frames and a flow field at each; on the embedded dataset a stack of four at each."""
+    """Returns I3D: 64 frames and a flow field at each; on the embedded dataset four at each."""
     return Arm(
         name=name,
         label=label,
@@ -218,17 +254,16 @@ def _i3d(name: str, label: str, fusion: str) -> Arm:
         options={"streams": BOTH},
         hyperparameters={"segments": 64, "test_segments": 64, "flow_length": 1},
         fusion=fusion,
-        embedded=Settings(options={"streams": BOTH, "width": 0.25}),
     )
 
 
 def _printed() -> tuple[Arm, ...]:
-    """The forms that have published numbers, with their own backbones and frames."""
+    """Returns the forms that have published numbers, with their own backbones and frames."""
     resnet = {"backbone": "resnet50"}
     tsn = {**resnet, "streams": BOTH}
     return (
-        _arm("tsn-resnet50-rgb", "TSN-R50, RGB", "tsn", 3, tsn, cheap=False),
-        _arm("tsm-resnet50", "TSM-R50, 8 frames", "tsm", 8, resnet, cheap=False),
+        _arm("tsn-resnet50-rgb", "TSN-R50, RGB", "tsn", 3, tsn),
+        _arm("tsm-resnet50", "TSM-R50, 8 frames", "tsm", 8, resnet),
         *(
             _arm(
                 f"tsn-resnet50-8-{how}",
@@ -237,7 +272,6 @@ def _printed() -> tuple[Arm, ...]:
                 8,
                 tsn,
                 fusion=fusion,
-                cheap=False,
             )
             for how, label, fusion in (
                 ("rgb", "RGB", "spatial"),
@@ -252,7 +286,6 @@ def _printed() -> tuple[Arm, ...]:
                 "gsm",
                 frames,
                 {"backbone": "inception_v3"},
-                cheap=False,
             )
             for frames in (8, 12, 16, 24)
         ),
@@ -263,7 +296,6 @@ def _printed() -> tuple[Arm, ...]:
                 "tsm",
                 frames,
                 resnet,
-                cheap=False,
             )
             for frames in (8, 16)
         ),

@@ -5,9 +5,10 @@ recognition", CVPR 2016: how to fuse two towers, at which layer, and over time.
 """
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from search_spaces.embedded import EMBEDDED
+from search_spaces.embedded import fit_to_embedded
 from search_spaces.registry import register_space
 from search_spaces.space import Arm, Choice, Parameter, Real, Settings, Space, Table, TableRow
 
@@ -36,13 +37,19 @@ OTHERS = {  # ours: layers of another VGG, and of a ResNet, which has one classi
     "resnet50-layer3": ("resnet50", "layer3"),
     "resnet50-layer4": ("resnet50", "layer4"),
 }
-SMALL_STAGES = {"relu2": "stage1", "relu3": "stage2", "relu4": "stage3", "relu5": "stage4"}
+SMALL_STAGES = {
+    "relu2": "stage1",
+    "relu3": "stage2",
+    "relu4": "stage3",
+    "relu5": "stage4",
+    "relu5_3": "stage4",
+}
 FRAMES_APART = {"towers": 1, "conv": "2d", "pool": "2d"}
 
 
 @register_space("conv_fusion")
 def conv_fusion() -> Space:
-    """Methods, layers, time, towers; searched: rate, fusion layer, dropout, tower loss weight."""
+    """Returns methods, layers, time, towers; searched: rate, layer, dropout, tower loss weight."""
     return Space(
         name="conv_fusion",
         title="Convolutional two-stream fusion (2016)",
@@ -52,7 +59,6 @@ def conv_fusion() -> Space:
                 label="Softmax average",
                 model="two_stream",
                 options={"backbone": "vgg_m_2048", "head_dims": (4096, 2048)},
-                embedded=Settings(),
             ),
             *(
                 _vgg_m(method, label, ("relu5",), {"method": method})
@@ -77,14 +83,12 @@ def conv_fusion() -> Space:
                         **FRAMES_APART,
                     },
                     fusion="spatial",
-                    embedded_default=False,
                 )
                 for name, (backbone, layer) in OTHERS.items()
             ),
         ),
         search_arm="two-towers",
         parameters=_parameters(("relu3_3", "relu4_3", "relu5_3")),
-        embedded_parameters=_parameters(("stage2", "stage3", "stage4")),
         tables=(
             _table("methods", "methods", ("average", *METHODS)),
             _table("layers", "layers", LAYERS),
@@ -112,14 +116,35 @@ def conv_fusion() -> Space:
                 "flow_length": 10,
             },
         ),
-        # The store has three stacks, so the 3-D pooling spans them all.
-        embedded=EMBEDDED.updated(
-            Settings(
-                options={"layers": ("stage4",), "head_dims": (128, 128), "dropout": 0.0},
-                hyperparameters={"segments": 3},
-            )
+        variants={"embedded": _on_embedded},
+    )
+
+
+def _on_embedded(space: Space) -> Space:
+    """The store has three stacks, so the 3-D pooling spans them all."""
+    small = fit_to_embedded(
+        space,
+        Settings(
+            options={"layers": ("stage4",), "head_dims": (128, 128), "dropout": 0.0},
+            hyperparameters={"segments": 3},
         ),
     )
+    return replace(
+        small,
+        arms=tuple(map(_small, space.arms)),
+        parameters=_parameters(("stage2", "stage3", "stage4")),
+    )
+
+
+def _small(arm: Arm) -> Arm:
+    """Returns the arm with the small backbone and its layers in place of the arm's own."""
+    if arm.name in OTHERS:
+        return replace(arm, default=False)
+    large = ("backbone", "temporal_backbone", "head_dims")
+    options = {name: value for name, value in arm.options.items() if name not in large}
+    if "layers" in options:
+        options["layers"] = tuple(SMALL_STAGES.get(layer, layer) for layer in options["layers"])
+    return replace(arm, options=options)
 
 
 def _parameters(layers: tuple[str, ...]) -> tuple[Parameter, ...]:
@@ -138,8 +163,7 @@ def _parameters(layers: tuple[str, ...]) -> tuple[Parameter, ...]:
 
 
 def _vgg_m(name: str, label: str, layers: tuple[str, ...], how: Mapping[str, Any]) -> Arm:
-    """An arm of the tables of methods and layers: VGG-M-2048, frame by frame, one tower."""
-    how = {**how, **FRAMES_APART}
+    """Returns an arm of the tables of methods and layers: VGG-M-2048, frames apart, one tower."""
     return Arm(
         name=name,
         label=label,
@@ -149,17 +173,14 @@ def _vgg_m(name: str, label: str, layers: tuple[str, ...], how: Mapping[str, Any
             "head_dims": (4096, 2048),
             "layers": layers,
             **how,
+            **FRAMES_APART,
         },
         fusion="spatial",
-        embedded=Settings(
-            options={"layers": tuple(SMALL_STAGES.get(layer, layer) for layer in layers), **how}
-        ),
     )
 
 
 def _over_time(conv: str, pool: str) -> Arm:
-    """An arm of the temporal table: both networks and their losses are kept behind the fusion."""
-    how = {"conv": conv, "pool": pool, "towers": 2}
+    """Returns an arm of the temporal table: both networks and losses are kept behind the fusion."""
     return Arm(
         name=f"{conv}-conv-{pool}-pool",
         label=f"{conv[0]}D conv + {pool[0]}D pool",
@@ -168,14 +189,15 @@ def _over_time(conv: str, pool: str) -> Arm:
             "backbone": "vgg16",
             "temporal_backbone": "vgg_m_2048",
             "layers": ("relu5_3",),
-            **how,
+            "conv": conv,
+            "pool": pool,
+            "towers": 2,
         },
-        embedded=Settings(options={"layers": ("stage4",), **how}),
     )
 
 
 def _final(name: str, label: str, *, towers: int) -> Arm:
-    """The paper's final net; its layer is searched."""
+    """Returns the paper's final net; its layer is searched."""
     return Arm(
         name=name,
         label=label,

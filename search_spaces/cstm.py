@@ -5,9 +5,10 @@ against its branches, against gate-shift modules with the same attention, and ag
 on Something-Something and Jester.
 """
 
+from dataclasses import replace
 from typing import Any
 
-from search_spaces.embedded import EMBEDDED
+from search_spaces.embedded import fit_to_embedded
 from search_spaces.registry import register_space
 from search_spaces.space import Arm, Choice, Real, Settings, Space, Table, TableRow
 
@@ -42,7 +43,7 @@ BOTH_ACCURACIES = ("top1", "top5")
 
 @register_space("cstm")
 def cstm() -> Space:
-    """Modules and networks; searched: rate, dropout, attention reduction, shift fraction."""
+    """Returns modules and networks; searched: rate, dropout, reduction, shift fraction."""
     return Space(
         name="cstm",
         title="CSTM: 3-D convolution and temporal shift, weighted by attention",
@@ -122,18 +123,28 @@ def cstm() -> Space:
                 "test_segments": 8,
             },
         ),
-        # The store has three stacks, which are all that the modules mix.
-        embedded=EMBEDDED.updated(
-            Settings(
-                options={"dropout": 0.0, "attention_reduction": 8},
-                hyperparameters={"segments": 3, "test_segments": 3},
-            )
-        ),
+        variants={"embedded": _on_embedded},
     )
 
 
+def _on_embedded(space: Space) -> Space:
+    """The store has three stacks, which are all that the modules mix.
+
+    The comparison's rows have frames of their own, too many for it.
+    """
+    small = fit_to_embedded(
+        space,
+        Settings(
+            options={"dropout": 0.0, "attention_reduction": 8},
+            hyperparameters={"segments": 3, "test_segments": 3},
+        ),
+    )
+    arms = (replace(arm, default=not arm.hyperparameters) for arm in space.arms)
+    return replace(small, arms=tuple(arms))
+
+
 def _other(name: str, label: str, model: str, frames: int, **options: Any) -> Arm:
-    """A row of the comparison: its own backbone and frames, too much for the embedded dataset."""
+    """Returns a row of the comparison, which has a backbone and frames of its own."""
     return Arm(
         name=name,
         label=label,
@@ -141,7 +152,6 @@ def _other(name: str, label: str, model: str, frames: int, **options: Any) -> Ar
         options=options,
         hyperparameters={"segments": frames, "test_segments": frames},
         fusion="spatial",
-        embedded_default=False,
     )
 
 

@@ -1,10 +1,11 @@
 """What a study compares and what it searches: arms, parameters and the space that holds them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from models import model_options
+from models.checks import check_number
 from models.fusion import FUSIONS
 
 if TYPE_CHECKING:
@@ -30,23 +31,30 @@ METRICS = {"top1": "top-1", "top5": "top-5", "mean_class_accuracy": "mean class"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
-    """What a training is run with beside its model's name.
+    """What a training is run with in addition to its model's name.
 
     Attributes:
         options: The model's options by name, as its options dataclass takes them.
         hyperparameters: Fields of ``study.training.hyperparameters.Hyperparameters`` by name.
-        fusion_lambda: λ of adaptively weighted fusion (STILT eq. 5), or None to choose it by
+        fusion_lambda: λ >= 0 of adaptively weighted fusion (STILT eq. 5), or None to choose it by
             cross-fitting on the validation part. It changes no training.
+
+    Raises:
+        ValueError: If λ is no finite number of at least 0.
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     fusion_lambda: float | None = None
 
-    def updated(self, other: "Settings") -> "Settings":
-        """These settings with those that ``other`` names put over them.
+    def __post_init__(self) -> None:
+        if self.fusion_lambda is not None:
+            check_number("fusion_lambda", self.fusion_lambda, least=0)
 
-        Loss weights are merged by name, everything else is replaced.
+    def updated(self, other: "Settings") -> "Settings":
+        """Returns these settings, replaced by those of ``other`` where it names any.
+
+        Loss weights are merged by name.
         """
         hyperparameters = {**self.hyperparameters, **other.hyperparameters}
         weights = {
@@ -65,10 +73,14 @@ class Settings:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> "Settings":
-        """Settings from dotted names, the form that ``--set`` and a search's proposals have.
+        """Returns settings from dotted names, the form of ``--set`` and of a search's proposals.
 
-        ``options.NAME`` is a model option, ``loss_weights.NAME`` a loss weight,
-        ``fusion_lambda`` is λ, and any other name a hyperparameter.
+        Args:
+            values: ``options.NAME`` is a model option, ``loss_weights.NAME`` a loss weight,
+                ``fusion_lambda`` is λ, and any other name a hyperparameter.
+
+        Raises:
+            ValueError: If λ is no finite number of at least 0.
         """
         options: dict[str, Any] = {}
         hyperparameters: dict[str, Any] = {}
@@ -101,9 +113,9 @@ class Arm:
         hyperparameters: Hyperparameters that make this arm what it is; nothing overrides them.
         fusion: How the streams' scores become one: a name in ``models.fusion.FUSIONS``.
         default: Whether a study of the space runs the arm when none is named.
-        embedded: What takes the place of ``options`` and ``hyperparameters`` on the embedded
-            dataset's small clips, where the arm's own don't fit them; None for the same.
-        embedded_default: Whether the arm is a default there too.
+
+    Raises:
+        ValueError: If there is no such fusion.
     """
 
     name: str
@@ -113,8 +125,6 @@ class Arm:
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     fusion: str = "average"
     default: bool = True
-    embedded: Settings | None = None
-    embedded_default: bool = True
 
     def __post_init__(self) -> None:
         if self.fusion not in FUSIONS:
@@ -132,17 +142,6 @@ class Arm:
         """The options that the arm's model has."""
         return frozenset(field.name for field in fields(model_options(self.model)))
 
-    def on_embedded(self) -> "Arm":
-        """The arm as it runs on the embedded dataset."""
-        own = self.own if self.embedded is None else self.embedded
-        return replace(
-            self,
-            options=own.options,
-            hyperparameters=own.hyperparameters,
-            default=self.default and self.embedded_default,
-            embedded=None,
-        )
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parameter:
@@ -159,7 +158,7 @@ class Parameter:
     applies_to: tuple[tuple[str, tuple[Any, ...]], ...] = ()
 
     def matters_to(self, arm: Arm) -> bool:
-        """Whether an arm's result depends on the parameter: nothing overrides an arm's own."""
+        """Returns whether an arm's result depends on it: nothing overrides an arm's own value."""
         head, _, option = self.name.partition(".")
         if self.name == "fusion_lambda":
             return FUSIONS[arm.fusion].takes_lambda
@@ -173,25 +172,34 @@ class Parameter:
         )
 
     def spell(self, value: Any) -> Any:
-        """A value as Optuna stores it."""
+        """Returns a value as Optuna stores it."""
         return value
 
-    def read(self, spelled: Any) -> Any:
-        """The value that Optuna stores so."""
-        return spelled
+    def read(self, stored: Any) -> Any:
+        """Returns the value that Optuna stores so."""
+        return stored
 
     def suggest(self, trial: "optuna.Trial") -> Any:
-        """Proposes a value."""
+        """Returns the value that a trial proposes, as Optuna stores it."""
         raise NotImplementedError
 
     def allows(self, value: Any) -> bool:
-        """Whether the search could propose the value."""
+        """Returns whether the search could propose the value."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Real(Parameter):
-    """A real number in [low, high], drawn uniformly or, with ``log``, log-uniformly."""
+    """A real number, drawn uniformly or log-uniformly.
+
+    Attributes:
+        low: Smallest value.
+        high: Largest value.
+        log: Whether its logarithm is what is uniform.
+
+    Raises:
+        ValueError: If the range is empty, or reaches zero with ``log``.
+    """
 
     low: float
     high: float
@@ -205,29 +213,38 @@ class Real(Parameter):
             )
 
     def suggest(self, trial: "optuna.Trial") -> float:
+        """Returns a number from the range."""
         return trial.suggest_float(self.name, self.low, self.high, log=self.log)
 
     def allows(self, value: Any) -> bool:
+        """Returns whether the value is a number in the range."""
         return isinstance(value, int | float) and self.low <= value <= self.high
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choice(Parameter):
-    """One of a few values: numbers, strings, or tuples of strings."""
+    """One of a few values.
+
+    Attributes:
+        choices: Numbers, strings, or tuples of strings.
+    """
 
     choices: tuple[Any, ...]
 
     def suggest(self, trial: "optuna.Trial") -> Any:
+        """Returns one of the choices, as Optuna stores it."""
         return trial.suggest_categorical(self.name, tuple(map(self.spell, self.choices)))
 
     def spell(self, value: Any) -> Any:
-        """A value as Optuna stores it, which has no tuples: ``relu3+relu5``."""
+        """Returns a value as Optuna stores it, which has no tuples: ``relu3+relu5``."""
         return "+".join(value) if isinstance(value, tuple) else value
 
-    def read(self, spelled: Any) -> Any:
-        return next(value for value in self.choices if self.spell(value) == spelled)
+    def read(self, stored: Any) -> Any:
+        """Returns the choice that Optuna stores so."""
+        return next(value for value in self.choices if self.spell(value) == stored)
 
     def allows(self, value: Any) -> bool:
+        """Returns whether the value is one of the choices."""
         return value in self.choices
 
 
@@ -240,6 +257,9 @@ class TableRow:
         label: The row as the table prints it; empty for the arm's own label.
         published: The row's name in ``published.csv``; empty for the arm's name.
         note: What to know of the row, in a footer, in addition to the notes of its numbers.
+
+    Raises:
+        ValueError: If a row without an arm lacks its label or the name of its numbers.
     """
 
     arm: str | None
@@ -278,6 +298,9 @@ class Table:
             published numbers, or where none is public.
         ours: Whether no paper prints it.
         note: What to know of the whole table, in a footer.
+
+    Raises:
+        ValueError: If it shows no metric, an unknown one, or a row twice.
     """
 
     name: str
@@ -319,10 +342,14 @@ class Space:
             named as the space. A study prints the tables that show any of its arms.
         settings: The system's own settings on a real dataset, as its paper has them. An option
             reaches the arms whose model has it.
-        embedded: What the embedded dataset's small clips need put over them.
-        embedded_parameters: What the search proposes there, where that is something else.
         tuning: How a study of the space is tuned unless it says otherwise: ``shared`` (one
             search serves all arms), ``own`` (one each, of the same budget) or ``fixed`` (none).
+        variants: For each dataset that the space fits only with other settings, arms or
+            parameters, by the dataset's name: what makes it fit. See ``on``.
+
+    Raises:
+        ValueError: If the tuning, the search's arm or an arm in a table is unknown, two arms or
+            two tables have one name, or an arm is in no table.
     """
 
     name: str
@@ -331,10 +358,9 @@ class Space:
     search_arm: str
     parameters: tuple[Parameter, ...]
     settings: Settings
-    embedded: Settings
     tables: tuple[Table, ...] = ()
-    embedded_parameters: tuple[Parameter, ...] | None = None
     tuning: str = "shared"
+    variants: Mapping[str, Callable[["Space"], "Space"]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.tuning not in TUNINGS:
@@ -359,7 +385,7 @@ class Space:
         return Table(name=self.name, title=self.title, ours=True, note="all arms of the space")
 
     def _completed(self, table: Table) -> Table:
-        """The table with its default rows and labels."""
+        """Returns the table with its default rows and labels."""
         labels = {arm.name: arm.label for arm in self.arms}
         if unknown := sorted(table.arms - labels.keys()):
             raise ValueError(
@@ -376,7 +402,7 @@ class Space:
         )
 
     def arm(self, name: str) -> Arm:
-        """The arm of that name.
+        """Returns the arm of that name.
 
         Raises:
             ValueError: If there is none.
@@ -389,23 +415,23 @@ class Space:
             f"{', '.join(arm.name for arm in self.arms)}"
         )
 
-    def on_embedded(self) -> "Space":
-        """The space as it is on the embedded dataset."""
-        return replace(
-            self,
-            arms=tuple(arm.on_embedded() for arm in self.arms),
-            settings=self.settings.updated(self.embedded),
-            embedded=Settings(),
-            parameters=self.embedded_parameters or self.parameters,
-            embedded_parameters=None,
-        )
+    def on(self, dataset: str) -> "Space":
+        """Returns the space as it is on a dataset: its variant there, or else the space itself."""
+        if dataset not in self.variants:
+            return self
+        return replace(self.variants[dataset](self), variants={})
 
     def parameters_for(self, arm: Arm) -> tuple[Parameter, ...]:
-        """The parameters that make a difference to an arm."""
+        """Returns the parameters that make a difference to an arm."""
         return tuple(parameter for parameter in self.parameters if parameter.matters_to(arm))
 
     def found_for(self, arm: Arm, values: Mapping[str, Any]) -> Settings:
-        """The part of the found values that makes a difference to an arm."""
+        """Returns the part of the values that a search found that makes a difference to an arm.
+
+        Args:
+            arm: The arm.
+            values: By the parameters' names, as Optuna stores them.
+        """
         known = {parameter.name: parameter for parameter in self.parameters_for(arm)}
         return Settings.of(
             {name: known[name].read(value) for name, value in values.items() if name in known}
@@ -413,5 +439,5 @@ class Space:
 
 
 def _repeated(names: Sequence[str]) -> list[str]:
-    """The names that stand there more than once."""
+    """Returns the names that are there more than once."""
     return sorted({name for name in names if names.count(name) > 1})

@@ -5,7 +5,7 @@ recognition", Information Sciences, 2022: Tables 4 to 6, and the whole fusion ab
 under every fusion), which costs no training beyond the two of Table 4.
 """
 
-from search_spaces.embedded import EMBEDDED
+from search_spaces.embedded import fit_to_embedded
 from search_spaces.registry import register_space
 from search_spaces.space import Arm, Choice, Real, Settings, Space, Table, TableRow
 
@@ -30,7 +30,7 @@ FUSION_ROWS = {  # of stilt-fusion: how an arm's name ends, and its label after 
     "-awf-l2": "AWF, L2 ball",
     "-awf-entropy": "AWF, entropy",
 }
-COMPARED = {  # in Table 6, beside STILT itself
+COMPARED = {  # in Table 6, with STILT itself
     "girdhar": "Girdhar et al. [11]",
     "meng": "Meng et al. [26]",
     "c3d": "C3D [6]",
@@ -49,7 +49,7 @@ COMPARED = {  # in Table 6, beside STILT itself
 
 @register_space("stilt")
 def stilt() -> Space:
-    """The arms of Tables 4 to 6; searched: learning rate, λ, attention dim, loss weights."""
+    """Returns the arms of Tables 4 to 6; searched: rate, λ, attention dim, loss weights."""
     plain = {"interaction": False}
     return Space(
         name="stilt",
@@ -98,20 +98,21 @@ def stilt() -> Space:
                 "flow_length": 10,
             },
         ),
-        # Its attention learns from scratch on few clips, where the paper's starts from ImageNet.
-        embedded=EMBEDDED.updated(
-            Settings(
-                options={
-                    "partial_bn": False,
-                    "head_dims": (),
-                    "dropout": 0.0,
-                    "attend_over": "cells",
-                    "attention_dim": 256,
-                    "attention_dropout": 0.0,
-                }
-            )
-        ),
+        variants={"embedded": _on_embedded},
     )
+
+
+def _on_embedded(space: Space) -> Space:
+    """Its attention learns from scratch on few clips, where the paper's starts from ImageNet."""
+    options = {
+        "partial_bn": False,
+        "head_dims": (),
+        "dropout": 0.0,
+        "attend_over": "cells",
+        "attention_dim": 256,
+        "attention_dropout": 0.0,
+    }
+    return fit_to_embedded(space, Settings(options=options))
 
 
 def _fusions(name: str, options: dict[str, bool]) -> tuple[Arm, ...]:

@@ -8,7 +8,7 @@ aren't public; the arms are the choices that its abstract names.
 from collections.abc import Mapping
 from typing import Any
 
-from search_spaces.embedded import EMBEDDED
+from search_spaces.embedded import fit_to_embedded
 from search_spaces.registry import register_space
 from search_spaces.space import Arm, Choice, Real, Settings, Space, Table
 
@@ -17,7 +17,7 @@ __all__ = ["stin"]
 
 @register_space("stin")
 def stin() -> Space:
-    """Losses and injection on and off; searched: learning rate, α, β, attention dim."""
+    """Returns losses and injection on and off; searched: rate, α, β, attention dim."""
     return Space(
         name="stin",
         title="STIN: apparent difference, self-attention and their auxiliary losses (2023)",
@@ -80,16 +80,19 @@ def stin() -> Space:
                 "flow_length": 10,
             },
         ),
-        embedded=EMBEDDED.updated(
-            Settings(options={"partial_bn": False, "dropout": 0.0, "attention_dim": 64})
-        ),
+        variants={"embedded": _on_embedded},
     )
+
+
+def _on_embedded(space: Space) -> Space:
+    options = {"partial_bn": False, "dropout": 0.0, "attention_dim": 64}
+    return fit_to_embedded(space, Settings(options=options))
 
 
 def _arm(
     name: str, label: str, changed: Mapping[str, Any] | None = None, *, fusion: str = "average"
 ) -> Arm:
-    """An arm of the whole system, but for what is changed."""
+    """Returns an arm of the whole system, but for what is changed."""
     whole = {"difference_loss": True, "attention_loss": True}
     return Arm(
         name=name, label=label, model="stin", options={**whole, **(changed or {})}, fusion=fusion

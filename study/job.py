@@ -30,6 +30,7 @@ from study.results.store import ResultStore
 from study.scores import Scores
 from study.training.evaluation import score
 from study.training.loop import EpochReport, train
+from study.training.weights import read_state_dict
 
 __all__ = [
     "Job",
@@ -281,15 +282,13 @@ def build_model(job: Job, *, num_classes: int) -> VideoModel:
     """The job's net at its initial weights.
 
     Raises:
-        ValueError: If the weights file doesn't fit the net.
+        ValueError: If the weights file is damaged, or doesn't fit the net.
     """
     training = job.training
     torch.manual_seed(training.seed)
     model = create_model(training.model, num_classes=num_classes, **training.options)
     if job.weights_file is not None:
-        model.load_backbone_weights(
-            torch.load(job.weights_file, map_location="cpu", weights_only=True)
-        )
+        model.load_backbone_weights(read_state_dict(Path(job.weights_file)))
     return model
 
 

@@ -88,7 +88,7 @@ class Training:
 
 
 def clip_settings(hyperparameters: Hyperparameters, *, views: bool = False) -> ClipSettings:
-    """How a training's clips are taken from a video.
+    """Returns how a training's clips are taken from a video.
 
     Args:
         hyperparameters: The training's.
@@ -139,7 +139,7 @@ class Plan:
 def settings_of(
     arm: Arm, base: Settings, *, space: Space, found: Mapping[str, Any] | None = None
 ) -> Settings:
-    """The arm's settings: the base, the found values that matter to it, then its own.
+    """Returns the arm's settings: the base, the found values that matter to it, then its own.
 
     Of the base's options it takes those that its model has: a space may compare several models.
     """
@@ -161,10 +161,16 @@ def make_training(
     code_version: str = "",
     streams: Iterable[str] | None = None,
 ) -> Training:
-    """A training with its options and hyperparameters checked and written out.
+    """Returns a training with its options and hyperparameters checked and written out.
 
     Args:
+        model: The model's name.
+        settings: Its options, hyperparameters and λ; what they leave out has its default.
+        target: Dataset, store and split.
+        seed: The training's seed.
+        train_on: ``train`` or ``all``, as of `Training`.
         weights: Names the weights that a network of images starts from.
+        code_version: A hash of the model's source code.
         streams: The streams to train, where the model lets its streams be chosen.
 
     Raises:
@@ -203,7 +209,7 @@ def make_plan(
     settings: Callable[[Arm, Target], Settings],
     training: Callable[..., Training] = make_training,
 ) -> Plan:
-    """The fewest trainings that serve the arms on every target with every seed.
+    """Plans the fewest trainings that serve the arms on every target with every seed.
 
     Args:
         arms: The wanted rows of the ablation.
@@ -239,7 +245,7 @@ def make_plan(
 def _joint_streams(
     arms: Sequence[Arm], settings: Mapping[str, Settings]
 ) -> dict[str, frozenset[str]]:
-    """For each net whose streams train independently, the streams that some arm reads."""
+    """Returns, for each net whose streams train independently, those that some arm reads."""
     joint: dict[str, frozenset[str]] = {}
     for arm in arms:
         own = settings[arm.name]
@@ -254,7 +260,7 @@ def _joint_streams(
 
 
 def modality(training: Training, fusion: str) -> str:
-    """What an arm of that fusion sees of a video: ``RGB``, ``flow`` or ``RGB + flow``.
+    """Returns what an arm of that fusion sees of a video: ``RGB``, ``flow`` or ``RGB + flow``.
 
     A stream that isn't independent of the others has learned from, or sees, all that the net sees.
     """
@@ -267,17 +273,17 @@ def modality(training: Training, fusion: str) -> str:
 
 
 def fewest_frames(training: Training) -> int:
-    """The fewest segments that the training's net works on."""
+    """Returns the fewest segments that the training's net works on."""
     return _net(training.model, training.options).min_frames
 
 
 def imagenet_network(model: str, options: Mapping[str, Any]) -> str:
-    """The torchvision network whose ImageNet weights a model can start from; may be empty."""
+    """Returns the torchvision network whose ImageNet weights a model can start from, or ""."""
     return _net(model, options).imagenet_network
 
 
 def _net(model: str, options: Mapping[str, Any]) -> VideoModel:
-    """The net, without memory for its weights: to be asked, not to be run."""
+    """Returns the net without memory for its weights: to be asked, not to be run."""
     return _build_net(model, tuple(options.items()))
 
 
@@ -288,7 +294,7 @@ def _build_net(model: str, options: tuple[tuple[str, Any], ...]) -> VideoModel:
 
 
 def _net_key(model: str, settings: Settings) -> str:
-    """What two arms share when one training can serve both: all but the choice of streams."""
+    """Returns what two arms share when one training serves both: all but the choice of streams."""
     options = asdict(make_options(model, settings.options))
     options.pop("streams", None)
     return canonical_json([model, options, dict(settings.hyperparameters)])

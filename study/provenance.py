@@ -14,7 +14,7 @@ MODELS = Path(__file__).parents[1] / "models"  # importing it takes torch's seco
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no blanks: equal values give equal strings.
+    """Returns JSON with sorted keys and no blanks: equal values give equal strings.
 
     Raises:
         ValueError: If the value holds something that JSON can't, NaN and infinity among them.
@@ -28,7 +28,7 @@ def canonical_json(value: Any) -> str:
 
 
 def git_state() -> tuple[str, bool]:
-    """The project's commit and whether the code that runs differs; ("", False) outside git."""
+    """Returns the commit and whether the code that runs differs; ("", False) outside git."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(
@@ -47,7 +47,7 @@ def git_state() -> tuple[str, bool]:
 
 @cache
 def code_version(module: str) -> str:
-    """A hash of the source of a module of ``models`` and of all that it imports from ``models``.
+    """Returns a hash of the source of a module of ``models`` and of all that it imports there.
 
     Comments and layout don't count: the hash is over the syntax trees without docstrings.
 
@@ -70,7 +70,7 @@ def _path(module: str) -> Path:
 
 
 def _closure(start: Path) -> set[Path]:
-    """The files that a file imports from ``models``, directly or not, and itself."""
+    """Returns the files that a file imports from ``models``, directly or not, and itself."""
     found: set[Path] = set()
     waiting = [start]
     while waiting:

@@ -16,7 +16,7 @@ import duckdb
 from study.results.grids import FORMATS, Grid
 from study.results.schema import VIEWS
 from study.results.status import read_statuses, render_status
-from study.results.store import ResultStore, open_results
+from study.results.store import DamagedResultError, ResultStore, open_results
 
 __all__ = ["main"]
 
@@ -39,6 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         return _stopped("interrupted", FAILED)
+    except DamagedResultError as error:
+        return _stopped(str(error), FAILED)
     except (OSError, duckdb.OperationalError, duckdb.InvalidInputException) as error:
         missing = isinstance(error, FileNotFoundError)
         return _stopped(_one_line(error), REFUSED if missing else FAILED)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from study.results.page import render_page, studies
-from study.results.store import open_results
+from study.results.store import DamagedResultError, open_results
 
 __all__ = ["main"]
 
@@ -18,6 +18,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         output = _report(options)
+    except DamagedResultError as error:
+        return _stopped(str(error), FAILED)
     except (ValueError, FileNotFoundError, IsADirectoryError) as error:
         return _stopped(str(error), REFUSED)
     except OSError as error:

@@ -311,7 +311,7 @@ def _space_on(request: Request, dataset: str) -> Space:
             f"--data {request.store} is a store of {dataset!r}, but --dataset says "
             f"{request.dataset!r}; leave --dataset out, or name the store of that dataset"
         )
-    space = request.space.on_embedded() if dataset == "embedded" else request.space
+    space = request.space.on(dataset)
     searched = {parameter.name: parameter for parameter in (*space.parameters, *request.parameters)}
     return replace(
         space,

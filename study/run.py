@@ -22,7 +22,7 @@ from study.data.store.remote import is_uri
 from study.driver_lock import StudyRunsError
 from study.plan import Plan
 from study.request import Request, Study, check_request
-from study.results.store import ResultStore
+from study.results.store import DamagedResultError, ResultStore
 from study.results.tables import render
 from study.search import Sampler
 from study.searches import searched_arms
@@ -58,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             "\nstudy.run: interrupted. What finished is kept; the same command goes on from there.",
             file=sys.stderr,
         )
+        return FAILED
+    except DamagedResultError as error:
+        print(f"study.run: {error}", file=sys.stderr)
         return FAILED
 
 

@@ -27,7 +27,7 @@ class Scores:
 
 
 def top_k_accuracy(scores: NDArray[np.floating], labels: NDArray[np.integer], k: int) -> float:
-    """Fraction of videos whose class is among the k with the highest scores.
+    """Returns the fraction of videos whose class is among the k with the highest scores.
 
     Of classes with equal scores the one of lower index counts as higher.
 
@@ -49,7 +49,7 @@ def top_k_accuracy(scores: NDArray[np.floating], labels: NDArray[np.integer], k:
 
 
 def mean_class_accuracy(scores: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
-    """Mean over the classes that occur of the fraction of each one's videos that are right.
+    """Returns the mean over the classes that occur of the fraction of their videos that are right.
 
     Args:
         scores: (V, N), finite.
@@ -66,7 +66,7 @@ def mean_class_accuracy(scores: NDArray[np.floating], labels: NDArray[np.integer
 def confusion_matrix(
     scores: NDArray[np.floating], labels: NDArray[np.integer]
 ) -> NDArray[np.int64]:
-    """How many videos of each class (rows) were taken for each class (columns), (N, N).
+    """Counts how many videos of each class (rows) were taken for each class (columns), (N, N).
 
     Args:
         scores: (V, N), finite; of equal scores the class of lower index is taken.

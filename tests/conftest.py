@@ -1,6 +1,9 @@
 """Fixtures that several test packages share."""
 
 import os
+import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,3 +47,15 @@ def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _videos_of(class_name: str) -> list[Video]:
     train = embedded.annotate().splits["1"].train
     return [video for video in train if video.name.startswith(f"{class_name}/")]
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB; skips the test where none may be mounted."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
+    if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("no file system may be mounted here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)

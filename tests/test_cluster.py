@@ -57,7 +57,7 @@ def test_rays_check_is_one_that_can_fail(change: dict[str, Any]) -> None:
 
 
 def test_no_key_is_written_twice_in_a_file() -> None:
-    class Strict(yaml.SafeLoader):
+    class Strict(yaml.SafeLoader):  # type: ignore[misc]  # it has no types
         pass
 
     def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
@@ -70,7 +70,7 @@ def test_no_key_is_written_twice_in_a_file() -> None:
         yaml.load((ROOT / name).read_text(), Loader=Strict)
 
 
-def test_what_ray_hands_to_aws_unread_is_spelled_right() -> None:
+def test_what_ray_hands_to_aws_unread_has_the_right_names() -> None:
     cluster = described("cluster.yaml")
     assert re.fullmatch(r"[a-z]{2}(-[a-z]+)+-\d", cluster["provider"]["region"])
     for kind in cluster["available_node_types"].values():

@@ -24,7 +24,7 @@ def study_of(store: Path, results: Path, **request: Any) -> Study:
     asked = {"trials": 6, "tuning": "shared", "seeds": 2, "sampler": "random", **request}
     return check_request(
         Request(
-            space=search_spaces.get("stilt").on_embedded(),
+            space=search_spaces.get("stilt").on("embedded"),
             store=store,
             results=str(results),
             name="fake",

@@ -1,6 +1,7 @@
 """The plan against an enumeration of what each arm would need by itself."""
 
 from itertools import combinations
+from typing import Any
 
 import pytest
 
@@ -119,7 +120,7 @@ def test_early_fusion_asks_for_the_features_of_its_training_only():
 
 def test_the_fingerprint_changes_with_everything_that_can_change_the_result():
     def fingerprint(**changes):
-        settings = {
+        settings: dict[str, Any] = {
             "options": {"interaction": False},
             "hyperparameters": {},
             "seed": 0,
@@ -139,7 +140,7 @@ def test_the_fingerprint_changes_with_everything_that_can_change_the_result():
             train_on=settings["train_on"],
         ).training_id
 
-    changes = [
+    changes: list[dict[str, Any]] = [
         {"options": {"interaction": False, "dropout": 0.1}},
         {"hyperparameters": {"learning_rate": 0.5}},
         {"hyperparameters": {"loss_weights": {"spatial": 2.0}}},
@@ -155,7 +156,7 @@ def test_the_fingerprint_changes_with_everything_that_can_change_the_result():
 
 
 def test_the_fingerprint_does_not_change_with_how_equal_settings_are_written():
-    spelled = make_training(
+    written_out = make_training(
         "stilt",
         Settings(
             options={"interaction": True, "head_dims": [512, 1024]},
@@ -165,7 +166,7 @@ def test_the_fingerprint_does_not_change_with_how_equal_settings_are_written():
         seed=0,
     )
     default = make_training("stilt", Settings(), target=TARGET, seed=0)
-    assert spelled.training_id == default.training_id
+    assert written_out.training_id == default.training_id
 
 
 def test_an_unknown_hyperparameter_is_refused_with_those_that_exist():

@@ -61,7 +61,7 @@ class BNInception(Backbone):
     Every convolution ``X`` has a bias and a BatchNorm ``X_bn``, and a ReLU follows. The stages are
     ``pool1`` (÷4), ``pool2`` (÷8) and the last block at each resolution, ``inception_3b`` (÷8),
     ``inception_4d`` (÷16) and ``inception_5b`` (÷32). The halving max-pools reach over an odd
-    map's edge (ours), so that they match the convolutions beside them at any size.
+    map's edge (ours), so that they match the parallel convolutions at any size.
 
     The public checkpoints take blue, green, red in 0..255 less a mean. ``load_weights`` folds
     that into the first convolution, so that images are red, green, blue in ImageNet's
@@ -153,7 +153,7 @@ class BNInception(Backbone):
 
 
 def _halve(x: Tensor) -> Tensor:
-    """3×3 max-pool of stride 2, ``(N, C, h, w)`` to ``(N, C, ⌈h/2⌉, ⌈w/2⌉)``."""
+    """Max-pools 3×3 at stride 2, ``(N, C, h, w)`` to ``(N, C, ⌈h/2⌉, ⌈w/2⌉)``."""
     down, across = x.shape[-2] % 2, x.shape[-1] % 2
     if down or across:
         # Zeros can't win: x comes from a ReLU.

@@ -8,7 +8,7 @@ __all__ = ["GatedShift", "temporal_shift"]
 
 
 def temporal_shift(x: Tensor, fraction: float) -> Tensor:
-    """Temporal shift (Lin et al., "TSM", ICCV 2019).
+    """Shifts some channels by a frame (Lin et al., "TSM", ICCV 2019).
 
     Of C channels the first ⌊fraction·C⌋ come from the next frame, as many from the frame before,
     and the rest stay. Beyond the clip's ends are zeros.
@@ -48,7 +48,7 @@ class GatedShift(nn.Module):
             nn.init.zeros_(self.gate.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, T, H, W) → (B, C, T, H, W)."""
+        """Maps (B, C, T, H, W) to (B, C, T, H, W)."""
         gates = self.gate(self.norm(x).relu()).tanh()  # (B, 2, T, H, W)
         first, second = x.chunk(2, dim=1)
         gated_first, gated_second = gates[:, :1] * first, gates[:, 1:] * second
@@ -58,12 +58,12 @@ class GatedShift(nn.Module):
 
 
 def _from_next(x: Tensor) -> Tensor:
-    """Frame t takes frame t + 1 of (B, C, T, H, W), the last one zeros."""
+    """Returns frame t + 1 of (B, C, T, H, W) at each t, zeros at the last."""
     return F.pad(x[:, :, 1:], (0, 0, 0, 0, 0, 1))
 
 
 def _from_previous(x: Tensor) -> Tensor:
-    """Frame t takes frame t − 1 of (B, C, T, H, W), the first one zeros."""
+    """Returns frame t − 1 of (B, C, T, H, W) at each t, zeros at the first."""
     return F.pad(x[:, :, :-1], (0, 0, 0, 0, 1, 0))
 
 

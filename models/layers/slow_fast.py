@@ -105,7 +105,7 @@ class Lateral(nn.Module):
         self.bn = nn.BatchNorm3d(2 * channels)
 
     def forward(self, slow: Tensor, fast: Tensor) -> Tensor:
-        """Slow (B, C, ⌈T/α⌉, h, w) and fast (B, C', T, h, w) → (B, C + 2C', ⌈T/α⌉, h, w)."""
+        """Joins slow (B, C, ⌈T/α⌉, h, w) and fast (B, C', T, h, w) to (B, C + 2C', ⌈T/α⌉, h, w)."""
         return torch.cat([slow, F.relu(self.bn(self.conv(fast)))], dim=1)
 
 

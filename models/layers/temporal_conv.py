@@ -129,7 +129,7 @@ class TemporalConv2d(FrameConv2d):
                 self.volume.bias.copy_(self.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B·T, C, H, W) → (B·T, C', H', W')."""
+        """Maps (B·T, C, H, W) to (B·T, C', H', W')."""
         if self.mixing == "shift":
             return super().forward(self._shifted(x))
         if self.gated_shift is not None:
@@ -173,7 +173,7 @@ class BranchAttention(nn.Module):
         self.excite = nn.Linear(max(1, channels // reduction), 2 * channels)
 
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """Two branches (B, C, T, H, W) → (B, C, T, H, W)."""
+        """Joins two branches (B, C, T, H, W) to one of the same shape."""
         pooled = (a + b).mean(dim=(2, 3, 4))
         scores = torch.unflatten(self.excite(self.squeeze(pooled).relu()), 1, (2, -1))
         weights = scores.softmax(dim=1).to(a.dtype)[..., None, None, None]  # (B, 2, C, 1, 1, 1)

@@ -69,6 +69,7 @@ class ChildProcess:
 
     @property
     def pid(self) -> int:
+        """The child's process id."""
         return self._process.pid
 
     def send(self, message: Any) -> None:
@@ -77,7 +78,7 @@ class ChildProcess:
             self.connection.send(message)
 
     def receive(self, timeout: float | None = None) -> Any:
-        """The child's next message.
+        """Returns the child's next message.
 
         Raises:
             ChildStuckError: If nothing came within `timeout` seconds.
@@ -92,8 +93,12 @@ class ChildProcess:
             raise ChildDiedError(self._process.wait()) from None
 
     def receive_into(self, buffer: memoryview, timeout: float) -> None:
-        """Fills `buffer` with what the child sends by `send_bytes`; raises as `receive` does. A
-        child that gets stuck half way is noticed too."""
+        """Fills `buffer` with what the child sends by `send_bytes`.
+
+        Raises:
+            ChildStuckError: If nothing came within `timeout` seconds, at first or half way.
+            ChildDiedError: If the child ended.
+        """
         while len(buffer):
             try:
                 if not self.connection.poll(timeout):

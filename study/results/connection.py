@@ -82,19 +82,28 @@ class Connection:
 
         Raises:
             RefusedStatementError: If it isn't one query.
+            DamagedResultError: If a file that it reads is damaged.
             duckdb.Error: If DuckDB refuses it or fails.
         """
         self._check(sql)
         for _ in range(ATTEMPTS - 1):
             try:
                 return self._run(sql, list(parameters))
-            except duckdb.Error:
+            except duckdb.Error as error:
                 files = self._files
                 self.close()
                 self._database = self._open()
                 if files <= self._files:
+                    self._name_damage(error)
                     raise
         return self._run(sql, list(parameters))
+
+    def _name_damage(self, error: duckdb.Error) -> None:
+        """Checks all files where an error may come from reading them."""
+        if isinstance(error, duckdb.InvalidInputException | duckdb.IOException):
+            for view in VIEWS:
+                for scan in self._scans(view):
+                    scan.check()
 
     def _run(self, sql: str, parameters: list[Any]) -> "Answer":
         """Runs SQL in a thread, so that Ctrl-C reaches this one and ends the query."""

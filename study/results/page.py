@@ -9,15 +9,15 @@ import jinja2
 from markupsafe import Markup
 
 import search_spaces
+from study.data.datasets.catalog import dataset_title
 from study.results import plots, tables
 from study.results.comparison import compare
 from study.results.predictions import judgements
-from study.results.published import dataset_title
 from study.results.store import ResultStore
 
 __all__ = ["render_page", "studies"]
 
-CURVES_SHOWN = 12  # trainings of one network; more lines can't be told apart
+CURVES_SHOWN = 12  # trainings of one network; more lines look alike
 REFERENCES = ("two-stream",)  # what an arm is compared with, where the study has it
 
 Row = Mapping[str, Any]
@@ -114,7 +114,7 @@ def _order(lines: Sequence[Row], column: str) -> list[str]:
 
 
 def _tables(store: ResultStore, study: str) -> list[dict[str, Any]]:
-    """The papers' tables of which the study has any row, as cells."""
+    """Returns the papers' tables of which the study has any row, as cells."""
     shown = []
     spaces = set(_order(_lines(store, "rows", study=study), "space"))
     for name, (space, _) in search_spaces.tables().items():
@@ -159,7 +159,7 @@ def _dataset(
 
 
 def _labels(rows: Sequence[Row]) -> dict[str, str]:
-    """Label by arm: the space's arms in their order, then those that it doesn't have by name."""
+    """Returns label by arm: the space's arms in their order, then those that it doesn't have."""
     known = {
         arm.name: arm.label
         for space in _order(rows, "space")

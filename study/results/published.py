@@ -1,4 +1,4 @@
-"""What papers print: the numbers of ``published.csv``, and the datasets' names."""
+"""What papers print: the numbers of ``published.csv``."""
 
 from functools import cache
 from pathlib import Path
@@ -8,21 +8,7 @@ import pyarrow.csv
 
 from study.results.schema import schema
 
-__all__ = ["DATASETS", "dataset_title", "published"]
-
-DATASETS = {
-    "ucf101": "UCF101",
-    "hmdb51": "HMDB51",
-    "kinetics400": "Kinetics-400",
-    "something_v1": "Something v1",
-    "something_v2": "Something v2",
-    "jester": "Jester",
-}
-
-
-def dataset_title(dataset: str) -> str:
-    """Returns the dataset's name as its authors write it."""
-    return DATASETS.get(dataset, dataset)
+__all__ = ["published"]
 
 
 @cache

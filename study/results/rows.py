@@ -67,7 +67,7 @@ def validation_accuracy(
 
 
 def accuracies(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-    """Top-1, top-5 (or top-N with fewer classes) and mean-class accuracy, as fractions."""
+    """Returns top-1, top-5 (top-N with fewer classes) and mean-class accuracy, as fractions."""
     return {
         "top1": top_k_accuracy(scores, labels, 1),
         "top5": top_k_accuracy(scores, labels, min(5, scores.shape[1])),
@@ -76,7 +76,7 @@ def accuracies(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 
 
 def load_scores(results: ResultStore, training_id: str) -> dict[str, Scores]:
-    """A finished training's scores, and features where they were kept, by part."""
+    """Reads a finished training's scores, and features where they were kept, by part."""
     parts: dict[str, Scores] = {}
     for kind in ("scores", "features"):
         table = results.read(kind, keys=[training_id], training_id=training_id)

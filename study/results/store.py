@@ -37,7 +37,7 @@ from study.results.connection import Connection
 from study.results.published import published
 from study.results.schema import STORED_VIEWS, schema, to_table
 
-__all__ = ["ResultStore", "Scan", "open_results"]
+__all__ = ["DamagedResultError", "ResultStore", "Scan", "open_results"]
 
 COMPACT_ABOVE = 1000  # small files of a view; so many are read in under half a second
 LARGE_BYTES = 128 * 2**20  # a merged file grows to about this
@@ -45,8 +45,14 @@ RETRY_SECONDS = 60.0  # of a reader whose files are compacted away under it agai
 STALE_SECONDS = 24 * 3600.0  # age at which a temporary file's writer is surely dead
 KEY_COLUMN, INDEX = "_key", b"study.results.index"
 SUFFIX = ".parquet"
+WRITING = {"compression": "zstd", "write_page_checksum": True}
+OF_A_FINISHED_TRAINING = ("epochs", "scores", "features")  # views that its line answers for
 
 T = TypeVar("T")
+
+
+class DamagedResultError(ValueError):
+    """A results file that can't be read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +78,17 @@ class Scan:
             conditions.append(pc.field(KEY_COLUMN).isin(sorted(self.only)))
         every = reduce(operator.and_, conditions) if conditions else None
         return self.dataset.to_table(columns=list(columns), filter=every)
+
+    def check(self) -> None:
+        """Reads every file whole.
+
+        Raises:
+            DamagedResultError: If one isn't what was written.
+            OSError: If the storage fails.
+        """
+        for path in getattr(self.dataset, "files", ()):
+            with contextlib.suppress(FileNotFoundError):  # compacted away meanwhile
+                _check_file(self.dataset.filesystem, path, self.dataset.schema)
 
 
 class ResultStore:
@@ -144,6 +161,7 @@ class ResultStore:
 
         Raises:
             ValueError: If the view or a column is unknown.
+            DamagedResultError: If a file can't be read.
         """
         names = schema(view).names
         if unknown := sorted({*(columns or ()), *equal} - set(names)):
@@ -159,7 +177,8 @@ class ResultStore:
             scans = self.scans(view, wanted)
             return pa.concat_tables([empty, *(scan.read(shown, condition) for scan in scans)])
 
-        return _retried(tables)
+        with self._naming_damage(view):
+            return _retried(tables)
 
     def put_file(self, path: str, content: bytes) -> None:
         """Writes a file that is no part of a view, whole or not at all.
@@ -239,7 +258,11 @@ class ResultStore:
         return pyarrow.dataset.FileSystemDataset.from_paths(
             paths,
             schema=columns,
-            format=pyarrow.dataset.ParquetFileFormat(),
+            format=pyarrow.dataset.ParquetFileFormat(
+                default_fragment_scan_options=pyarrow.dataset.ParquetFragmentScanOptions(
+                    page_checksum_verification=True
+                )
+            ),
             filesystem=self._files,
         )
 
@@ -274,8 +297,24 @@ class ResultStore:
         """Returns version by key of a merged file."""
         if path not in self._indexes:
             with self._files.open_input_file(path) as file:
-                self._indexes[path] = json.loads(pq.read_schema(file).metadata[INDEX])
+                try:
+                    self._indexes[path] = json.loads(pq.read_schema(file).metadata[INDEX])
+                except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
+                    _check_file(self._files, path, schema(path.split("/")[-2]))
+                    if isinstance(error, OSError):
+                        raise
+                    raise _damaged(path, error) from error
         return self._indexes[path]
+
+    @contextlib.contextmanager
+    def _naming_damage(self, view: str) -> Iterator[None]:
+        """Names the view's damaged file, if there is one, where reading fails."""
+        try:
+            yield
+        except (pa.ArrowException, OSError):
+            for scan in self.scans(view):
+                scan.check()
+            raise
 
     def _put(self, view: str, file_key: str, data: pa.Buffer, *, after: str = "") -> None:
         """Makes a file appear with its whole content under a name that no other write has."""
@@ -296,7 +335,8 @@ class ResultStore:
             newest = listing.newest()
             dead = listing.superseded(newest)
             for batch in _batches(listing, dead):
-                self._merge(view, listing, newest, batch)
+                with self._naming_damage(view):
+                    self._merge(view, listing, newest, batch)
                 gone += self._delete(batch)
             gone += self._delete(dead)
         except FileNotFoundError:
@@ -320,7 +360,7 @@ class ResultStore:
         columns = schema(view).append(pa.field(KEY_COLUMN, pa.string()))
         columns = columns.with_metadata({INDEX: json.dumps(versions).encode()})
         sink = pa.BufferOutputStream()
-        with pq.ParquetWriter(sink, columns, compression="zstd") as writer:
+        with pq.ParquetWriter(sink, columns, **WRITING) as writer:
             for table in _regrouped(self._tables(view, listing, newest, batch)):
                 writer.write_table(table.cast(columns))
         # Later than all that it may hold, so that of two files with a version, no two compactions
@@ -339,7 +379,9 @@ class ResultStore:
 
         def small(path: str) -> pa.Table:
             with self._files.open_input_file(path) as file:
-                table = pq.ParquetFile(file).read(use_threads=False)
+                table = pq.ParquetFile(file, page_checksum_verification=True).read(
+                    use_threads=False
+                )
             table = _filled(table, schema(view))
             key = pa.array([listing.small[path][0]], pa.string())
             return table.append_column(KEY_COLUMN, pc.take(key, pa.array([0] * len(table))))
@@ -465,9 +507,34 @@ def _is_merged(path: str) -> bool:
     return path.rpartition("/")[2].startswith("~")
 
 
+def _check_file(files: pyarrow.fs.FileSystem, path: str, columns: pa.Schema) -> None:
+    """Raises DamagedResultError if what the storage holds is no whole Parquet file."""
+    with files.open_input_file(path) as file:
+        content = file.read_buffer()
+    try:
+        whole = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
+        _filled(whole.read(), columns)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: str, error: Exception) -> DamagedResultError:
+    """Returns an error that says what to do about a file so that nothing is missing after it."""
+    folder, view, _ = path.rsplit("/", 2)
+    also = ""
+    if view in OF_A_FINISHED_TRAINING:  # which wouldn't be trained again
+        lines = "*" if _is_merged(path) else f"{_parsed(path)[0]}~*"
+        also = f" and {folder}/trainings/{lines}{SUFFIX}"
+    reason = " ".join(str(error).split()).rpartition("': ")[2].rstrip(".")
+    return DamagedResultError(
+        f"results file {path} is damaged ({reason}); put a whole copy in its place, or delete "
+        f"it{also} and run the study again, which makes what is missing"
+    )
+
+
 def _serialised(table: pa.Table) -> pa.Buffer:
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
+    pq.write_table(table, sink, **WRITING)
     return sink.getvalue()
 
 

@@ -16,9 +16,10 @@ from typing import Any
 
 import search_spaces
 from search_spaces import METRICS, Table
+from study.data.datasets.catalog import dataset_title
 from study.results.connection import Connection
 from study.results.grids import FORMATS, Grid, latex_text, markdown_text
-from study.results.published import dataset_title, published
+from study.results.published import published
 from study.results.store import ResultStore
 
 __all__ = ["FORMATS", "Cell", "FilledTable", "load", "render", "whole_grid"]
@@ -137,7 +138,7 @@ def load(name: str, store: ResultStore, study: str | None = None) -> FilledTable
 
 
 def _printed(table: Table) -> list[Row]:
-    """The table's published numbers, each with its row's key and label."""
+    """Returns the table's published numbers, each with its row's key and label."""
     rows = {row.published_key: row for row in table.rows}
     return [
         {**line, "key": rows[line["arm"]].key, "label": rows[line["arm"]].label}
@@ -149,7 +150,7 @@ def _printed(table: Table) -> list[Row]:
 def _our_rows(
     connection: Connection, space: str, arms: frozenset[str], study: str | None
 ) -> list[Row]:
-    """Our test rows of the table's arms: of one study for each dataset."""
+    """Returns our test rows of the table's arms: of one study for each dataset."""
     answer = connection.execute(
         """
         SELECT r.study, r.arm, r.dataset, r.split, r.seed, r.fusion, r.views, r.top1, r.top5,
@@ -208,7 +209,7 @@ def _cell(rows: Sequence[Row], printed: Sequence[Row], key: str, dataset: str, m
 def _mean_and_spread(
     values: Mapping[tuple[str, int], float],
 ) -> tuple[float | None, float | None]:
-    """Mean over splits of the mean over seeds; spread over the seeds that have every split."""
+    """Returns the splits' mean of the seeds' means; the spread of seeds that have every split."""
     if not values:
         return None, None
     splits = sorted({split for split, _ in values})
@@ -222,7 +223,7 @@ def _mean_and_spread(
 
 
 def _facts(rows: Sequence[Row], labels: Mapping[str, str]) -> dict[str, str]:
-    """What a reader must know of our numbers on a dataset."""
+    """Returns what a reader must know of our numbers on a dataset."""
     missing = {row["missing_videos"] for row in rows} - {None}
     classes = {row["classes"] for row in rows} - {None}
     videos = dict.fromkeys((row["split"], row["videos"]) for row in rows)
@@ -274,7 +275,7 @@ def _published_footers(printed: Sequence[Row], splits: Mapping[str, str]) -> lis
 
 
 def _notes(table: Table, printed: Sequence[Row]) -> list[str]:
-    """The notes of the table, of its rows and of their published numbers, each said once."""
+    """Returns the notes of the table, its rows and their published numbers, each said once."""
     labels_by_note: dict[str, dict[str, None]] = {}
     for row in table.rows:
         of_numbers = [
@@ -314,7 +315,7 @@ def _warnings(
 
 
 def _usual_split(printed: Sequence[Row], dataset: str) -> str:
-    """The split that most of a dataset's published numbers have."""
+    """Returns the split that most of a dataset's published numbers have."""
     splits = [row["split"] for row in printed if row["dataset"] == dataset]
     return max(splits, key=splits.count) if splits else ""
 
@@ -324,7 +325,7 @@ def _list(values: Iterable[Any]) -> str:
 
 
 def _by_arm(rows: Sequence[Row], labels: Mapping[str, str], of: Callable[[Row], str]) -> str:
-    """The value of all rows, or which arms have which where they differ."""
+    """Returns the value of all rows, or which arms have which where they differ."""
     whose: dict[str, list[str]] = {}
     for arm, label in labels.items():
         for value in dict.fromkeys(of(row) for row in rows if row["arm"] == arm):
@@ -337,7 +338,7 @@ def _by_arm(rows: Sequence[Row], labels: Mapping[str, str], of: Callable[[Row], 
 
 
 def _grids(table: FilledTable) -> Iterator[Grid]:
-    """The table in as few grids as fit the width; a dataset is never divided."""
+    """Returns the table in as few grids as fit the width; a dataset is never divided."""
     shown: list[str] = []
     for dataset in table.datasets:
         if shown and _grid(table, [*shown, dataset]).width() > WIDTH:
@@ -348,12 +349,12 @@ def _grids(table: FilledTable) -> Iterator[Grid]:
 
 
 def whole_grid(table: FilledTable) -> Grid:
-    """The whole table as one grid, however wide."""
+    """Returns the whole table as one grid, however wide."""
     return _grid(table, table.datasets)
 
 
 def _grid(table: FilledTable, datasets: Sequence[str]) -> Grid:
-    """A grid of some datasets: ours, where something was run, then what is published."""
+    """Returns a grid of some datasets: ours, where something was run, then what is published."""
     groups, header = [""], ["arm"]
     lines = [[label] for label in table.labels.values()]
     named = tuple(table.metrics) != ("top1",)  # a column that doesn't say is top-1
@@ -371,7 +372,7 @@ def _grid(table: FilledTable, datasets: Sequence[str]) -> Grid:
 
 
 def _column(table: FilledTable, dataset: str, metric: str, kind: str) -> list[str]:
-    """A column's cells in per cent, ours with the decimals of the published."""
+    """Returns a column's cells in per cent, ours with the decimals of the published."""
     cells = [table.cells[key, dataset, metric] for key in table.labels]
     if kind == "ours":
         decimals = max(cell.decimals for cell in cells)
@@ -394,7 +395,7 @@ def _published(cell: Cell, usual_split: str) -> str:
 
 
 def _decimals(fraction: float) -> int:
-    """How many decimals, one or two, the fraction has in per cent."""
+    """Returns how many decimals, one or two, the fraction has in per cent."""
     return 1 if abs(round(1000 * fraction) - 1000 * fraction) < 1e-6 else 2
 
 

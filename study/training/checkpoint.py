@@ -1,14 +1,26 @@
-"""A training's state in one file, written whole or not at all."""
+"""A training's state in one file, written whole or not at all, and known to be whole when read.
 
+The file is what ``torch.save`` writes, followed by the SHA-256 of it all in hexadecimal digits.
+"""
+
+import hashlib
+import os
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 
 from study.files import whole_file
 
-__all__ = ["load_checkpoint", "save_checkpoint"]
+__all__ = ["DamagedCheckpointError", "load_checkpoint", "save_checkpoint"]
+
+DIGITS = 64  # of a SHA-256
+PIECE = 1 << 20  # bytes read at once
+
+
+class DamagedCheckpointError(ValueError):
+    """A checkpoint that isn't what was written."""
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -17,10 +29,15 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     Args:
         path: The file; its folder is made if missing.
         state: Tensors, numbers, strings, and lists and dicts of them.
+
+    Raises:
+        OSError: If the file can't be written, as on a full disk; the previous one stays.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(path, shared=True) as file:
-        torch.save(state, file)
+        hashed = _HashedFile(file)
+        torch.save(state, cast(IO[bytes], hashed))
+        file.write(hashed.digest.hexdigest().encode())
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
@@ -28,16 +45,45 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
     Raises:
         OSError: If the file can't be opened.
-        ValueError: If it is no checkpoint, or is damaged.
+        DamagedCheckpointError: If a byte was changed, lost or added, or it is no checkpoint.
     """
     with path.open("rb") as file:
+        if not _is_whole(file):
+            raise DamagedCheckpointError(
+                f"checkpoint {path} is damaged: its content doesn't match its SHA-256; move it "
+                "away to train from the start"
+            )
+        file.seek(0)
         try:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-        except (RuntimeError, OSError, EOFError, pickle.UnpicklingError) as error:
-            reason = str(error).strip().split("\n")[0]
-            raise ValueError(
-                f"checkpoint {path} can't be read ({reason}); delete it to train from the start"
+            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:
+            raise DamagedCheckpointError(
+                f"checkpoint {path} holds more than tensors and plain values; move it away to "
+                "train from the start"
             ) from error
-    if not isinstance(state, dict):
-        raise ValueError(f"checkpoint {path} holds no training; delete it to train from the start")
     return state
+
+
+class _HashedFile:
+    """Passes what is written on to a file, and hashes it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+
+    def write(self, content: bytes) -> int:
+        self.digest.update(content)
+        return self._file.write(content)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+
+def _is_whole(file: IO[bytes]) -> bool:
+    """Returns whether the file ends with the digest of all that comes before."""
+    digest = hashlib.sha256()
+    left = os.fstat(file.fileno()).st_size - DIGITS
+    while left > 0 and (piece := file.read(min(left, PIECE))):
+        digest.update(piece)
+        left -= len(piece)
+    return file.read() == digest.hexdigest().encode()

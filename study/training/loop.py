@@ -9,6 +9,7 @@ order in which floating-point numbers are summed, and which dropout mask meets w
 import contextlib
 import hashlib
 import json
+import logging
 import math
 import time
 import warnings
@@ -30,7 +31,7 @@ from models import ModelOutput, VideoModel
 from study.data.clips.dataset import ClipDataset, make_loader
 from study.data.clips.transforms import model_inputs
 from study.scores import Scores, top_k_accuracy
-from study.training.checkpoint import load_checkpoint, save_checkpoint
+from study.training.checkpoint import DamagedCheckpointError, load_checkpoint, save_checkpoint
 from study.training.evaluation import score
 from study.training.hyperparameters import Hyperparameters
 from study.training.recomputation import recompute_activations
@@ -46,6 +47,8 @@ __all__ = [
 
 ORDER_STREAM, DROPOUT_STREAM = 0, 2  # first words of seeds; an item's randomness has 1
 CHECK_EVERY = 50  # steps between checks of the losses, each of which waits for the device
+
+logger = logging.getLogger(__name__)
 
 
 class NonFiniteLossError(FloatingPointError):
@@ -107,7 +110,8 @@ def train(
         seed: Of order and dropout; the data has its own, the initial weights are the caller's.
         device: ``cpu`` or a CUDA device.
         checkpoint: A file written after every epoch, on storage that all processes see. If it is
-            there the training goes on from it.
+            there the training goes on from it; a damaged one is kept as ``NAME.damaged``, and
+            the training starts again.
         report: Called on every process after each epoch. On resuming it is called first with
             the last finished epoch, which the caller may have missed.
         validated: Receives the validation videos' scores after each epoch, with the epoch's
@@ -263,8 +267,8 @@ class _TrainingRun:
 def _resume(path: Path | None, run: _TrainingRun, last: int) -> list[EpochReport]:
     """Restores a checkpoint of at most `last` epochs, and returns the reports of its epochs."""
     history: list[EpochReport] = []
-    if path is not None and path.is_file():
-        state = load_checkpoint(path)
+    state = None if path is None else _load(path)
+    if state is not None:
         saved = state.get("identity", {})
         differing = [name for name, value in run.identity.items() if saved.get(name) != value]
         if differing:
@@ -288,6 +292,23 @@ def _resume(path: Path | None, run: _TrainingRun, last: int) -> list[EpochReport
                 f"{len(history)} epochs there; put it on storage that all of them see"
             )
     return history
+
+
+def _load(path: Path) -> dict[str, Any] | None:
+    """Returns a checkpoint's state; None where there is none, or a damaged one, which is kept.
+
+    No process goes on before all have come here, so none writes what another moves away.
+    """
+    try:
+        return load_checkpoint(path)
+    except FileNotFoundError:
+        return None
+    except DamagedCheckpointError as error:
+        if _rank() == 0:
+            aside = path.with_name(f"{path.name}.damaged")
+            path.replace(aside)
+            logger.warning("%s. It is now %s, and the training starts again.", error, aside.name)
+        return None
 
 
 def _save(path: Path, run: _TrainingRun, history: Sequence[EpochReport]) -> None:

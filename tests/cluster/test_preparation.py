@@ -5,6 +5,7 @@ import filecmp
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ray.cluster_utils import Cluster
@@ -15,7 +16,7 @@ from study.data.datasets.catalog import annotate
 from study.data.flow.compute import FlowSettings
 from study.data.store.clip_store import ClipStore
 from study.data.store.manifest import open_shard
-from study.data.store.preparation import find_videos, prepare
+from study.data.store.preparation import Progress, find_videos, prepare
 from study.data.store.settings import StoreSettings
 from study.data.store.staging import Locks, Staging
 from study.prepare import main
@@ -38,7 +39,7 @@ def test_nodes_make_the_store_that_one_machine_makes(tmp_path):
     (videos / "run/p1.avi").write_bytes(b"")
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     expected = prepare(annotations, videos, alone, SETTINGS, workers=2)
-    seen = []
+    seen: list[Progress] = []
     summary = prepare_on_cluster(
         None, annotations, videos, shared, SETTINGS, nodes=2, workers=1, progress=seen.append
     )
@@ -93,7 +94,7 @@ def test_a_node_that_is_lost_at_work_loses_nothing_else(cluster, tmp_path, monke
     locks = [Staging(shared).lock_of(name) for name in find_videos(annotations, videos)]
     assert all(gate.take(lock, wait=False) for lock in locks)
     nodes = sorted(cluster.worker_nodes, key=lambda node: node.node_id)
-    steps = []
+    steps: list[Any] = []  # the nodes' processes, then how far the preparation was
 
     def lose_a_node(progress):
         if not steps:

@@ -31,7 +31,7 @@ def study_of(
     arms: tuple[str, ...] | None = None,
 ) -> Study:
     """A study of the space as it is on the embedded dataset, whose clips the tiny store has."""
-    space = search_spaces.get(name).on_embedded()
+    space = search_spaces.get(name).on("embedded")
     return check_request(
         Request(
             space=space,

@@ -37,7 +37,7 @@ CONFIGURATIONS = {
 SMALL: dict[str, Any] = {"backbone": "small", "flow_length": 2, "speed_ratio": 2}
 
 
-def _model(**options: Any) -> VideoModel:
+def _model(**options: Any) -> Any:
     torch.manual_seed(0)
     options = {"channel_ratio": 4, **SMALL, **options}
     return create_model("attention_consistency", num_classes=4, **options)

@@ -1,5 +1,7 @@
 """Attentional pooling against second-order pooling written out."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -28,7 +30,9 @@ CONFIGURATIONS = {
 @pytest.mark.parametrize("rank", [1, 3])
 def test_the_score_is_second_order_pooling_with_a_low_rank_weight(rank: int) -> None:
     torch.manual_seed(0)
-    model = create_model("attentional_pooling", num_classes=4, backbone="small", rank=rank).eval()
+    model: Any = create_model(
+        "attentional_pooling", num_classes=4, backbone="small", rank=rank
+    ).eval()
     with torch.no_grad():
         model.saliency["spatial"].bias.zero_()
     clip = model.example_inputs(frames=1, size=48)["rgb"]
@@ -38,7 +42,7 @@ def test_the_score_is_second_order_pooling_with_a_low_rank_weight(rank: int) -> 
     head = model.heads["spatial"][-1]
     a = head.weight.reshape(4, rank, -1)  # (N, P, D)
     for k in range(4):
-        weights = sum(torch.outer(a[k, p], b[p]) for p in range(rank))
+        weights = torch.stack([torch.outer(a[k, p], b[p]) for p in range(rank)]).sum(dim=0)
         expected = torch.trace(second_order @ weights.T) + head.bias[k]
         torch.testing.assert_close(model(rgb=clip).logits["spatial"][0, k], expected)
 

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 import torchvision
@@ -14,10 +16,20 @@ IMAGENET_STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 VGG_CLASSIFIER = 512 * 7 * 7 * 4096 + 4096 * 4096 + 4096 * 1000
 
 
-def _classifier(name: str) -> nn.Module:
+def _classifier(name: str) -> Any:
     # VGG's own start would take seconds for its 120 million classifier weights.
     options = {"init_weights": False} if name.startswith("vgg") else {}
     return getattr(torchvision.models, name)(weights=None, **options)
+
+
+def _assert_features_enter_the_pool(
+    backbone: Backbone, classifier: Any, x: Tensor, **tolerance: Any
+) -> None:
+    seen: list[Tensor] = []
+    classifier.avgpool.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        classifier(x)
+        torch.testing.assert_close(backbone(x), seen[0], **tolerance)
 
 
 def _published(name: str) -> dict:
@@ -90,12 +102,7 @@ def test_loaded_weights_give_the_classifiers_own_features(name: str) -> None:
     classifier = _classifier(name).eval()
     backbone = create_backbone(name).eval()
     backbone.load_weights(classifier.state_dict())
-    x = torch.randn(2, 3, 64, 64)
-    seen: list[Tensor] = []
-    classifier.avgpool.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    with torch.no_grad():
-        classifier(x)
-        torch.testing.assert_close(backbone(x), seen[0])
+    _assert_features_enter_the_pool(backbone, classifier, torch.randn(2, 3, 64, 64))
 
 
 def test_the_cross_modality_start_repeats_the_mean_over_colours() -> None:
@@ -168,9 +175,10 @@ def test_layers_that_a_network_inserts_do_not_stop_pretrained_weights() -> None:
 
     weights = _classifier("resnet18").state_dict()
     backbone = create_backbone("resnet18")
-    backbone.layer1[0].conv1 = Gated()
+    backbone.get_submodule("layer1.0").conv1 = Gated()
     backbone.load_weights(weights)
-    assert torch.equal(backbone.layer1[0].conv1.weight, weights["layer1.0.conv1.weight"])
+    name = "layer1.0.conv1.weight"
+    assert torch.equal(backbone.get_parameter(name), weights[name])
 
 
 def test_the_small_backbone_sees_each_image_alone() -> None:
@@ -300,11 +308,7 @@ def test_inception_v3_checkpoints_give_torchvisions_features() -> None:
     backbone = create_backbone("inception_v3").eval()
     backbone.load_weights(classifier.state_dict())
     x = torch.randn(1, 3, 96, 96)
-    seen: list[Tensor] = []
-    classifier.avgpool.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    with torch.no_grad():
-        classifier(x)
-        torch.testing.assert_close(backbone(x), seen[0], rtol=1e-3, atol=1e-5)
+    _assert_features_enter_the_pool(backbone, classifier, x, rtol=1e-3, atol=1e-5)
 
 
 def test_bn_inception_takes_the_flat_norms_of_old_checkpoints() -> None:

@@ -1,5 +1,7 @@
 """C3D's fully connected layers."""
 
+from typing import Any
+
 import torch
 
 from models import create_model
@@ -26,7 +28,7 @@ CONFIGURATIONS = {
 
 
 def test_c3d_sees_its_last_map_whole_at_the_papers_size() -> None:
-    model = create_model("c3d", num_classes=4, width=0.125, head_dims=(16, 8)).eval()
+    model: Any = create_model("c3d", num_classes=4, width=0.125, head_dims=(16, 8)).eval()
     clip = model.example_inputs(frames=16, size=112)["rgb"]
     maps = model.nets["spatial"](clip.transpose(1, 2))
     assert maps.shape == (1, 64, 1, 4, 4)

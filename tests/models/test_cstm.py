@@ -33,7 +33,7 @@ CONFIGURATIONS = {
 ARMS = ("2d", "shift", "3d", "3d_shift_sum", "gsm", "gsm_attention", "cstm")
 
 
-def _model(**options: Any) -> VideoModel:
+def _model(**options: Any) -> Any:
     torch.manual_seed(0)
     options = {"backbone": "small", "attention_reduction": 4, **options}
     return create_model("cstm", num_classes=4, **options)

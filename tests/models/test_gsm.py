@@ -46,7 +46,7 @@ def test_at_its_start_no_frame_sees_another() -> None:
     torch.testing.assert_close(model(**clip).logits["spatial"], expected)
     for module in model.modules():
         if isinstance(module, GatedShift):
-            torch.nn.init.ones_(module.gate.bias)
+            torch.nn.init.ones_(module.get_parameter("gate.bias"))
     assert not torch.allclose(model(**clip).logits["spatial"], expected)
 
 

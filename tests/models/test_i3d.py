@@ -1,5 +1,7 @@
 """I3D inflated from an image classifier: a still video has the image's features."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -37,8 +39,8 @@ def googlenet() -> GoogLeNet:
     net = GoogLeNet(num_classes=10, aux_logits=True, transform_input=True, init_weights=False)
     for module in net.modules():
         if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.running_mean, -0.1, 0.1)
-            nn.init.uniform_(module.running_var, 0.5, 2)
+            nn.init.uniform_(module.get_buffer("running_mean"), -0.1, 0.1)
+            nn.init.uniform_(module.get_buffer("running_var"), 0.5, 2)
     return net.eval()
 
 
@@ -48,7 +50,7 @@ def _still(image: Tensor, frames: int) -> Tensor:
 
 
 def test_a_still_video_has_the_images_features(googlenet: GoogLeNet) -> None:
-    model = create_model("i3d", num_classes=4, streams=("spatial",)).eval()
+    model: Any = create_model("i3d", num_classes=4, streams=("spatial",)).eval()
     model.load_backbone_weights(googlenet.state_dict())
     first, *rest = model.nets["spatial"]
     image = torch.rand(1, 3, 48, 48)
@@ -74,7 +76,7 @@ def test_a_still_video_has_the_images_features(googlenet: GoogLeNet) -> None:
 
 
 def test_flow_starts_from_the_mean_over_colours(googlenet: GoogLeNet) -> None:
-    model = create_model("i3d", num_classes=4)
+    model: Any = create_model("i3d", num_classes=4)
     weights = googlenet.state_dict()
     model.load_backbone_weights(weights)
     spatial, temporal = (model.nets[stream].conv1 for stream in ("spatial", "temporal"))

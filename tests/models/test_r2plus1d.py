@@ -1,5 +1,7 @@
 """R(2+1)D in other widths."""
 
+from typing import Any
+
 from models import create_model
 from tests.models.configuration import Configuration
 
@@ -24,7 +26,8 @@ CONFIGURATIONS = {
 
 
 def test_the_width_scales_the_stages_and_not_the_stem() -> None:
-    net = create_model("r2plus1d", num_classes=4, width=0.5, depths=(1, 1, 1, 1)).nets["spatial"]
+    model: Any = create_model("r2plus1d", num_classes=4, width=0.5, depths=(1, 1, 1, 1))
+    net = model.nets["spatial"]
     published = {"layer1": 64, "layer2": 128, "layer3": 256, "layer4": 512}
     assert net.stem[3].out_channels == 64
     for stage, channels in published.items():

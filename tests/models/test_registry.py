@@ -186,10 +186,11 @@ def test_partial_bn_trains_only_the_first_norm_of_each_backbone_and_those_outsid
     assert [name for name, layer in norms.items() if layer.weight.requires_grad] == trained
     assert len(norms) == 2 * 20 + 1
 
-    before = {name: layer.running_mean.clone() for name, layer in norms.items()}
+    means = {name: layer.get_buffer("running_mean") for name, layer in norms.items()}
+    before = {name: mean.clone() for name, mean in means.items()}
     for name, channels in (("spatial", 3), ("temporal", 4)):
         model.backbones[name](torch.randn(2, channels, 32, 32) + 1)
-    moved = [n for n, layer in norms.items() if not torch.equal(layer.running_mean, before[n])]
+    moved = [name for name, mean in means.items() if not torch.equal(mean, before[name])]
     assert moved == trained[:2]
 
     model.eval()
@@ -209,7 +210,8 @@ def test_pretrained_weights_reach_every_backbone_and_need_one(toy: str) -> None:
     model = _TwoBackbones(partial_bn=False)
     model.load_backbone_weights(weights)
     for backbone in model.backbones.values():
-        assert torch.equal(backbone.layer4[1].conv2.weight, weights["layer4.1.conv2.weight"])
+        name = "layer4.1.conv2.weight"
+        assert torch.equal(backbone.get_parameter(name), weights[name])
     with pytest.raises(ValueError, match="model 'toy' has no backbone"):
         create_model(toy, num_classes=2).load_backbone_weights(weights)
 

@@ -1,5 +1,7 @@
 """S3D-G's gates."""
 
+from typing import Any
+
 import torch
 
 from models import create_model
@@ -40,7 +42,7 @@ CONFIGURATIONS = {
 
 
 def test_a_gate_scales_each_channel_by_what_the_clip_holds() -> None:
-    model = create_model("s3d_g", num_classes=4)
+    model: Any = create_model("s3d_g", num_classes=4)
     gates = [m for m in model.modules() if type(m).__name__ == "SelfGating"]
     # One for each temporal convolution: the stem's two, and two in each of nine blocks.
     assert len(gates) == 20
@@ -52,8 +54,8 @@ def test_a_gate_scales_each_channel_by_what_the_clip_holds() -> None:
 
 
 def test_gates_keep_their_start_when_a_plain_checkpoint_loads() -> None:
-    plain = create_model("s3d", num_classes=4)
-    gated = create_model("s3d_g", num_classes=4, streams=("spatial", "temporal"))
+    plain: Any = create_model("s3d", num_classes=4)
+    gated: Any = create_model("s3d_g", num_classes=4, streams=("spatial", "temporal"))
     before = {k: v.clone() for k, v in gated.nets.state_dict().items() if "gating" in k}
     gated.load_backbone_weights(plain.nets["spatial"].state_dict())
     after = gated.nets.state_dict()

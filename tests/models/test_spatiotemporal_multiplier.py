@@ -31,7 +31,7 @@ CONFIGURATIONS = {
 }
 
 
-def _model(**options: Any) -> VideoModel:
+def _model(**options: Any) -> Any:
     torch.manual_seed(0)
     options = {"backbone": "resnet18", "flow_length": 2, **options}
     return create_model("spatiotemporal_multiplier", num_classes=4, **options)

@@ -1,6 +1,6 @@
 """STIN's modules against loops over segments and cells."""
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ CONFIGURATIONS = {
 SMALL: dict[str, Any] = {"backbone": "small", "flow_length": 2, "attention_dim": 8}
 
 
-def _model(**options: Any) -> VideoModel:
+def _model(**options: Any) -> Any:
     torch.manual_seed(0)
     return create_model("stin", num_classes=4, **{**SMALL, **options})
 
@@ -94,7 +94,7 @@ def test_the_signed_difference_telescopes_and_the_rectified_one_does_not() -> No
 
 def test_non_local_attention_is_a_softmax_over_all_cells() -> None:
     torch.manual_seed(0)
-    layer = NonLocal(6, 3)
+    layer: Any = NonLocal(6, 3)
     x = torch.randn(2, 6, 5)
     ours, received = layer(x)
     theta, phi, g = (
@@ -113,17 +113,19 @@ def test_non_local_attention_is_a_softmax_over_all_cells() -> None:
     torch.testing.assert_close(received, expected_received)
 
 
-def test_attention_within_a_frame_does_not_look_at_other_frames() -> None:
+@pytest.mark.parametrize(("within", "same"), [("frame", True), ("clip", False)])
+def test_attention_within_a_frame_does_not_look_at_other_frames(
+    within: Literal["frame", "clip"], same: bool
+) -> None:
     torch.manual_seed(0)
     maps = torch.randn(1, 3, 4, 2, 2)
     other = maps.clone()
     other[:, 2] += 1
-    for within, same in (("frame", True), ("clip", False)):
-        module = TemporalSelfAttention(4, 3, within)
-        first, received = module(maps)
-        assert torch.allclose(first[:, :2], module(other)[0][:, :2]) is same
-        assert received.shape == (1, 12)
-        torch.testing.assert_close(received.sum(dim=1), torch.ones(1))
+    module = TemporalSelfAttention(4, 3, within)
+    first, received = module(maps)
+    assert torch.allclose(first[:, :2], module(other)[0][:, :2]) is same
+    assert received.shape == (1, 12)
+    torch.testing.assert_close(received.sum(dim=1), torch.ones(1))
 
 
 def test_clip_attention_on_one_frame_is_frame_attention() -> None:

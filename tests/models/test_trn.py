@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from models import VideoModel, create_model
+from models import create_model
 from models.trn import relation_frames
 from tests.models.configuration import BOTH_STREAMS, Configuration
 
@@ -31,7 +31,7 @@ CONFIGURATIONS = {
 }
 
 
-def _model(**options: Any) -> VideoModel:
+def _model(**options: Any) -> Any:
     torch.manual_seed(0)
     options = {"backbone": "small", "frames": 4, "relation_dim": 6, **options}
     return create_model("trn", num_classes=4, **options)

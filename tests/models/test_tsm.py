@@ -1,4 +1,6 @@
-"""TSM: TSN with shifted residual branches and no parameter more."""
+"""TSM: TSN with shifted residual branches and no more parameters."""
+
+from typing import Any
 
 import pytest
 import torch
@@ -41,14 +43,14 @@ def test_it_has_the_size_of_a_segment_network() -> None:
 
 def test_a_residual_branch_is_shifted_and_its_shortcut_is_not() -> None:
     torch.manual_seed(0)
-    model = create_model("tsm", num_classes=4, backbone="resnet18").eval()
+    model: Any = create_model("tsm", num_classes=4, backbone="resnet18").eval()
     block = model.backbones["spatial"].layer1[0]
     set_frames(block, 2)
     x = torch.randn(2, 64, 6, 6)
     shifted = x.clone()
     shifted[0, :8], shifted[1, :8] = x[1, :8], 0
     shifted[0, 8:16], shifted[1, 8:16] = 0, x[0, 8:16]
-    plain = create_backbone("resnet18").eval()
+    plain: Any = create_backbone("resnet18").eval()
     plain.load_weights(model.backbones["spatial"].state_dict())
     first = plain.layer1[0]
     branch = first.bn2(first.conv2(first.relu(first.bn1(first.conv1(shifted)))))

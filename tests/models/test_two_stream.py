@@ -34,7 +34,7 @@ SMALL: dict[str, Any] = {
 }
 
 
-def _model(**options: Any) -> VideoModel:
+def _model(**options: Any) -> Any:
     torch.manual_seed(0)
     return create_model("two_stream", num_classes=4, **{**SMALL, **options})
 
@@ -62,7 +62,7 @@ def test_frames_are_classified_one_by_one_and_averaged() -> None:
 
 def test_the_default_is_vgg_m_2048_with_its_fully_connected_layers() -> None:
     torch.manual_seed(0)
-    model = create_model("two_stream", num_classes=101)
+    model: Any = create_model("two_stream", num_classes=101)
     shapes = [tuple(model.heads["spatial"][i].weight.shape) for i in (0, 3, 6)]
     assert shapes == [(4096, 512 * 6 * 6), (2048, 4096), (101, 2048)]
     assert model.backbones["temporal"].features[0].in_channels == 20

@@ -109,7 +109,7 @@ def test_no_column_has_a_name_that_sql_would_need_quoted() -> None:
 
     reserved = {
         word
-        for (word,) in duckdb.sql(
+        for (word,) in duckdb.execute(
             "SELECT keyword_name FROM duckdb_keywords() WHERE keyword_category = 'reserved'"
         ).fetchall()
     }

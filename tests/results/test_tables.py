@@ -60,7 +60,8 @@ def test_the_mean_is_over_splits_and_seeds_and_the_spread_over_seeds(store: Resu
 def test_one_seed_has_no_spread_and_an_unrun_arm_is_marked(store: ResultStore) -> None:
     write_rows(store, row("stil", 0.5, split="1"), row("stil", 0.7, split="2"))
     cell = load("stilt-4", store).cells["stil", "ucf101", "top1"]
-    assert (cell.mean, cell.spread) == (pytest.approx(0.6), None)
+    assert cell.mean == pytest.approx(0.6)
+    assert cell.spread is None
     assert cells_of(render("stilt-4", store), "Spatial") == ["–", "81.2", "51.3", "53.8"]
 
 
@@ -205,7 +206,6 @@ def outside():
         parameters=(),
         tables=(classes,),
         settings=Settings(),
-        embedded=Settings(),
     )
 """
 
@@ -238,7 +238,6 @@ def test_a_space_without_tables_prints_one_of_all_its_arms(
         search_arm="a",
         parameters=(),
         settings=Settings(),
-        embedded=Settings(),
     )
     registry.register_space("bare")(lambda: bare)
     write_rows(store, row("b", 0.5, space="bare"))

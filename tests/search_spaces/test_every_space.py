@@ -18,16 +18,6 @@ from study.training.hyperparameters import Hyperparameters
 TARGET = Target(dataset="d", store_fingerprint="f", split="1")
 EMBEDDED_STACKS = 3
 EMBEDDED_FIELDS = 4
-# What a study of the embedded dataset trains when no arm is named: (arms, trainings).
-EMBEDDED_COUNTS = {
-    "stilt": (16, 2),
-    "stin": (8, 6),
-    "conv_fusion": (17, 15),
-    "attention_consistency": (14, 12),
-    "cstm": (9, 7),
-    "comparators": (19, 12),
-    "all": (17, 17),
-}
 # What belongs to a network where the protocol is everyone's.
 CLIP = ("segments", "test_segments", "flow_length", "crop_size")
 
@@ -37,7 +27,7 @@ both_places = pytest.mark.parametrize("embedded", [True, False], ids=["embedded"
 
 def space_of(name: str, *, embedded: bool) -> Space:
     space = search_spaces.get(name)
-    return space.on_embedded() if embedded else space
+    return space.on("embedded") if embedded else space
 
 
 @cache
@@ -63,10 +53,6 @@ def net_of(training: Training) -> Any:
 
 def published_of(table: str) -> list[dict[str, Any]]:
     return [line for line in published().to_pylist() if line["table_name"] == table]
-
-
-def test_every_space_is_counted() -> None:
-    assert set(EMBEDDED_COUNTS) == set(search_spaces.names())
 
 
 @every_space
@@ -126,8 +112,8 @@ def test_the_embedded_dataset_is_trained_on_the_fewest_times(name: str) -> None:
         if not any(can_share(arm, other, space) for other in apart):
             apart.append(arm)
     plan = plan_of(name, embedded=True)
+    assert len(plan.rows) == len(arms)
     assert len(plan.trainings) == len(apart)
-    assert (len(plan.rows), len(plan.trainings)) == EMBEDDED_COUNTS[name]
 
 
 def can_share(arm: Arm, other: Arm, space: Space) -> bool:

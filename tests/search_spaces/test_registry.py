@@ -25,7 +25,6 @@ def space():
         parameters=(),
         tables=(Table(name="{table}", title="A table"),),
         settings=Settings(),
-        embedded=Settings(),
     )
 """
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 import search_spaces
@@ -30,6 +32,14 @@ def test_updated_settings_merge_loss_weights_and_replace_the_rest():
     )
 
 
+@pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), "1", True])
+def test_a_lambda_that_no_fusion_can_take_is_refused_at_once(value):
+    with pytest.raises(ValueError, match="fusion_lambda must be a number of at least 0, got"):
+        Settings(fusion_lambda=value)
+    with pytest.raises(ValueError, match="fusion_lambda must be"):
+        Settings.of({"fusion_lambda": value})
+
+
 def test_an_arm_with_an_unknown_fusion_is_refused():
     with pytest.raises(ValueError, match="unknown fusion 'mean'; known are spatial, temporal"):
         Arm(name="a", label="a", model="stilt", fusion="mean")
@@ -58,7 +68,7 @@ def test_a_space_that_names_an_arm_twice_is_refused():
         space_of("a", "a")
 
 
-def space_of(*arms, tables=()):
+def space_of(*arms, tables=(), variants=None):
     return Space(
         name="s",
         title="A system",
@@ -67,7 +77,7 @@ def space_of(*arms, tables=()):
         parameters=(Choice(name="batch_size", choices=(1, 2)),),
         tables=tables,
         settings=Settings(),
-        embedded=Settings(),
+        variants=variants or {},
     )
 
 
@@ -94,9 +104,20 @@ def test_the_key_of_a_published_number_is_the_arms_name_unless_the_row_says_othe
     assert (renamed.key, renamed.published_key) == ("a", "printed-a")
 
 
-def test_the_tables_are_the_same_on_the_embedded_dataset():
-    space = space_of("a", "b")
-    assert space.on_embedded().tables == space.tables
+def test_a_space_has_its_variant_on_the_dataset_that_it_names_and_once_only():
+    def halved(space):
+        size = space.settings.hyperparameters["batch_size"] // 2
+        return replace(space, settings=Settings(hyperparameters={"batch_size": size}))
+
+    space = replace(
+        space_of("a", "b", variants={"small": halved}),
+        settings=Settings(hyperparameters={"batch_size": 8}),
+    )
+    assert space.on("large") is space
+    small = space.on("small")
+    assert small.settings.hyperparameters == {"batch_size": 4}
+    assert small.on("small") == small
+    assert (small.tables, small.arms) == (space.tables, space.arms)
 
 
 def test_an_arm_that_no_table_shows_is_refused():

@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import spawn
 from torch.nn import functional as F
 
 from models import ModelOutput, VideoModel, create_model
@@ -20,6 +21,7 @@ from study.data.clips.dataset import ClipDataset, make_loader
 from study.data.clips.transforms import model_inputs
 from study.plan import clip_settings
 from study.training import loop
+from study.training.checkpoint import load_checkpoint
 from study.training.evaluation import score
 from study.training.hyperparameters import Hyperparameters
 from study.training.loop import (
@@ -118,7 +120,7 @@ def _identical(model: nn.Module, other: nn.Module) -> bool:
     return all(torch.equal(value, states[1][name]) for name, value in states[0].items())
 
 
-def _assert_close(model: nn.Module, other: nn.Module, **tolerance: float) -> None:
+def _assert_close(model: nn.Module, other: nn.Module, **tolerance: Any) -> None:
     torch.testing.assert_close(model.state_dict(), other.state_dict(), **tolerance)
 
 
@@ -218,7 +220,7 @@ def test_an_epoch_takes_every_video_once_in_an_order_of_its_own() -> None:
             taken[-1].append(int(name.split("/")[1]))
             return read(name)
 
-    data.store = Watched()  # type: ignore[assignment]
+    data.store = Watched()
     taken.append([])
     _train(model, data=data, report=lambda epoch: taken.append([]))
     assert [sorted(epoch) for epoch in taken[:3]] == [list(range(VIDEOS))] * 3
@@ -428,6 +430,25 @@ def test_a_checkpoint_of_another_training_is_refused(
         _train(_stilt(), checkpoint=checkpoint, **difference)
 
 
+def test_a_damaged_checkpoint_is_kept_and_the_training_starts_again_to_the_same_result(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    straight, again = _stilt(dropout=0.5), _stilt(dropout=0.5)
+    expected = _train(straight)
+    checkpoint = tmp_path / "one.pt"
+    _train(_stilt(9, dropout=0.5), checkpoint=checkpoint)
+    damaged = bytearray(checkpoint.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    checkpoint.write_bytes(damaged)
+    assert _same(_train(again, checkpoint=checkpoint), expected)
+    assert _identical(again, straight)
+    assert (tmp_path / "one.pt.damaged").read_bytes() == damaged
+    (warning,) = caplog.messages
+    assert f"checkpoint {checkpoint} is damaged" in warning
+    assert "It is now one.pt.damaged, and the training starts again" in warning
+    assert len(load_checkpoint(checkpoint)["history"]) == BASE.epochs
+
+
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     checkpoint = tmp_path / "one.pt"
     _train(_stilt(), checkpoint=checkpoint, until=1)
@@ -577,9 +598,11 @@ def _train_in_one_of_two_processes(rank: int, folder: Path) -> None:
         refusal = "none"
     except ValueError as error:
         refusal = str(error)
+    restarted = _train(_auxiliary(), checkpoint=folder / "damaged.pt")
     torch.save(
         {
             "model": model.state_dict(),
+            "restarted": len(restarted),
             "history": [asdict(epoch) for epoch in history],
             "scores": torch.from_numpy(scores.scores["temporal"]),
             "features": torch.from_numpy(scores.features["temporal"]),
@@ -594,7 +617,8 @@ def _train_in_one_of_two_processes(rank: int, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
     folder = tmp_path_factory.mktemp("two_processes")
-    torch.multiprocessing.spawn(_train_in_one_of_two_processes, (folder,), nprocs=2)
+    (folder / "damaged.pt").write_bytes(b"damaged")
+    spawn(_train_in_one_of_two_processes, (folder,), nprocs=2)
     return folder, [torch.load(folder / f"rank-{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
@@ -640,3 +664,12 @@ def test_processes_that_see_different_checkpoints_stop(
     _, ranks = two_processes
     for found, rank in zip((0, 3), ranks, strict=True):
         assert f"this one finds {found} epochs" in rank["refusal"]
+
+
+def test_processes_that_find_a_damaged_checkpoint_start_again_together(
+    two_processes: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    folder, ranks = two_processes
+    assert [rank["restarted"] for rank in ranks] == [BASE.epochs, BASE.epochs]
+    assert (folder / "damaged.pt.damaged").read_bytes() == b"damaged"
+    assert len(load_checkpoint(folder / "damaged.pt")["history"]) == BASE.epochs

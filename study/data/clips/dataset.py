@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from models.checks import check_number, check_one_of
+from models.checks import check_number
 from study.data.clips.sampling import segment_positions, view_positions
-from study.data.clips.transforms import CROPS, Crop, cut, sampling, test_crops, training_crop
+from study.data.clips.transforms import Crop, cut, sampling, test_crops, training_crop
 from study.data.datasets.annotations import Annotations, Video
 
 __all__ = ["ClipDataset", "ClipSettings", "Record", "Store", "make_loader"]
@@ -29,23 +29,37 @@ class Record(Protocol):
     """What a dataset reads of a stored video; `study.data.store.record.ClipRecord` has it."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The video's name."""
+
     @property
-    def width(self) -> int: ...
+    def width(self) -> int:
+        """Width of its stored frames in pixels."""
+
     @property
-    def height(self) -> int: ...
+    def height(self) -> int:
+        """Height of its stored frames in pixels."""
+
     @property
-    def positions(self) -> int: ...
-    def rgb(self, position: int) -> Any: ...
-    def flow(self, position: int, length: int) -> Sequence[tuple[Any, Any]]: ...
+    def positions(self) -> int:
+        """Number of positions at which a frame and a flow stack can be read."""
+
+    def rgb(self, position: int) -> Any:
+        """Returns the encoded frame at a position."""
+
+    def flow(self, position: int, length: int) -> Sequence[tuple[Any, Any]]:
+        """Returns the encoded x and y planes of the `length` flow fields at a position."""
 
 
 class Store(Protocol):
     """What a dataset needs of a clip store."""
 
     @property
-    def annotations(self) -> Annotations: ...
-    def record(self, name: str) -> Record: ...
+    def annotations(self) -> Annotations:
+        """The dataset's classes, splits and videos."""
+
+    def record(self, name: str) -> Record:
+        """Returns a stored video's record."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,10 +74,8 @@ class ClipSettings:
             within their range.
         flip: Whether half of the training clips are mirrored.
         clips: Clips of a test video.
-        crops: Crops of a test clip: ``centre``, ``three`` or ``ten``.
-
-    Raises:
-        ValueError: If the kind of crops is unknown.
+        crops: Crops of a test clip: ``centre``, ``three`` or ``ten``, as of
+            `study.data.clips.transforms.test_crops`, which checks it.
     """
 
     segments: int
@@ -74,14 +86,18 @@ class ClipSettings:
     clips: int = 1
     crops: str = "centre"
 
-    def __post_init__(self) -> None:
-        check_one_of("crops", self.crops, CROPS)
-
 
 @dataclass(frozen=True, slots=True)
 class _Clips:
-    """The clips of one video that an item has: positions (K, T), the crops of each clip, and the
-    height and width to which these are resized."""
+    """The clips of one video that an item has.
+
+    Attributes:
+        record: The stored video.
+        positions: (K, T) where the segments of each clip are taken.
+        crops: The crops of each clip.
+        sides: Height and width to which the crops are resized.
+        label: The item's class.
+    """
 
     record: Record
     positions: NDArray[np.int64]
@@ -90,7 +106,7 @@ class _Clips:
     label: int
 
     def as_cut(self) -> "_Clips":
-        """The same with a crop that is neither resized nor mirrored."""
+        """Returns the same with a crop that is neither resized nor mirrored."""
         [crop] = self.crops
         unmirrored = [replace(crop, mirrored=False)]
         return replace(self, crops=unmirrored, sides=(crop.height, crop.width))
@@ -198,7 +214,7 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
         return batch
 
     def _choose(self, index: int) -> _Clips:
-        """Where and how the clips of one video are taken."""
+        """Chooses where and how the clips of one video are taken."""
         video, clip = self.videos[index], self.clip
         record = self.store.record(video.name)
         sides = (clip.crop_size, clip.crop_size)
@@ -224,7 +240,7 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
         return test_crops(height, width, size=clip.crop_size, scales=clip.scales, crops=clip.crops)
 
     def _images(self, kind: str, clips: Sequence[_Clips], memory: Memory) -> Tensor:
-        """(B, T, C, H, W), or (B, V, T, C, H, W) with several views; each image decoded once."""
+        """Decodes each image once, to (B, T, C, H, W), or (B, V, T, C, H, W) with several views."""
         height, width = np.max([clip.sides for clip in clips], axis=0).tolist()
         image = (height, width, 3) if kind == "rgb" else (2 * self.clip.flow_length, height, width)
         count, segments = clips[0].positions.shape
@@ -260,7 +276,9 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
 
 
 def _decode(data: Any, flags: int, record: Record, position: int) -> NDArray[np.uint8]:
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if len(data) else None
+    image: NDArray[np.uint8] | None = None
+    if len(data):
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if image is None or image.shape[:2] != (record.height, record.width):
         got = "no image" if image is None else f"{image.shape[1]}×{image.shape[0]} pixels"
         raise ValueError(

@@ -9,7 +9,7 @@ __all__ = ["segment_positions", "view_positions"]
 def segment_positions(
     positions: int, segments: int, *, rng: np.random.Generator | None = None
 ) -> NDArray[np.int64]:
-    """One position in each of T equal parts of a video.
+    """Returns one position in each of T equal parts of a video.
 
     A video of fewer positions than segments gives some position several times.
 
@@ -26,14 +26,15 @@ def segment_positions(
         ValueError: If the video has no position or there is no segment.
     """
     if rng is None:
-        return view_positions(positions, segments, clips=1)[0]
+        centres: NDArray[np.int64] = view_positions(positions, segments, clips=1)[0]
+        return centres
     _check(positions, segments)
     starts = np.arange(segments) * positions
     return (starts + rng.integers(0, positions, segments)) // segments
 
 
 def view_positions(positions: int, segments: int, *, clips: int) -> NDArray[np.int64]:
-    """Positions of several test clips of one video, evenly shifted within the segments.
+    """Returns positions of several test clips of a video, evenly shifted within the segments.
 
     Args:
         positions: Positions P that the video has.

@@ -20,7 +20,6 @@ from torch import Tensor
 from models.backbones.base import IMAGENET_MEAN, IMAGENET_STD
 
 __all__ = [
-    "CROPS",
     "TEST_SCALE",
     "Crop",
     "cut",
@@ -30,9 +29,6 @@ __all__ = [
     "test_crops",
     "training_crop",
 ]
-
-CROPS = ("centre", "three", "ten")
-"""The kinds of `test_crops`."""
 
 TEST_SCALE = 224 / 256
 """Side of a test crop as a fraction of the short side: 224 of 256 pixels, as the field tests."""
@@ -62,10 +58,11 @@ def training_crop(
     flip: bool,
     rng: np.random.Generator,
 ) -> Crop:
-    """A random crop at a corner or the centre, mirrored half of the time.
+    """Returns a random crop at a corner or the centre, mirrored half of the time.
 
     Args:
-        height, width: The frame's size in pixels.
+        height: The frame's height in pixels.
+        width: Its width in pixels.
         size: Side of the model's input; a crop side within two pixels of it becomes it.
         scales: Crop sides as fractions of the short side. Height and width are drawn together,
             at most one step of this list apart.
@@ -85,17 +82,23 @@ def training_crop(
 def test_crops(
     height: int, width: int, *, size: int, scales: Sequence[float], crops: str
 ) -> list[Crop]:
-    """The crops of a test clip.
+    """Returns the crops of a test clip.
 
     Args:
-        height, width: The frame's size in pixels.
+        height: The frame's height in pixels.
+        width: Its width in pixels.
         size: Side of the model's input.
         scales: Those of the training crops. A test crop has `TEST_SCALE` of the short side, or
             what is nearest to it between the smallest and the largest of these (ours, so that a
             model that was trained at one scale is tested at it).
         crops: ``centre`` or ``ten`` (the corners and the centre, then the same mirrored);
             ``three`` is squares of the whole short side, spread over the longer one.
+
+    Raises:
+        ValueError: If the kind of crops is unknown.
     """
+    if crops not in ("centre", "three", "ten"):
+        raise ValueError(f"crops must be 'centre', 'three' or 'ten', got {crops!r}")
     short = min(height, width)
     if crops == "three":
         spread = [(height - short) * k // 2 for k in range(3)]
@@ -123,7 +126,7 @@ def _side(short: int, scale: float, size: int) -> int:
 def _corners_and_centre(
     height: int, width: int, crop_height: int, crop_width: int
 ) -> list[tuple[int, int]]:
-    """(top, left) of the four corners, then the centre."""
+    """Returns (top, left) of the four corners, then of the centre."""
     bottom, right = height - crop_height, width - crop_width
     return [(0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)]
 
@@ -149,7 +152,7 @@ def cut(image: NDArray[np.uint8], crop: Crop, out: NDArray[np.uint8]) -> None:
 
 
 def sampling(crops: Sequence[Crop], size: int) -> dict[str, Tensor]:
-    """How `model_inputs` makes the model's input of crops that were only cut.
+    """Returns how `model_inputs` makes the model's input of crops that were only cut.
 
     Args:
         crops: One of each of B clips.
@@ -168,13 +171,13 @@ def sampling(crops: Sequence[Crop], size: int) -> dict[str, Tensor]:
 
 
 def _centres(length: int, size: int) -> NDArray[np.float32]:
-    """Centres of `size` equal parts of a line of pixels, none beyond the outermost centres."""
+    """Returns the centres of `size` equal parts of a line, none beyond its end pixels' centres."""
     centres = (np.arange(size) + 0.5) * (length / size) - 0.5
     return centres.clip(0, length - 1).astype(np.float32)
 
 
 def normalise(frames: Tensor, kind: str) -> Tensor:
-    """Stored bytes as a model's input, on the device where they are.
+    """Turns stored bytes into a model's input, on the device where they are.
 
     RGB gets ImageNet's mean and deviation; flow is centred on zero motion (byte 127.5, so that a
     negation of flow negates the input) and divided by the mean of RGB's deviations.
@@ -199,7 +202,7 @@ def _rgb_mean_and_std(device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 def model_inputs(batch: Mapping[str, Any], device: torch.device) -> dict[str, Tensor]:
-    """A batch's ``rgb`` and ``flow`` on the device, normalised, every view a clip of its own.
+    """Brings a batch to the device, normalised, every view a clip of its own.
 
     Crops that were only cut are resized and mirrored there.
 
@@ -213,7 +216,8 @@ def model_inputs(batch: Mapping[str, Any], device: torch.device) -> dict[str, Te
     """
 
     def there(name: str) -> Tensor:
-        return batch[name].to(device, non_blocking=True)
+        values: Tensor = batch[name].to(device, non_blocking=True)
+        return values
 
     inputs: dict[str, Tensor] = {}
     for kind in ("rgb", "flow"):
@@ -234,7 +238,7 @@ def model_inputs(batch: Mapping[str, Any], device: torch.device) -> dict[str, Te
 
 
 def _resize(frames: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Bilinear interpolation where rows and columns cross, as two matrix products.
+    """Interpolates bilinearly where rows and columns cross, as two matrix products.
 
     A pixel's weight falls linearly to zero at its neighbours, so what lies beyond a crop, where
     nothing was written, has no weight. Half precision holds bytes exactly, their weights to

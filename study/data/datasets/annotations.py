@@ -72,7 +72,7 @@ _MIRRORED |= {word.title(): mirrored.title() for word, mirrored in _MIRRORED.ite
 
 
 def mirror_classes(classes: Sequence[str]) -> tuple[int, ...]:
-    """The label of each class's mirror image, read from the names.
+    """Returns the label of each class's mirror image, read from the names.
 
     "left" and "right" change places, and so do "clockwise" and "counterclockwise" (ours: a mirror
     turns one into the other). A class whose mirrored name is no class is its own mirror image.

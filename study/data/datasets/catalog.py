@@ -12,7 +12,7 @@ from study.data import datasets
 from study.data.datasets.annotations import Annotations
 from study.data.datasets.reader import READERS, DatasetReader
 
-__all__ = ["annotate", "find_reader", "list_datasets", "videos_folder"]
+__all__ = ["annotate", "dataset_title", "find_reader", "list_datasets", "videos_folder"]
 
 for _file in pkgutil.iter_modules(datasets.__path__):
     import_module(f"{datasets.__name__}.{_file.name}")
@@ -24,12 +24,12 @@ _NEEDED = {
 
 
 def list_datasets() -> list[str]:
-    """The names that `find_reader` and `annotate` know, sorted."""
+    """Returns the names that `find_reader` and `annotate` know, sorted."""
     return sorted(READERS)
 
 
 def find_reader(dataset: str) -> DatasetReader:
-    """The reader of a dataset.
+    """Returns the reader of a dataset.
 
     Raises:
         ValueError: If there is no such dataset.
@@ -37,6 +37,11 @@ def find_reader(dataset: str) -> DatasetReader:
     if dataset not in READERS:
         raise ValueError(f'unknown dataset "{dataset}"; there are: {", ".join(list_datasets())}')
     return READERS[dataset]
+
+
+def dataset_title(dataset: str) -> str:
+    """The dataset's name as its authors write it; that of one without a reader as it is."""
+    return READERS[dataset].title if dataset in READERS else dataset
 
 
 def annotate(
@@ -78,7 +83,7 @@ def annotate(
 
 @contextmanager
 def videos_folder(dataset: str, given: Path | None) -> Iterator[Path]:
-    """The folder of a dataset's videos, for as long as the context is open.
+    """Yields the folder of a dataset's videos, which stands while the context is open.
 
     Args:
         dataset: One of `list_datasets()`.
@@ -101,8 +106,10 @@ def videos_folder(dataset: str, given: Path | None) -> Iterator[Path]:
 
 @contextmanager
 def _garbage_collector_off() -> Iterator[None]:
-    """It would look again and again at the hundreds of thousands of videos made so far, which
-    takes as long as making them."""
+    """Turns the collector off, which would look at all videos made so far again and again.
+
+    With hundreds of thousands of videos that takes as long as making them.
+    """
     collecting = gc.isenabled()
     gc.disable()
     try:

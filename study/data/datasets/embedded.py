@@ -106,7 +106,7 @@ _DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 
 
 def ceiling(knowledge: str) -> float:
-    """The best expected top-1 accuracy over all classes for one row of `CEILINGS`."""
+    """Returns the best expected top-1 accuracy over all classes for one row of `CEILINGS`."""
     by_group = CEILINGS[knowledge]
     return sum(by_group[group] for group in CLASS_GROUPS.values()) / len(CLASS_GROUPS)
 
@@ -136,7 +136,7 @@ def render_dataset(folder: Path, videos: Iterable[Video] | None = None) -> None:
     store={"short_side": SIZE, "stacks": 3, "flow_length": 4, "flow": PRESETS["small"]},
 )
 def annotate() -> Annotations:
-    """The dataset's classes and its three splits, each testing on another third of every class."""
+    """Returns the dataset's classes and three splits, each testing on another third of a class."""
     clips = [
         [_video(label, class_name, index) for index in range(_CLIPS_PER_CLASS)]
         for label, class_name in enumerate(CLASSES)
@@ -172,7 +172,7 @@ class _Disc:
 
 
 def render_clip(class_name: str, seed: int | Sequence[int]) -> NDArray[np.uint8]:
-    """One clip of a class.
+    """Renders one clip of a class.
 
     All that chance decides is drawn from `seed` in the same way for each class, so clips of one
     seed differ only in what the class says: those of "what" in the colour, those of "how" in the
@@ -197,7 +197,7 @@ def render_clip(class_name: str, seed: int | Sequence[int]) -> NDArray[np.uint8]
 
 
 def _draw_discs(class_name: str, rng: np.random.Generator) -> list[_Disc]:
-    """The disc of a clip; for "which" two, first the small one."""
+    """Draws the disc of a clip; for "which" two, first the small one."""
     speed = int(rng.choice(_SPEEDS))
     size = int(rng.choice((_SMALL, _LARGE)))
     signs = [int(sign) for sign in rng.choice((-1, 1), 2)]
@@ -239,14 +239,15 @@ def _paint(frames: NDArray[np.uint8], disc: _Disc, texture: NDArray[np.int64]) -
 
 
 def _texture(rng: np.random.Generator, *, mean: float, deviation: float) -> NDArray[np.int64]:
-    """Smooth noise that tiles, as integers (SIZE, SIZE) to which any colour can be added."""
+    """Returns smooth noise that tiles, integers (SIZE, SIZE) to which any colour can be added."""
     noise = rng.standard_normal((SIZE, SIZE))
     padded = np.pad(noise, 8, mode="wrap")
     smooth = cv2.GaussianBlur(padded, (0, 0), 1.5)[8:-8, 8:-8]
     smooth = (smooth - smooth.mean()) / smooth.std()
     low = max(-min(offset) for offset in _COLOURS.values())
     high = 255 - max(max(offset) for offset in _COLOURS.values())
-    return np.clip(np.rint(mean + deviation * smooth), low, high).astype(np.int64)
+    levels: NDArray[np.float64] = np.clip(np.rint(mean + deviation * smooth), low, high)
+    return levels.astype(np.int64)
 
 
 def _write_video(path: Path, frames: NDArray[np.uint8]) -> None:

@@ -58,7 +58,7 @@ def numbered_videos(
     expected: str,
     unit: str = "line",
 ) -> list[Video]:
-    """Videos from (line, number, class name) rows; each was filmed by itself: its own group."""
+    """Returns videos from (line, number, class name) rows; each is its own group."""
     videos = []
     for line, number, class_name in rows:
         if not (isinstance(number, str) and number.isdecimal() and class_name in labels):
@@ -74,7 +74,7 @@ def numbered_videos(
 def mirrored_annotations(
     dataset: str, classes: tuple[str, ...], train: list[Video], test: list[Video], folder: Path
 ) -> Annotations:
-    """One split "1" of classes whose mirror images are read from their names."""
+    """Returns one split "1" of classes whose mirror images are read from their names."""
     return Annotations(
         dataset=dataset,
         classes=classes,
@@ -84,7 +84,7 @@ def mirrored_annotations(
 
 
 def make_split(name: str, train: list[Video], test: list[Video], folder: Path) -> Split:
-    """A split that has videos in both parts and none twice.
+    """Returns a split that has videos in both parts and none twice.
 
     Raises:
         ValueError: If it hasn't; the message names the split and the folder of its lists.
@@ -105,7 +105,7 @@ def make_split(name: str, train: list[Video], test: list[Video], folder: Path) -
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
-    """A file of one class name a line, in the order of their labels."""
+    """Reads a file of one class name a line, in the order of their labels."""
     return check_classes([line for _, _, line in read_lines(path)], path)
 
 
@@ -135,7 +135,7 @@ def read_lines(path: Path) -> Iterator[tuple[Path, int, str]]:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file."""
+    """Reads a JSON file."""
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
@@ -143,7 +143,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_text(path: Path) -> str:
-    """The content of a UTF-8 file, with or without a byte order mark."""
+    """Reads a UTF-8 file, with or without a byte order mark."""
     if not path.is_file():
         raise FileNotFoundError(f"no split file {path}: expected {path.name} in {path.parent}")
     try:
@@ -160,5 +160,5 @@ def check_inside(path: str, file: Path, number: int) -> None:
 
 
 def bad_line(file: Path, number: int, line: str, expected: str, unit: str = "line") -> ValueError:
-    """What to raise at a line, or at another unit of a file, that can't be understood."""
+    """Returns the error to raise at a line, or other unit of a file, that can't be understood."""
     return ValueError(f'{file}, {unit} {number}: expected {expected}, but got "{line[:200]}"')

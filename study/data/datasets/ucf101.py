@@ -12,7 +12,7 @@ __all__ = ["annotate"]
 
 @register_dataset("ucf101", title="UCF101", needs=("splits",))
 def annotate(splits: Path) -> Annotations:
-    """Reads the three splits: `classInd.txt`, `trainlist01.txt`, `testlist01.txt`, …
+    """Reads the three splits from `classInd.txt`, `trainlist01.txt`, `testlist01.txt` and so on.
 
     Clips of one class with the same `gXX` were cut from one source video: they are one group.
     """

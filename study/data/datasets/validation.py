@@ -68,7 +68,7 @@ def _choose_groups(
         return group not in held_out and all(left_in_train[y] > 1 for y in members[group])
 
     def cost(group: str) -> float:
-        """How much the squared distance to the wanted counts grows if the group is held out."""
+        """Returns how much holding the group out adds to the squared distance to the counts."""
         return sum(n * n - 2 * n * missing[label] for label, n in members[group].items())
 
     def hold_out(group: str) -> None:

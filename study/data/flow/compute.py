@@ -82,11 +82,11 @@ class FlowSettings:
 
     @classmethod
     def options(cls) -> dict[str, type]:
-        """The names and types of the settings other than the backend."""
+        """Returns the names and types of the settings other than the backend."""
         return {one.name: type(one.default) for one in fields(cls) if one.name != "backend"}
 
     def with_options(self, assignments: Iterable[str]) -> "FlowSettings":
-        """The settings with others in their place, each given as "NAME=VALUE".
+        """Returns the settings with others in their place, each given as "NAME=VALUE".
 
         Raises:
             ValueError: If a name is none of `options()`, or a value isn't allowed.
@@ -107,7 +107,7 @@ class FlowSettings:
 def compute_flow(
     gray: NDArray[np.uint8], settings: FlowSettings | None = None
 ) -> NDArray[np.float32]:
-    """Flow from every frame to the next.
+    """Computes the flow from every frame to the next.
 
     Args:
         gray: Frames, (F, H, W) uint8, F ≥ 2.
@@ -134,13 +134,14 @@ def compute_flow(
 
 
 def quantise(flow: NDArray[np.floating[Any]], bound: float = 20.0) -> NDArray[np.uint8]:
-    """Flow in pixels as bytes: b means (b/255 · 2 bound − bound) px; beyond ±bound is clipped."""
+    """Turns pixels into bytes: b means (b/255 · 2 bound − bound) px; beyond ±bound is clipped."""
     scaled = (flow + bound) * (255.0 / (2.0 * bound))
-    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    stored: NDArray[np.uint8] = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
+    return stored
 
 
 def dequantise(stored: NDArray[np.uint8], bound: float = 20.0) -> NDArray[np.float32]:
-    """Flow in pixels from its stored bytes: the inverse of `quantise` up to rounding."""
+    """Turns stored bytes into pixels: the inverse of `quantise` up to rounding."""
     return (stored * np.float32(2.0 * bound / 255.0) - np.float32(bound)).astype(np.float32)
 
 
@@ -178,7 +179,7 @@ def _check_gpu() -> None:
 
 
 def _flow_by_opencv(gray: NDArray[np.uint8], settings: FlowSettings) -> NDArray[np.float32]:
-    """OpenCV's DualTVL1."""
+    """Runs OpenCV's DualTVL1."""
     solver = _opencv_flow().DualTVL1OpticalFlow_create(
         tau=settings.tau,
         lambda_=settings.lambda_,
@@ -199,7 +200,7 @@ def _flow_by_opencv(gray: NDArray[np.uint8], settings: FlowSettings) -> NDArray[
 
 
 def _flow_by_tvl1(gray: NDArray[np.uint8], settings: FlowSettings) -> NDArray[np.float32]:
-    """Our solver on the CPU; the same scheme in torch where numba or OpenCV is missing."""
+    """Runs our solver on the CPU; the same scheme in torch where numba or OpenCV is missing."""
     try:
         from study.data.flow import tvl1
     except ImportError as error:
@@ -215,7 +216,7 @@ def _flow_by_tvl1(gray: NDArray[np.uint8], settings: FlowSettings) -> NDArray[np
 
 
 def _flow_by_tvl1_gpu(gray: NDArray[np.uint8], settings: FlowSettings) -> NDArray[np.float32]:
-    """Our solver on a GPU."""
+    """Runs our solver on a GPU."""
     from study.data.flow import tvl1_torch
 
     _check_gpu()

@@ -59,7 +59,7 @@ class PrecomputedFlow:
         return len(self.x)
 
     def field(self, index: int, width: int, height: int) -> NDArray[np.uint8]:
-        """One field as stored bytes, (2, H, W) uint8.
+        """Returns one field as stored bytes, (2, H, W) uint8.
 
         Where its size differs, it is resized, and displacements with it.
         """

@@ -17,7 +17,7 @@ filter, which changed nothing measurable.
 The state of a level is one array (rows, channels, pitch): a row's channels lie together, so that
 the rows of many iterations fit in the second-level cache, and iteration k+1 follows one row
 behind iteration k. Inner loops are written in vectors of 16 lanes, which LLVM maps to whatever
-the machine has, because numba can't be told that arrays don't overlap and so leaves such loops
+the machine has, because numba can't know that arrays don't overlap and so leaves such loops
 scalar. What is compiled stays in this one file, and takes what it needs from others as arguments:
 numba's cache on disk watches no other file.
 
@@ -102,6 +102,14 @@ def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
     return types.void(array, types.intp, value), generate
 
 
+def _call_lanewise(builder: Any, function: str, value: Any, flags: tuple[str, ...] = ()) -> Any:
+    vector = value.type
+    lanewise = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(vector, [vector]), f"llvm.{function}.v{vector.count}f32"
+    )
+    return builder.call(lanewise, [value], fastmath=flags)
+
+
 def _permute(builder: Any, value: Any, lanes: list[int]) -> Any:
     undefined = ir.Constant(value.type, ir.Undefined)
     mask = ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes)
@@ -142,7 +150,7 @@ def _make_pick(lane: int) -> Callable[..., Any]:
 
 @intrinsic
 def sum_of_quarters(typing: Any, value: Any) -> Any:
-    """Sum of lanes 0..3, 4..7, 8..11 and 12..15, in 4 lanes."""
+    """Returns the sum of lanes 0..3, 4..7, 8..11 and 12..15, in 4 lanes."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         low, high = (_permute(builder, args[0], list(range(k, k + 8))) for k in (0, 8))
@@ -174,15 +182,12 @@ def _make_binary(emit: Callable[[Any, Any, Any], Any], *symbols: Any) -> Callabl
 
 @intrinsic
 def reciprocal_root(typing: Any, value: Any) -> Any:
-    """1/√x; as fast arithmetic, so that LLVM may refine the machine's own estimate."""
+    """Returns 1/√x; as fast arithmetic, so that LLVM may refine the machine's own estimate."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         vector = args[0].type
-        root = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(vector, [vector]), f"llvm.sqrt.v{vector.count}f32"
-        )
         one = ir.Constant(vector, [1.0] * vector.count)
-        return builder.fdiv(one, builder.call(root, args, fastmath=FAST), flags=FAST)
+        return builder.fdiv(one, _call_lanewise(builder, "sqrt", args[0], FAST), flags=FAST)
 
     return value(value), generate
 
@@ -190,18 +195,14 @@ def reciprocal_root(typing: Any, value: Any) -> Any:
 @intrinsic
 def floor(typing: Any, value: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        vector = args[0].type
-        down = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(vector, [vector]), f"llvm.floor.v{vector.count}f32"
-        )
-        return builder.call(down, args)
+        return _call_lanewise(builder, "floor", args[0])
 
     return value(value), generate
 
 
 @intrinsic
 def within(typing: Any, value: Any, low: Any, high: Any) -> Any:
-    """1 in lanes where low ≤ value ≤ high, else 0."""
+    """Returns 1 in lanes where low ≤ value ≤ high, else 0."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         vector = args[0].type
@@ -228,7 +229,7 @@ f32 = np.float32
 
 
 def _cubic_taps(a: float = -0.75) -> NDArray[np.float32]:
-    """Weights of four neighbouring pixels as cubic polynomials of the offset from the second.
+    """Returns the weights of four pixels as cubic polynomials of the offset from the second.
 
     Cubic convolution (Keys, 1981) with OpenCV's a: powers 0 to 3, each tap in 4 lanes. Flat, (64,).
     """
@@ -242,7 +243,7 @@ _RAMP = np.arange(LANES, dtype=f32)
 
 @numba.njit(nogil=True, forceinline=True)
 def _iterate_row(s, row, below, above, pitch, width, sigma, tau, clip, pull, relaxation):  # type: ignore[no-untyped-def]
-    """One iteration of one row. `s` is the flat state; the rows are offsets of their pixel 0."""
+    """Iterates once over a row. `s` is the flat state; the rows are offsets of their pixel 0."""
     one, two = splat(f32(1)), splat(f32(2))
     v_sigma, v_tau, v_relaxation = splat(sigma), splat(tau), splat(relaxation)
     v_clip, v_minus_clip, v_pull = splat(clip), splat(-clip), splat(pull)
@@ -283,7 +284,7 @@ def _iterate_row(s, row, below, above, pitch, width, sigma, tau, clip, pull, rel
 
 @numba.njit(nogil=True, forceinline=True)
 def _iterate(s, height, width, pitch, iterations, sigma, tau, clip, pull, relaxation):  # type: ignore[no-untyped-def]
-    """All iterations in one sweep, each a row behind the one before it.
+    """Runs all iterations in one sweep, each a row behind the one before it.
 
     A row's dual update reads the flow of the row below, and its primal update the dual of the
     row above; so when iteration k has done row r, iteration k+1 can do row r−1.
@@ -301,7 +302,7 @@ def _iterate(s, height, width, pitch, iterations, sigma, tau, clip, pull, relaxa
 
 @numba.njit(nogil=True, forceinline=True)
 def _linearise(s, height, width, pitch, first, second):  # type: ignore[no-untyped-def]
-    """Set the data term at the present flow. The images are flat, as `_fill_pyramid` makes them."""
+    """Sets the data term at the present flow; the images are flat, as of `_fill_pyramid`."""
     stride = CHANNELS * pitch
     image_pitch = 4 * (width + BORDER[0] + BORDER[1])
     zero, ramp = splat(f32(0)), load(_RAMP, 0)
@@ -353,7 +354,7 @@ def _linearise(s, height, width, pitch, first, second):  # type: ignore[no-untyp
 
 @numba.njit(nogil=True, forceinline=True)
 def _moved(s, height, width, pitch):  # type: ignore[no-untyped-def]
-    """Mean squared change of the flow since the last linearisation, in square pixels."""
+    """Returns the mean squared change of the flow since the linearisation, in square pixels."""
     ramp, zero, last = load(_RAMP, 0), splat(f32(0)), splat(f32(width - 1))
     moved = np.float64(0)
     for r in range(1, height + 1):
@@ -374,7 +375,7 @@ def _solve_level(  # type: ignore[no-untyped-def]
     s, first, second, height, width, pitch, warps, iterations, epsilon,
     sigma, tau, clip, pull, relaxation,
 ):  # fmt: skip
-    """Solve a level from the flow in its state, in place; the dual variables start at zero."""
+    """Solves a level from the flow in its state, in place; the dual variables start at zero."""
     stride = CHANNELS * pitch
     together = max(1, CACHE_BYTES // (4 * stride) - 2)
     for row in range(stride, (height + 1) * stride, stride):
@@ -398,7 +399,7 @@ except RuntimeError:  # no folder that a cache could be written to
 
 
 def solve(gray: NDArray[np.uint8], scheme: Scheme) -> NDArray[np.float32]:
-    """Flow from every frame to the next.
+    """Computes the flow from every frame to the next.
 
     Args:
         gray: Frames (F, H, W), F ≥ 2.
@@ -451,7 +452,7 @@ def _aligned_zeros(size: int) -> NDArray[np.float32]:
 def _fill_pyramid(
     levels: list[NDArray[np.float32]], frame: NDArray[np.uint8], scale_step: float
 ) -> None:
-    """Fill levels (h+3, w+3, 4), finest first, with borders: image, differences, image again."""
+    """Fills levels (h+3, w+3, 4), finest first, with borders: image, differences, image again."""
     image = frame.astype(f32)
     for level in levels:
         if level is not levels[0]:

@@ -43,7 +43,7 @@ class Scheme:
         return PRIMAL_STEP / (PRIMAL_STEP + self.theta)
 
     def sizes(self, height: int, width: int) -> list[tuple[int, int]]:
-        """Height and width of the pyramid's levels, finest first."""
+        """Returns height and width of the pyramid's levels, finest first."""
         sizes = [(height, width)]
         while len(sizes) < self.scales:
             smaller = round(sizes[-1][0] * self.scale_step), round(sizes[-1][1] * self.scale_step)

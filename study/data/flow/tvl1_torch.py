@@ -20,9 +20,11 @@ BATCH_PIXELS = 2**23  # of pairs that are solved together: about a gigabyte
 
 
 def solve(gray: NDArray[np.uint8], scheme: Scheme, *, device: str) -> NDArray[np.float32]:
-    """Flow from every frame to the next; as `study.data.flow.tvl1.solve`.
+    """Computes the flow from every frame to the next, as `study.data.flow.tvl1.solve` does.
 
     Args:
+        gray: Frames (F, H, W), F ≥ 2.
+        scheme: How to solve it.
         device: The torch device to compute on.
     """
     frames, height, width = gray.shape
@@ -41,7 +43,7 @@ def solve(gray: NDArray[np.uint8], scheme: Scheme, *, device: str) -> NDArray[np
 
 
 def _resize(images: Tensor, size: tuple[int, ...], ratios: tuple[float, float]) -> Tensor:
-    """Bilinear resize; a ratio is source pixels a target pixel, down and across."""
+    """Resizes bilinearly; a ratio is source pixels a target pixel, down and across."""
     for axis, length, ratio in ((-2, size[0], ratios[0]), (-1, size[1], ratios[1])):
         last = images.shape[axis] - 1
         at = (torch.arange(length, device=images.device, dtype=torch.float32) + 0.5) * ratio - 0.5
@@ -55,7 +57,7 @@ def _resize(images: Tensor, size: tuple[int, ...], ratios: tuple[float, float]) 
 
 
 def _pyramid(images: Tensor, scheme: Scheme) -> list[Tensor]:
-    """Levels (F, 1, h, w), finest first."""
+    """Returns levels (F, 1, h, w), finest first."""
     levels = [images]
     ratio = 1 / scheme.scale_step
     for size in scheme.sizes(*images.shape[-2:])[1:]:
@@ -68,7 +70,7 @@ def _solve_level(
     u: Tensor,  # (B, 2, h, w)
     scheme: Scheme,
 ) -> Tensor:
-    """The flow of each pair at one level, from that of the coarser one."""
+    """Computes the flow of each pair at one level, from that of the coarser one."""
     iterate = _iterate
     if u.is_cuda and find_spec("triton"):
         from study.data.flow.tvl1_triton import iterate
@@ -99,7 +101,7 @@ def _solve_level(
 
 
 def _with_differences(images: Tensor) -> Tensor:
-    """(B, 1, h, w) to (B, 3, h+4, w+4): the image and its centred differences, with borders."""
+    """Adds centred differences and borders to (B, 1, h, w), which becomes (B, 3, h+4, w+4)."""
     padded = F.pad(images, (3, 3, 3, 3), mode="replicate")
     across = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
     down = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
@@ -107,7 +109,7 @@ def _with_differences(images: Tensor) -> Tensor:
 
 
 def _linearise(first: Tensor, second: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradient (B, 2, h, w), ρ(0) and 1 / squared gradient (B, 1, h, w) at the flow."""
+    """Returns gradient (B, 2, h, w), ρ(0) and 1 / squared gradient (B, 1, h, w) at the flow."""
     height, width = u.shape[-2:]
     x = torch.arange(width, device=u.device) + u[:, 0]
     y = torch.arange(height, device=u.device)[:, None] + u[:, 1]
@@ -136,7 +138,7 @@ def _iterate(
     pull: float,
     relaxation: float,
 ) -> tuple[Tensor, Tensor]:
-    """Primal-dual iterations from `u` and `p` (B, 4, h, w: x and y of each component)."""
+    """Runs primal-dual iterations from `u` and `p` (B, 4, h, w: x and y of each component)."""
     bar = u
     for _ in range(iterations):
         across = F.pad(bar[..., 1:] - bar[..., :-1], (0, 1))

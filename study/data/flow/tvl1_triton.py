@@ -17,7 +17,7 @@ BLOCK = 512  # pixels of a program
 
 @triton.jit
 def _dual(bar, dual, pixels, at, x, y, inside, height, width, sigma, relaxation):  # type: ignore[no-untyped-def]
-    """Updated dual (x, y) of one component at pixels `at`, in planes of `pixels` pixels."""
+    """Returns one component's updated dual (x, y) at pixels `at`, in planes of `pixels` pixels."""
     here = tl.load(bar + at, inside, 0.0)
     right = tl.load(bar + at + 1, inside & (x < width - 1), 0.0)
     below = tl.load(bar + at + width, inside & (y < height - 1), 0.0)
@@ -35,7 +35,7 @@ def _dual(bar, dual, pixels, at, x, y, inside, height, width, sigma, relaxation)
 def _component(  # type: ignore[no-untyped-def]
     u, dual, new_dual, bar, pixels, at, x, y, inside, height, width, sigma, tau, relaxation
 ):
-    """Update one component's dual; return its flow and the same after the dual's step."""
+    """Updates one component's dual; returns its flow and the same after the dual's step."""
     here_x, here_y = _dual(bar, dual, pixels, at, x, y, inside, height, width, sigma, relaxation)
     left, _ = _dual(
         bar, dual, pixels, at - 1, x - 1, y, inside & (x > 0), height, width, sigma, relaxation
@@ -101,7 +101,7 @@ def iterate(
     pull: float,
     relaxation: float,
 ) -> tuple[Tensor, Tensor]:
-    """Primal-dual iterations; the flow and dual after them, the arguments left as they are."""
+    """Returns flow and dual after primal-dual iterations; the arguments stay as they are."""
     batch, _, height, width = u.shape
     bar, u = u.contiguous(), u.clone(memory_format=torch.contiguous_format)
     gradient, rho, inverse, p = (t.contiguous() for t in (gradient, rho, inverse, p))

@@ -11,7 +11,7 @@ A store is a folder:
   skipped video with its reason. It names the two tables and is replaced in one step, so a reader
   sees all of an old state or all of a new one.
 
-Nothing in it depends on when, where or in how many goes it was prepared. It is prepared in a local
+Nothing in it depends on when, where or in how many runs it was prepared. It is prepared in a local
 folder; a copy of it may be read at any place that ``pyarrow.fs`` reaches, through a local cache.
 """
 
@@ -113,7 +113,7 @@ class ClipStore:
         return {name: entry["reason"] for name, entry in self.skip_entries.items()}
 
     def locations(self) -> dict[str, Location]:
-        """Where each stored video's record is."""
+        """Returns where each stored video's record is."""
         columns = (self._videos[c].to_pylist() for c in ("name", "shard", "row", "digest"))
         return {
             name: Location(shard, row, digest)
@@ -127,7 +127,7 @@ class ClipStore:
         return read_annotations(self._manifest, self._videos, self._table("splits_table"))
 
     def record(self, name: str) -> ClipRecord:
-        """A stored video's record.
+        """Returns a stored video's record.
 
         Raises:
             KeyError: If the store has no such video.
@@ -148,7 +148,7 @@ class ClipStore:
         return record
 
     def batch(self, row: int) -> pa.RecordBatch:
-        """The record in a row of the videos' table as it is stored."""
+        """Returns the record in a row of the videos' table as it is stored."""
         shard = self._videos["shard"][row].as_py()
         reader = self._shards.get(shard)
         if reader is None:
@@ -173,7 +173,7 @@ class ClipStore:
         return None if self._remote is None else self._remote.folder
 
     def shard_digest(self, number: int) -> str:
-        """Digest of a shard's records and their order."""
+        """Returns the digest of a shard's records and their order."""
         rows = np.flatnonzero(numbers(self._videos["shard"]) == number).tolist()
         columns = [
             [self._videos[column][row].as_py() for row in rows]
@@ -182,7 +182,7 @@ class ClipStore:
         return blake2b(json.dumps(columns).encode(), digest_size=8).hexdigest()
 
     def _find(self, name: str) -> int | None:
-        """The row of a stored video in the videos' table."""
+        """Returns the row of a stored video in the videos' table."""
         row = bisect_left(range(len(self._names)), name, key=lambda i: self._names[i].as_py())
         if row == len(self._names) or self._names[row].as_py() != name:
             return None
@@ -226,6 +226,6 @@ def _unfinished(path: str | Path, settings: StoreSettings) -> str:
 
 
 def _read(path: Path, *names: str) -> list[bytes | None]:
-    """The content of small files in a local folder; None where there is no such file."""
+    """Reads small files in a local folder; None where there is no such file."""
     files = [path / name for name in names]
     return [file.read_bytes() if file.exists() else None for file in files]

@@ -114,7 +114,7 @@ class _Encoder:
         self._flow.append((self._jpeg(field[0]), self._jpeg(field[1])))
 
     def finish(self) -> list[tuple[bytes, bytes]]:
-        """All fields, once every frame is added."""
+        """Returns all fields, once every frame is added."""
         self._compute()
         return self._flow
 

@@ -100,7 +100,7 @@ def write_manifest(
 
 
 def annotated_videos(annotations: Annotations) -> dict[str, Video]:
-    """Every video of every split by its name.
+    """Returns every video of every split by its name.
 
     Raises:
         ValueError: If two different videos have one name.
@@ -164,7 +164,7 @@ def _write_table(path: Path, kind: str, table: pa.RecordBatch) -> str:
 def read_annotations(
     manifest: Mapping[str, Any], table: pa.RecordBatch, lists: pa.RecordBatch
 ) -> Annotations:
-    """The annotations in a manifest, its table of videos and its table of split lists."""
+    """Reads the annotations in a manifest, its table of videos and its table of split lists."""
     videos: list[Video] = []
     groups: dict[str, str] = {}  # one string for each group, not for each video
     for first in range(0, len(table), 10_000):
@@ -194,7 +194,7 @@ def read_annotations(
 def fingerprint(
     settings: StoreSettings, annotations: Annotations, digests: Mapping[str, str]
 ) -> str:
-    """Digest of settings, annotations (but not paths) and records."""
+    """Returns the digest of settings, annotations (but not paths) and records."""
     plain = {
         "settings": settings.to_dict(),
         "classes": annotations.classes,
@@ -214,20 +214,20 @@ def fingerprint(
 
 
 def shard_path(store: Path, number: int) -> Path:
-    """A shard's path."""
+    """Returns a shard's path."""
     return store / shard_name(number)
 
 
 def shard_name(number: int) -> str:
-    """A shard's file in the store's folder."""
+    """Returns the name of a shard's file in the store's folder."""
     return f"shards/{number:05d}.arrow"
 
 
 def open_shard(path: Path) -> Any:
-    """An Arrow reader of a shard, memory-mapped."""
+    """Opens a shard, memory-mapped."""
     return pa.ipc.open_file(pa.memory_map(str(path)))
 
 
 def read_table(path: Path) -> pa.RecordBatch:
-    """A table of one record batch, memory-mapped."""
+    """Opens a table of one record batch, memory-mapped."""
     return pa.ipc.open_file(pa.memory_map(str(path))).get_batch(0)

@@ -177,7 +177,7 @@ def _summarise(
 
 
 def find_videos(annotations: Annotations, folder: Path) -> dict[str, Path]:
-    """Where the videos are, by name, sorted; those that are missing are left out.
+    """Returns where the videos are, by name, sorted; those that are missing are left out.
 
     Raises:
         FileNotFoundError: If there is no folder, or none of the videos is in it.
@@ -197,7 +197,7 @@ def find_videos(annotations: Annotations, folder: Path) -> dict[str, Path]:
 
 
 def default_settings(dataset: str) -> StoreSettings:
-    """The settings that a dataset's store is made with where no others are asked for.
+    """Returns the settings that a dataset's store is made with where no others are asked for.
 
     Raises:
         ValueError: If there is no such dataset.
@@ -206,7 +206,7 @@ def default_settings(dataset: str) -> StoreSettings:
 
 
 def default_workers(settings: StoreSettings, cores: int | None = None) -> int:
-    """Processes of a machine of so many cores; None means this one's."""
+    """Returns how many processes suit a machine of so many cores; None means this one's."""
     if cores is None:
         here = hasattr(os, "sched_getaffinity")
         cores = len(os.sched_getaffinity(0)) if here else os.cpu_count() or 1
@@ -308,7 +308,7 @@ class _Pool:
                     worker.child.send((name, self._builder.existing[name]))
 
     def _outcomes(self) -> list[tuple[str, str]]:
-        """What became of videos within the next moments."""
+        """Returns what became of videos within the next moments."""
         outcomes = []
         ready = wait([worker.child.connection for worker in self._workers], _POLL_SECONDS)
         for worker in [worker for worker in self._workers if worker.child.connection in ready]:
@@ -329,8 +329,10 @@ class _Pool:
         return outcomes
 
     def _replace(self, worker: _Worker, death: ChildDiedError) -> list[tuple[str, str]]:
-        """Starts a worker in place of one that died, and has its videos done again; one that
-        killed its worker before is skipped."""
+        """Starts a worker in place of one that died, and has its videos done again.
+
+        A video that killed a worker before is skipped.
+        """
         if not worker.ready or not death.by_signal:
             raise RuntimeError(f"a worker process {death}; what it printed says why")
         worker.child.kill()

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import matplotlib
 import numpy as np
+from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -24,7 +24,7 @@ LEAST_SPEED = 1.0
 
 
 def colour_flow(flow: NDArray[np.floating[Any]], speed: float) -> NDArray[np.uint8]:
-    """Flow as colours: the hue is the direction, the saturation the speed, white stands still.
+    """Colours flow: the hue is the direction, the saturation the speed, white stands still.
 
     Args:
         flow: (2, H, W) in pixels, x to the right and y down.
@@ -36,11 +36,12 @@ def colour_flow(flow: NDArray[np.floating[Any]], speed: float) -> NDArray[np.uin
     x, y = flow
     turn = np.arctan2(-y, x) / (2 * np.pi) % 1  # 0: right, 1/4: up
     hsv = np.stack([turn, np.clip(np.hypot(x, y) / speed, 0, 1), np.ones_like(x)], axis=-1)
-    return np.rint(matplotlib.colors.hsv_to_rgb(hsv) * 255).astype(np.uint8)
+    colours: NDArray[np.uint8] = np.rint(hsv_to_rgb(hsv) * 255).astype(np.uint8)
+    return colours
 
 
 def find_stored(store: ClipStore, name: str) -> str:
-    """The stored video of a name, or of a name without its class.
+    """Returns the stored video of a name, or of a name without its class.
 
     Raises:
         ValueError: If there is none or several; the message says which are near, or why it was
@@ -120,14 +121,14 @@ def draw_preview(store: ClipStore, name: str, path: Path) -> None:
 
 
 def _decode(data: memoryview, flags: int) -> NDArray[np.uint8]:
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    picture: NDArray[np.uint8] | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if picture is None:
         raise ValueError("a stored picture can't be decoded: check the store with --verify")
-    return picture.astype(np.uint8, copy=False)
+    return picture
 
 
 def _wheel(speed: float) -> NDArray[np.uint8]:
-    """The colours of all directions and speeds."""
+    """Draws the colours of all directions and speeds."""
     y, x = np.mgrid[-1:1:101j, -1:1:101j].astype(np.float32)
     picture = colour_flow(np.stack([x, y]) * speed, speed)
     picture[np.hypot(x, y) > 1] = 255

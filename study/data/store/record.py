@@ -83,7 +83,7 @@ def make_record(
 
 
 def record_digest(record: pa.RecordBatch) -> str:
-    """Digest of what a record holds, apart from the name that it is stored under."""
+    """Returns the digest of what a record holds, apart from the name that it is stored under."""
     state = blake2b(digest_size=16)
     for column in ("width", "height", "frames"):
         state.update(f"{column}={record[column][0].as_py()};".encode())
@@ -99,12 +99,12 @@ def record_digest(record: pa.RecordBatch) -> str:
 
 
 def _values(record: pa.RecordBatch, column: str) -> Any:
-    """The one list of a record's column, as an Arrow array that shares its memory."""
+    """Returns the one list of a record's column, as an Arrow array that shares its memory."""
     return record[column][0].values
 
 
 def numbers(array: Any) -> NDArray[Any]:
-    """An Arrow array of numbers without nulls, sharing its memory.
+    """Returns an Arrow array of numbers without nulls, sharing its memory.
 
     Its own `to_numpy` imports pandas where that is installed: half a second and 50 MB.
     """
@@ -137,12 +137,12 @@ class ClipRecord:
         self._longest = None if settings.stacks is None else settings.flow_length
 
     def rgb(self, position: int) -> memoryview:
-        """The frame at a position as JPEG."""
+        """Returns the frame at a position as JPEG."""
         self._check(position)
         return memoryview(self._rgb[position].as_buffer())
 
     def flow(self, position: int, length: int) -> list[tuple[memoryview, memoryview]]:
-        """The flow stack that starts at a position.
+        """Returns the flow stack that starts at a position.
 
         Args:
             position: 0 ≤ position < `positions`.

@@ -32,7 +32,7 @@ _PIECE = 8 << 20
 
 
 def is_uri(path: str | Path) -> bool:
-    """Whether it is a URI such as ``s3://bucket/store`` and not a local path."""
+    """Returns whether it is a URI such as ``s3://bucket/store`` and not a local path."""
     return "://" in str(path)
 
 
@@ -60,7 +60,7 @@ class RemoteFolder:
         self._path = path.rstrip("/")
 
     def read(self, name: str) -> bytes | None:
-        """A small file's content; None where there is no such file."""
+        """Reads a small file; None where there is no such file."""
         try:
             with self._files.open_input_stream(f"{self._path}/{name}") as stream:
                 content: bytes = stream.read()
@@ -69,7 +69,7 @@ class RemoteFolder:
         return content
 
     def pieces(self, name: str) -> Iterator[bytes]:
-        """A large file's content, bit by bit.
+        """Yields a large file's content piece by piece.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -79,7 +79,7 @@ class RemoteFolder:
                 yield piece
 
     def sizes(self) -> dict[str, int]:
-        """Every file in the folder and below it, with its size in bytes."""
+        """Returns every file in the folder and below it, with its size in bytes."""
         selector = pyarrow.fs.FileSelector(self._path, recursive=True, allow_not_found=True)
         return {
             info.path.removeprefix(f"{self._path}/"): info.size
@@ -129,11 +129,11 @@ class CachedFolder:
         self.folder = Path(top).absolute() / f"{name}-{digest}".removeprefix("-")
 
     def read(self, *names: str) -> list[bytes | None]:
-        """What small files hold now, past the cache; None where there is no such file."""
+        """Reads small files as they are now, past the cache; None where there is no such file."""
         return self._ask([("read", name) for name in names])
 
     def locate(self, name: str, *, size: int, version: str = "") -> Path:
-        """Where a file is in the cache; fetched where it isn't there, or not whole.
+        """Returns where a file is in the cache; fetches it where it isn't there, or not whole.
 
         Args:
             name: The file's name in the folder.

@@ -88,7 +88,7 @@ class StoreSettings:
         precomputed: bool = False,
         **values: Any,
     ) -> "StoreSettings":
-        """The settings with others in their place.
+        """Returns the settings with others in their place.
 
         Args:
             flow_backend: What computes the flow; None leaves it.
@@ -115,7 +115,7 @@ class StoreSettings:
         return settings
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings that matter, by name, flow's as "flow.name"; JSON values only."""
+        """Returns the settings that matter, by name, flow's as "flow.name"; JSON values only."""
         plain = asdict(self)
         flow = plain.pop("flow") or {"backend": "precomputed"}
         if self.stacks is None:
@@ -124,7 +124,7 @@ class StoreSettings:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "StoreSettings":
-        """The inverse of `to_dict`."""
+        """Reads what `to_dict` returns."""
         flow = {k.removeprefix("flow."): v for k, v in plain.items() if k.startswith("flow.")}
         known = {setting.name for setting in fields(cls)}
         return cls(
@@ -134,7 +134,7 @@ class StoreSettings:
 
 
 def stack_starts(frames: int, settings: StoreSettings) -> NDArray[np.int32]:
-    """Frames that are stored, each the start of a stack.
+    """Returns the frames that are stored, each the start of a stack.
 
     Without stacks: every frame that has a next one. With K stacks: the possible starts of a whole
     stack are cut into K equal parts, and each part's centre is taken; a video too short for K
@@ -150,7 +150,7 @@ def stack_starts(frames: int, settings: StoreSettings) -> NDArray[np.int32]:
 def stack_pairs(
     starts: NDArray[np.int32], frames: int, settings: StoreSettings
 ) -> NDArray[np.int32]:
-    """First frames of the pairs whose flow the stacks at `starts` need, ascending."""
+    """Returns the first frames of the pairs whose flow the stacks at `starts` need, ascending."""
     if settings.stacks is None:
         return starts
     every = (starts[:, None] + np.arange(settings.flow_length, dtype=np.int32)).ravel()
@@ -158,7 +158,7 @@ def stack_pairs(
 
 
 def read_settings(path: Path) -> StoreSettings:
-    """The settings of a store, finished or not.
+    """Reads the settings of a store, finished or not.
 
     Raises:
         FileNotFoundError: If there is no store.
@@ -169,7 +169,7 @@ def read_settings(path: Path) -> StoreSettings:
 
 
 def parse_settings(content: bytes | None, path: str | Path) -> StoreSettings:
-    """The settings in the content of a settings file; None means that there is no such file.
+    """Reads the content of a settings file; None means that there is no such file.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -193,5 +193,5 @@ def write_settings(path: Path, settings: StoreSettings) -> None:
 
 
 def to_json(value: Any) -> bytes:
-    """The content of a store's JSON file."""
+    """Returns the content of a store's JSON file."""
     return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()

@@ -44,6 +44,7 @@ class Locks:
         self._descriptor = os.open(store / "lock", os.O_RDWR | os.O_CREAT, 0o666)
 
     def close(self) -> None:
+        """Gives back every lock."""
         os.close(self._descriptor)
 
     def take(self, number: int, *, wait: bool) -> bool:
@@ -57,6 +58,7 @@ class Locks:
         return True
 
     def release(self, number: int) -> None:
+        """Gives back a lock."""
         fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, number)
 
 
@@ -67,23 +69,27 @@ class Staging:
     store: Path
 
     def file(self, name: str, suffix: str) -> Path:
-        """A video's file: .arrow (its record), .skip (why it has none), .packed (it had one)."""
+        """Returns a video's file: .arrow (its record), .skip (why none) or .packed (it had one)."""
         key = blake2b(name.encode(), digest_size=16).hexdigest()
         return self.store / "staging" / key[:2] / f"{key}{suffix}"
 
     def lock_of(self, name: str) -> int:
+        """Returns the number of a video's lock."""
         return 1 + int.from_bytes(blake2b(name.encode(), digest_size=7).digest())
 
     def has(self, name: str) -> bool:
+        """Returns whether a video is staged, packed or skipped."""
         return any(self.file(name, suffix).exists() for suffix in (".arrow", ".skip", ".packed"))
 
     def skip(self, name: str, path: Path, reason: str) -> None:
+        """Writes why a video has no record, and the digest of its file."""
         entry = {"reason": reason, "digest": _source_digest(path)}
         target = self.file(name, ".skip")
         target.parent.mkdir(parents=True, exist_ok=True)
         write_whole(target, json.dumps(entry, ensure_ascii=False).encode())
 
     def skipped(self, name: str) -> dict[str, str] | None:
+        """Reads what `skip` wrote, "reason" and "digest"; None where the video isn't skipped."""
         try:
             entry: dict[str, str] = json.loads(self.file(name, ".skip").read_bytes())
         except FileNotFoundError:
@@ -91,12 +97,13 @@ class Staging:
         return entry
 
     def put(self, name: str, record: pa.RecordBatch) -> None:
+        """Writes a video's record."""
         target = self.file(name, ".arrow")
         target.parent.mkdir(parents=True, exist_ok=True)
         _write_shard(target, [record])
 
     def count(self) -> int:
-        """Videos that are staged, packed or not, or skipped; others may be clearing them away."""
+        """Counts staged (packed or not) and skipped videos; others may be clearing them away."""
         folders = os.walk(self.store / "staging")  # passes over a folder that is gone
         files = (Path(file) for _, _, names in folders for file in names)
         return len({file.stem for file in files if not file.name.startswith(".")})
@@ -165,6 +172,7 @@ class StoreBuilder:
         self._check_settings()
 
     def close(self) -> None:
+        """Gives back every lock."""
         self._locks.close()
 
     def _check_settings(self) -> None:
@@ -201,8 +209,11 @@ class StoreBuilder:
         return self._left(retry_skipped=retry_skipped)
 
     def _open_manifest(self) -> None:
-        """Reads the manifest again where it has changed, or removes it where it names a shard that
-        is gone: the next to be packed has that number, and other videos in it."""
+        """Reads the manifest again where it has changed.
+
+        Removes it where it names a shard that is gone: the next shard to be packed has that number
+        and other videos in it.
+        """
         if generation(self.store) == self.generation:
             return
         self._old, self._locations = None, {}
@@ -225,7 +236,7 @@ class StoreBuilder:
         ]
 
     def _unchanged_skips(self) -> dict[str, dict[str, Any]]:
-        """Videos that the manifest skips and that are the same files as then."""
+        """Returns the videos that the manifest skips and that are the same files as then."""
         if self._old is None:
             return {}
         return {
@@ -235,7 +246,7 @@ class StoreBuilder:
         }
 
     def _find_shards(self) -> None:
-        """Learns of shards that were packed since."""
+        """Finds the shards that were packed since the last look."""
         for path in sorted(self.store.glob("shards/[0-9]*.arrow")):
             if (number := int(path.stem)) in self._shards:
                 continue
@@ -295,7 +306,7 @@ class StoreBuilder:
             self._locks.release(PACKING)
 
     def _packed_and_gone(self) -> list[str]:
-        """Videos whose shard was deleted before the store was finished."""
+        """Returns the videos whose shard was deleted before the store was finished."""
         return [
             name
             for name in self.existing
@@ -303,7 +314,7 @@ class StoreBuilder:
         ]
 
     def _is_finished(self, old: ClipStore) -> bool:
-        """Whether the manifest says all there is to say."""
+        """Returns whether the manifest says all there is to say."""
         return (
             old.annotations == self._annotations
             and len(old) == len(self._locations)
@@ -347,7 +358,7 @@ class StoreBuilder:
             file.unlink()
 
     def count_skipped(self) -> int:
-        """Videos that are skipped so far."""
+        """Counts the videos that are skipped so far."""
         return sum(
             name in self._kept or self.staging.file(name, ".skip").exists()
             for name in self.existing

@@ -37,11 +37,11 @@ class _Decoder(Protocol):
     info: VideoInfo
 
     def frames(self, last: int) -> Iterator[Callable[[], Frame]]:
-        """For each frame up to number `last`, a function that returns it as (H, W, 3) RGB."""
+        """Yields for each frame up to number `last` a function that returns it as (H, W, 3) RGB."""
 
 
 class _Pulse:
-    """Tells the parent now and then that the decoder gets on."""
+    """Signals now and then to the parent that the decoder makes progress."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -202,9 +202,10 @@ class _PyavDecoder:
 
     def _decode(self, packet: Any) -> list[Any]:
         try:
-            return packet.decode()
+            frames: list[Any] = packet.decode()
         except self._av.error.InvalidDataError:
             return []  # counts as missing
+        return frames
 
     def frames(self, last: int) -> Iterator[Callable[[], Frame]]:
         reformatter = self._av.video.reformatter.VideoReformatter()
@@ -224,7 +225,7 @@ class _PyavDecoder:
 
 
 def _promised_frames(container: Any, stream: Any, decoded: int, end: float) -> int | None:
-    """Frames that the container promises.
+    """Returns how many frames the container promises.
 
     Matroska and WebM count no frames, but say how long the track is: what its last frame lacks to
     that is missing.
@@ -233,7 +234,8 @@ def _promised_frames(container: Any, stream: Any, decoded: int, end: float) -> i
         return int(stream.frames)
     length = _matroska_length(Path(container.name)) if "matroska" in container.format.name else None
     if length is not None and length > container.size:
-        return decoded + max(TOLERATED_FRAMES + 1, round(decoded * (length / container.size - 1)))
+        missing = round(decoded * (length / int(container.size) - 1))
+        return decoded + max(TOLERATED_FRAMES + 1, missing)
     duration = _track_seconds(container, stream)
     if duration is None or not stream.average_rate:
         return None
@@ -249,7 +251,7 @@ def _check_messages(messages: list[tuple[int, str, str]]) -> None:
 
 
 def _track_seconds(container: Any, stream: Any) -> float | None:
-    """Seconds at which a video track that counts no frames ends, where the container says so."""
+    """Returns when a track that counts no frames ends, in seconds; None where it isn't said."""
     stated = re.fullmatch(r"(\d+):(\d+):([\d.]+)", stream.metadata.get("DURATION", ""))
     if stated:
         hours, minutes, seconds = stated.groups()
@@ -260,12 +262,12 @@ def _track_seconds(container: Any, stream: Any) -> float | None:
 
 
 def _matroska_length(path: Path) -> int | None:
-    """Bytes that a Matroska file has by its own account; None where it doesn't say."""
+    """Returns the bytes that a Matroska file has by its own account; None where it doesn't say."""
     with path.open("rb") as file:
         head = file.read(4096)
 
     def size_at(position: int) -> tuple[int | None, int]:
-        """An element's size (None: unknown) and where its content starts."""
+        """Returns an element's size (None: unknown) and where its content starts."""
         octets = 9 - head[position].bit_length()
         value = int.from_bytes(head[position : position + octets]) & ((1 << 7 * octets) - 1)
         return (None if value == (1 << 7 * octets) - 1 else value), position + octets
@@ -365,7 +367,7 @@ def _read_image(file: Path) -> Frame:
 
 
 def _numbered_frames(stems: list[str]) -> int | None:
-    """Frames that consecutive numbers at the names' ends promise; None where there are none."""
+    """Counts the frames that numbers at the names' ends promise; None where there are none."""
     matches = [re.search(r"\d+$", stem) for stem in stems]
     if len(stems) < 3 or not all(matches):
         return None

@@ -52,14 +52,14 @@ def resolve_video(folder: Path, path: str) -> Path | None:
 
 @lru_cache(maxsize=4096)
 def _directories(folder: Path, parent: str) -> tuple[Path, ...]:
-    """Where a video may lie whose listed folder is `parent`."""
+    """Returns where a video may lie whose listed folder is `parent`."""
     parts = (folder, *(folder / part for part in ("train", "val", "validation", "test")))
     parents = (parent, parent.replace(" ", "_"), ".")
     return tuple(dict.fromkeys(part / parent for part in parts for parent in parents))
 
 
 def _entries(directory: Path) -> dict[str, tuple[str, ...]]:
-    """The directory's videos by stem: files of a video suffix first, then a folder or a link."""
+    """Lists a directory's videos by stem: files of a video suffix first, then a folder or link."""
     try:
         status = directory.stat()
     except PermissionError:

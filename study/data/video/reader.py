@@ -64,27 +64,37 @@ class VideoInfo:
 
 
 def resized_size(width: int, height: int, short_side: int) -> tuple[int, int]:
-    """Width and height after `resize`: the shorter is `short_side`, the longer keeps the aspect
-    ratio, rounded to the nearest pixel, halves up."""
+    """Returns width and height after `resize`.
+
+    The shorter is `short_side`; the longer keeps the aspect ratio, rounded to the nearest pixel,
+    halves up.
+    """
     short, long = sorted((width, height))
     new_long = (2 * long * short_side + short) // (2 * short)
     return (new_long, short_side) if width >= height else (short_side, new_long)
 
 
 def resize(frame: Frame, short_side: int) -> Frame:
-    """Resizes (H, W, 3) so that the short side is `short_side`: by area averaging where that makes
-    it smaller, bilinearly where larger. Pixels are taken as square."""
+    """Resizes (H, W, 3) so that the short side is `short_side`.
+
+    By area averaging where that makes it smaller, bilinearly where larger. Pixels are taken as
+    square.
+    """
     height, width = frame.shape[:2]
     size = resized_size(width, height, short_side)
     if size == (width, height):
         return frame
     smaller = short_side < min(width, height)
-    return cv2.resize(frame, size, interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
+    interpolation = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    resized: Frame = cv2.resize(frame, size, interpolation=interpolation)
+    return resized
 
 
 class VideoReader:
-    """Reads one video after another through a decoder process, which is started when needed and
-    replaced when it hangs or dies. Not for use by several threads at once.
+    """Reads one video after another through a decoder process.
+
+    The process is started when needed and replaced when it hangs or dies. Not for use by several
+    threads at once.
 
     Args:
         deadline: Seconds without progress after which a decoder is given up.
@@ -131,7 +141,7 @@ class VideoReader:
         raise BadVideoError("; ".join(failures))
 
     def read(self, indices: Sequence[int], *, short_side: int) -> Iterator[Frame]:
-        """Frames of the video that was opened last.
+        """Reads frames of the video that was opened last.
 
         Args:
             indices: Frames to read, ascending, each below `VideoInfo.frames`.
@@ -141,6 +151,7 @@ class VideoReader:
             (H, W, 3) uint8 RGB, one for each index; dropped if the caller stops early.
 
         Raises:
+            ValueError: If no video is open, or the indices don't ascend or are out of range.
             BadVideoError: If the decoder failed where it had succeeded when the video was opened.
         """
         if self._info is None:
@@ -188,7 +199,7 @@ def _said(failure: Exception) -> str:
 
 
 def _decoders_for(path: Path) -> list[str]:
-    """Decoders to try, in order; refuses what is neither a file nor a folder."""
+    """Returns the decoders to try, in order; refuses what is neither a file nor a folder."""
     try:
         status = path.stat()
     except OSError as error:

@@ -1,6 +1,7 @@
 import time
 from collections.abc import Iterator
 from itertools import islice
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -239,11 +240,10 @@ def test_views_are_every_crop_of_the_first_clip_then_of_the_next() -> None:
 def test_each_image_is_decoded_once_for_all_crops(monkeypatch: pytest.MonkeyPatch) -> None:
     clip = ClipSettings(segments=2, flow_length=2, crop_size=21, crops="ten")
     data = _data(_place_store(), clip, augment=False)
-    calls = []
-    decode = cv2.imdecode
-    monkeypatch.setattr(cv2, "imdecode", lambda *a: calls.append(0) or decode(*a))
+    decode = Mock(wraps=cv2.imdecode)
+    monkeypatch.setattr(cv2, "imdecode", decode)
     data[0]
-    assert len(calls) == 2 * (1 + 2 * 2)
+    assert decode.call_count == 2 * (1 + 2 * 2)
 
 
 def test_only_the_wanted_inputs_are_read() -> None:

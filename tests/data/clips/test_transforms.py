@@ -123,8 +123,8 @@ def test_a_crop_of_another_size_is_resized_as_torch_interpolates(size: int, mirr
     image = cv2.GaussianBlur(_image(channels=(3,)), (9, 9), 3)
     crop = Crop(top=3, left=7, height=32, width=24, mirrored=mirrored)
     part = torch.from_numpy(image[3:35, 7:31].copy()).permute(2, 0, 1)[None].float()
-    expected = torch.nn.functional.interpolate(part, (size, size), mode="bilinear")[0]
-    expected = expected.permute(1, 2, 0).numpy()[:, :: -1 if mirrored else 1]
+    resized = torch.nn.functional.interpolate(part, (size, size), mode="bilinear")[0]
+    expected = resized.permute(1, 2, 0).numpy()[:, :: -1 if mirrored else 1]
     assert np.abs(_cut(image, crop, size) - expected).max() <= 1
 
 
@@ -162,6 +162,11 @@ def test_views_become_clips_of_a_batch() -> None:
     inputs = model_inputs({"rgb": rgb, "label": torch.zeros(2)}, torch.device("cpu"))
     assert set(inputs) == {"rgb"}
     assert torch.equal(inputs["rgb"][7], normalise(rgb[1, 2], "rgb"))
+
+
+def test_crops_of_an_unknown_kind_are_refused() -> None:
+    with pytest.raises(ValueError, match="crops must be 'centre', 'three' or 'ten', got 'five'"):
+        crops_of_test(24, 30, size=21, scales=(1.0,), crops="five")
 
 
 CROPS_OF_A_BATCH = [

@@ -8,20 +8,26 @@ from pathlib import Path
 
 import pytest
 
-from study.data.datasets.catalog import annotate, find_reader, list_datasets, videos_folder
+from study.data.datasets.catalog import (
+    annotate,
+    dataset_title,
+    find_reader,
+    list_datasets,
+    videos_folder,
+)
 from study.data.datasets.reader import register_dataset
 from study.data.store.preparation import default_settings
 
-DIVING48 = """
+PLANTED = """
 from study.data.datasets.annotations import Annotations, Split, Video
 from study.data.datasets.reader import register_dataset
 
-@register_dataset("diving48", title="Diving48")
+@register_dataset("planted", title="Planted")
 def annotate() -> Annotations:
     video = Video(name="dive/1", path="1.mp4", label=0, group="1")
     split = Split(name="1", train=(video,), test=(video,))
     return Annotations(
-        dataset="diving48", classes=("dive",), splits={"1": split}, flip_classes=(0,)
+        dataset="planted", classes=("dive",), splits={"1": split}, flip_classes=(0,)
     )
 """
 
@@ -34,10 +40,10 @@ def test_every_file_that_registers_a_dataset_is_found(
     shutil.copytree(
         root / "study", tmp_path / "study", ignore=shutil.ignore_patterns("__pycache__")
     )
-    (tmp_path / "study/data/datasets/diving48.py").write_text(DIVING48)
+    (tmp_path / "study/data/datasets/planted.py").write_text(PLANTED)
     script = (
         "from study.data.datasets.catalog import annotate, find_reader, list_datasets; "
-        "print(find_reader('diving48').title, annotate('diving48').classes, *list_datasets())"
+        "print(find_reader('planted').title, annotate('planted').classes, *list_datasets())"
     )
     out = subprocess.run(
         [sys.executable, "-c", script],
@@ -47,14 +53,14 @@ def test_every_file_that_registers_a_dataset_is_found(
         check=True,
         text=True,
     ).stdout
-    assert out.split() == ["Diving48", "('dive',)", *sorted([*list_datasets(), "diving48"])]
+    assert out.split() == ["Planted", "('dive',)", *sorted([*list_datasets(), "planted"])]
 
 
 def test_two_datasets_of_one_name_are_refused() -> None:
     with pytest.raises(
         ValueError, match=r'two datasets are named "ucf101", in study\..*ucf101 and'
     ):
-        register_dataset("ucf101", title="UCF101")(lambda: None)
+        register_dataset("ucf101", title="UCF101")(annotate)
 
 
 @pytest.mark.parametrize("dataset", list_datasets())
@@ -62,6 +68,7 @@ def test_every_dataset_has_a_title_and_says_what_it_needs(dataset: str, tmp_path
     reader = find_reader(dataset)
     assert reader.name == dataset
     assert reader.title.strip() == reader.title != ""
+    assert dataset_title(dataset) == reader.title
     for name in reader.needs:
         with pytest.raises(ValueError, match=f'"{dataset}" needs {name}: '):
             annotate(dataset)
@@ -75,6 +82,8 @@ def test_official_datasets_are_annotated_from_their_split_files(
     real_data: Path, dataset: str
 ) -> None:
     splits = real_data / "splits" / dataset
+    if not splits.is_dir():
+        pytest.skip(f"its lists are not among the real data: no {splits}")
     if dataset == "kinetics400" and not (splits / "train.csv").exists():
         pytest.skip("its train list is too large to come with the real clips")
     annotations = annotate(dataset, splits=splits)

@@ -91,7 +91,7 @@ def test_a_store_takes_precomputed_flow(videos, annotations, settings, tmp_path)
     for name, expected in fields.items():
         record = opened.record(name)
         stack = record.flow(0, record.positions)
-        got = np.stack(
+        got = np.array(
             [[cv2.imdecode(np.frombuffer(p, np.uint8), 0) for p in pair] for pair in stack]
         )
         assert np.abs(got.astype(int) - expected).max() <= 3

@@ -6,8 +6,10 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
+import numba
 import numpy as np
 import pytest
 import torch
@@ -147,7 +149,8 @@ def test_tiles_of_the_cache_do_not_change_the_result(monkeypatch: pytest.MonkeyP
     frames, _ = moving([[1, 0], [0, 1]], (0.6, -0.3), size=50)
     expected = tvl1.solve(frames, SCHEME)
     monkeypatch.setattr(tvl1, "CACHE_BYTES", 50_000)
-    monkeypatch.setattr(tvl1, "_solve_level", tvl1.numba.njit(tvl1._solve_level.py_func))
+    compiled: Any = tvl1._solve_level
+    monkeypatch.setattr(tvl1, "_solve_level", numba.njit(compiled.py_func))
     np.testing.assert_array_equal(tvl1.solve(frames, SCHEME), expected)
 
 

@@ -64,6 +64,7 @@ def start(videos, store, settings):
         cwd=ROOT,
         text=True,
     )
+    assert process.stdout is not None
     assert process.stdout.readline() == "starting\n"
     return process
 
@@ -154,7 +155,7 @@ def test_what_a_killed_process_was_at_is_taken_over(videos, full_settings, undis
 def test_a_worker_that_is_killed_loses_nothing(
     videos, annotations, full_settings, undisturbed, tmp_path
 ):
-    killed = []
+    killed: list[int] = []
 
     def kill_one(progress):
         workers = children_of(os.getpid())
@@ -205,7 +206,7 @@ def test_a_rerun_of_a_finished_store_touches_nothing(
     assert state() == before
 
 
-def test_a_shard_that_was_deleted_is_made_anew(
+def test_a_shard_that_was_deleted_is_made_again(
     videos, annotations, full_settings, undisturbed, tmp_path
 ):
     store = Path(shutil.copytree(undisturbed, tmp_path / "store"))
@@ -221,7 +222,7 @@ def test_a_shard_that_was_deleted_is_made_anew(
     assert_same(undisturbed, store)
 
 
-def test_a_shard_that_was_deleted_and_cannot_be_made_anew_leaves_the_others(
+def test_a_shard_that_was_deleted_and_cannot_be_made_again_leaves_the_others(
     own_videos, annotations, full_settings, undisturbed, tmp_path
 ):
     store = Path(shutil.copytree(undisturbed, tmp_path / "store"))
@@ -238,7 +239,7 @@ def test_a_shard_that_was_deleted_and_cannot_be_made_anew_leaves_the_others(
 
 
 @pytest.mark.parametrize("stage", ["open_shard", "write_manifest"])
-def test_killed_while_a_deleted_shard_is_made_anew_no_video_gets_the_record_of_another(
+def test_killed_while_a_deleted_shard_is_made_again_no_video_gets_the_record_of_another(
     own_videos, annotations, full_settings, undisturbed, tmp_path, monkeypatch, stage
 ):
     store = Path(shutil.copytree(undisturbed, tmp_path / "store"))
@@ -340,9 +341,8 @@ def test_bad_videos_are_skipped_with_their_reasons(own_videos, settings, tmp_pat
         assert reason in summary.skipped[name]
     store = ClipStore.open(tmp_path / "store")
     assert store.skipped == summary.skipped
-    assert json.loads((store.path / "manifest.json").read_text())["skipped"].keys() == set(
-        summary.skipped
-    )
+    manifest = json.loads((tmp_path / "store/manifest.json").read_text())
+    assert manifest["skipped"].keys() == set(summary.skipped)
     with pytest.raises(KeyError, match="empty file"):
         store.record("run/p20")
 

@@ -1,7 +1,6 @@
 """Decoding: the right frames, and a reason where there are none."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -242,10 +241,16 @@ def test_a_folder_with_bad_frames_is_refused(reader, tmp_path):
         reader.open(tmp_path)
 
 
+def decoder_of(reader: VideoReader) -> int:
+    """The decoder's process id."""
+    assert reader._child is not None
+    return reader._child.pid
+
+
 def test_a_decoder_that_hangs_is_killed_and_the_next_one_asked(avi):
     with VideoReader(deadline=3) as reader:
         reader.open(avi)
-        os.kill(reader._child.pid, signal.SIGSTOP)
+        os.kill(decoder_of(reader), signal.SIGSTOP)
         info = reader.open(avi)
         assert (info.decoder, info.frames) == ("decord", 40)
         by_decord = list(reader.read([0, 7, 39], short_side=96))
@@ -256,7 +261,7 @@ def test_a_decoder_that_hangs_is_killed_and_the_next_one_asked(avi):
 def test_a_decoder_that_crashes_is_replaced(avi):
     with VideoReader(deadline=20) as reader:
         reader.open(avi)
-        os.kill(reader._child.pid, signal.SIGSEGV)
+        os.kill(decoder_of(reader), signal.SIGSEGV)
         assert reader.open(avi).decoder == "decord"
 
 
@@ -265,7 +270,7 @@ def test_a_decoder_that_hangs_while_frames_are_read_is_given_up(avi):
         reader.open(avi)
         frames = reader.read(range(40), short_side=2000)
         next(frames)
-        os.kill(reader._child.pid, signal.SIGSTOP)
+        os.kill(decoder_of(reader), signal.SIGSTOP)
         with pytest.raises(BadVideoError, match="hung: no sign of life for 1 s"):
             list(frames)
 
@@ -274,7 +279,7 @@ def test_frames_that_decord_makes_up_are_refused(real_data):
     clip = real_data / "videos/hmdb51/wave/TrumanShow_wave_f_nm_np1_fr_med_26.avi"
     with VideoReader(deadline=20) as reader:
         reader.open(clip)
-        os.kill(reader._child.pid, signal.SIGKILL)
+        os.kill(decoder_of(reader), signal.SIGKILL)
         with pytest.raises(BadVideoError, match="replaced frames that don't decode"):
             reader.open(clip)
 
@@ -289,7 +294,8 @@ def test_decoders_end_with_the_process_that_started_them(avi):
     parent = subprocess.Popen(
         [sys.executable, "-c", script, str(avi)], stdout=subprocess.PIPE, cwd=root, text=True
     )
-    child = int(re.search(r"\d+", parent.stdout.readline()).group())
+    assert parent.stdout is not None
+    child = int(parent.stdout.readline())
     parent.kill()
     parent.wait()
     until = time.monotonic() + 10

@@ -1,5 +1,7 @@
 """Shifts worked by hand, and the gated shift against a loop."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -36,7 +38,7 @@ def test_a_gated_shift_starts_as_a_permutation_of_the_channels() -> None:
 
 
 def test_an_open_gate_shifts_the_first_half_back_and_the_second_on() -> None:
-    module = GatedShift(4)
+    module: Any = GatedShift(4)
     with torch.no_grad():
         module.gate.bias.fill_(100.0)
     x = _line([1.0, 10, 100, 1000], [2, 20, 200, 2000], [3, 30, 300, 3000])
@@ -46,7 +48,7 @@ def test_an_open_gate_shifts_the_first_half_back_and_the_second_on() -> None:
 
 def test_a_gated_shift_agrees_with_a_loop_over_frames_and_channels() -> None:
     torch.manual_seed(0)
-    module = GatedShift(8)
+    module: Any = GatedShift(8)
     with torch.no_grad():
         module.gate.weight.normal_()
         module.gate.bias.normal_()
