@@ -15,11 +15,12 @@ from rich.table import Table
 import search_spaces
 from search_spaces.space import TUNINGS, Choice, Parameter, Real
 from study.cluster.resources import Resources
-from study.conduct import describe, run_study
+from study.conduct import run_study
 from study.data.datasets.catalog import list_datasets
 from study.data.store.embedded import prepare_embedded
 from study.data.store.remote import is_uri
 from study.driver_lock import StudyRunsError
+from study.labels import describe
 from study.plan import Plan
 from study.request import Request, Study, check_request
 from study.results.store import DamagedResultError, ResultStore

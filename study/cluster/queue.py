@@ -4,6 +4,7 @@ Tune starts processes, restarts none and decides nothing: it asks a ``JobSource`
 whenever a place is free, and tells it how each job ends. Tune's own records are never read again.
 """
 
+import math
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -64,8 +65,8 @@ class Placement:
     scratch: str
 
 
-def run_jobs(source: JobSource, placement: Placement) -> None:
-    """Runs jobs until the source is done."""
+def run_jobs(source: JobSource, placement: Placement, *, seconds: float = math.inf) -> None:
+    """Runs jobs until the source is done, or for some seconds; what runs then is stopped."""
     tuner = Tuner(
         tune.with_resources(
             tune.with_parameters(_run_one, placement=placement), placement.resources.of_driver
@@ -75,6 +76,7 @@ def run_jobs(source: JobSource, placement: Placement) -> None:
             metric=METRIC,
             mode="max",
             num_samples=-1,
+            time_budget_s=None if seconds == math.inf else seconds,
             max_concurrent_trials=placement.at_once,
             reuse_actors=placement.resources.workers == 1,
             trial_dirname_creator=lambda trial: str(trial.trial_id),
@@ -147,6 +149,8 @@ class _Telling(Callback):
         job, result = trial.config["job"], trial.last_result or {}
         if "failed" in result:
             self._source.failed(job, result["failed"])
+        elif result.get(METRIC, 0) < job.until:
+            self._source.lost(job, "it was stopped")
         else:
             self._source.ended(job)
 

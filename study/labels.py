@@ -1,0 +1,50 @@
+"""Trials and trainings in a few words, for people."""
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
+
+from models import model_options
+from study.plan import Target, Training
+from study.search import Trial
+
+__all__ = ["describe", "trial_label"]
+
+
+def trial_label(target: Target, arm: str, trial: Trial) -> str:
+    """A trial in a few words for the terminal."""
+    values = ", ".join(f"{_short(name)} {_shown(value)}" for name, value in trial.values.items())
+    return f"{arm} split {target.split} trial {trial.number + 1}: {values}"
+
+
+def _short(name: str) -> str:
+    """A parameter's name as a line of the terminal has room for it."""
+    short = {"learning_rate": "lr", "fusion_lambda": "λ"}
+    head, _, rest = name.partition(".")
+    return f"{rest} loss" if head == "loss_weights" else rest or short.get(name, name)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.2g}" if isinstance(value, float) else str(value)
+
+
+def describe(training: Training, among: Iterable[Training] = ()) -> str:
+    """A training in a few words for the terminal: what tells it apart from those beside it."""
+    others = [other for other in among if other.model == training.model]
+    usual = asdict(model_options(training.model)())
+    told = []
+    for name, value in training.options.items():
+        varies = any(other.options[name] != value for other in others)
+        if (varies and value != usual[name]) or name in ("interaction", "backbone"):
+            told.append(_told(name, value))
+    segments = training.hyperparameters.segments
+    if any(other.hyperparameters.segments != segments for other in others):
+        told.append(f"{segments} segments")
+    what = f"{training.model} ({', '.join(told)})" if told else training.model
+    return f"{what} split {training.target.split} seed {training.seed}"
+
+
+def _told(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return name if value else f"no {name}"
+    return f"{name} {'+'.join(map(str, value)) or 'none' if isinstance(value, tuple) else value}"

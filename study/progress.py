@@ -1,0 +1,184 @@
+"""How far a study has come: what runs, how fast, and about how long the rest takes."""
+
+import os
+import socket
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from study.agenda import Outlook
+from study.job import Job
+from study.request import Study
+from study.results.status import RunningJob, Status, write_status
+from study.results.store import ResultStore
+from study.search import Trial
+from study.terminal import StudyDisplay
+
+__all__ = ["Progress"]
+
+STATUS_EVERY_SECONDS = 5.0
+
+
+class Progress:
+    """The running jobs of a study, shown on a display and written to the results.
+
+    Args:
+        study: The study.
+        results: Its results.
+        display: Shows what happens.
+        at_once: How many jobs run at once, for the time left.
+    """
+
+    def __init__(
+        self, study: Study, results: ResultStore, display: StudyDisplay, *, at_once: int
+    ) -> None:
+        self._study = study
+        self._results = results
+        self._display = display
+        self._at_once = at_once
+        self._running: dict[str, _Running] = {}
+        self._pace: dict[str, float] = {}  # seconds an epoch, by model
+        self._published = 0.0
+
+    def __bool__(self) -> bool:
+        """Whether a job runs."""
+        return bool(self._running)
+
+    def __contains__(self, training_id: str) -> bool:
+        """Whether a job of the training runs."""
+        return training_id in self._running
+
+    def add(self, job: Job, label: str) -> None:
+        """Counts a job as running from when it is handed out."""
+        self._running[job.training.training_id] = _Running(job=job, label=label)
+
+    def started(self, job: Job) -> None:
+        """Shows a job whose process runs."""
+        running = self._running[job.training.training_id]
+        self._display.started(job.training.training_id, running.label, job.until)
+
+    def reported(self, job: Job, epoch: int, accuracy: float | None) -> None:
+        """Shows an epoch that a job finished."""
+        running = self._running[job.training.training_id]
+        running.report(epoch, accuracy)
+        if running.seconds_per_epoch is not None:
+            self._pace[job.training.model] = running.seconds_per_epoch
+        self._display.reported(job.training.training_id, epoch, accuracy)
+
+    def reached(self, job: Job) -> int:
+        """Returns the last epoch that a running job has reported."""
+        return self._running[job.training.training_id].epoch
+
+    def remove(self, job: Job) -> str:
+        """Takes a job off and returns its label."""
+        self._display.stopped(job.training.training_id)
+        return self._running.pop(job.training.training_id).label
+
+    def publish(self, outlook: Outlook, *, state: str = "running", at_once: bool = False) -> None:
+        """Shows and writes where the study stands, now and then or at once."""
+        now = time.monotonic()
+        if not at_once and now - self._published < STATUS_EVERY_SECONDS:
+            return
+        self._published = now
+        status = self._status(outlook, state)
+        self._display.stands(_standing(status))
+        write_status(self._results, status)
+
+    def _status(self, outlook: Outlook, state: str) -> Status:
+        study = self._study
+        unproposed = {one.search: one.unproposed for one in outlook.waiting}
+        values = {name: _last_values(own) for name, own in outlook.searches.items()}
+        return Status(
+            study=study.name,
+            state=state,
+            host=socket.gethostname(),
+            process=os.getpid(),
+            updated_at=time.time(),
+            arms=[arm.name for arm in study.arms],
+            jobs=[running.status for running in self._running.values()],
+            trials={
+                name: {
+                    **Counter[str](trial.state for trial in own),
+                    "to come": unproposed.get(name, 0),
+                }
+                for name, own in outlook.searches.items()
+            },
+            best={name: max(reached) for name, reached in values.items() if reached},
+            rows=len(outlook.rows),
+            rows_planned=len(study.arms) * len(study.targets) * study.request.seeds,
+            waits=[
+                f"{one.at_rungs} trials of {one.search} wait for trial {one.blocking + 1}"
+                for one in outlook.waiting
+                if one.at_rungs
+            ],
+            failures=[
+                f"{', '.join(failure.arms)}: {failure.reason}" for failure in outlook.failures
+            ],
+            seconds_left=self._seconds_left(outlook),
+        )
+
+    def _seconds_left(self, outlook: Outlook) -> float | None:
+        """What is known to be left, at the pace of each model's epochs so far."""
+        if not self._pace:
+            return None
+        usual = sum(self._pace.values()) / len(self._pace)
+        left = 0.0
+        for one in outlook.jobs:
+            running = self._running.get(one.training.training_id)
+            epochs = one.until - (0 if running is None else running.epoch)
+            left += epochs * self._pace.get(one.training.model, usual)
+        for waiting in outlook.waiting:
+            own = outlook.searches[waiting.search]
+            epochs_of = [max(trial.readings) for trial in own if trial.ended and trial.readings]
+            expected = sum(epochs_of) / len(epochs_of) if epochs_of else 1.0
+            left += (waiting.unproposed + waiting.at_rungs) * expected * usual
+        return left / self._at_once
+
+
+@dataclass
+class _Running:
+    """A job that runs, and how far it has come."""
+
+    job: Job
+    label: str
+    epoch: int = 0
+    accuracy: float | None = None
+    first: tuple[int, float] | None = None
+    seconds_per_epoch: float | None = None
+
+    def report(self, epoch: int, accuracy: float | None) -> None:
+        """Notes an epoch; the first may be one that the checkpoint held."""
+        now = time.monotonic()
+        if self.first is None:
+            self.first = (epoch, now)
+        elif epoch > self.first[0]:
+            self.seconds_per_epoch = (now - self.first[1]) / (epoch - self.first[0])
+        self.epoch, self.accuracy = epoch, accuracy
+
+    @property
+    def status(self) -> RunningJob:
+        return RunningJob(
+            label=self.label,
+            epoch=self.epoch,
+            until=self.job.until,
+            seconds_per_epoch=self.seconds_per_epoch,
+            validation_top1=self.accuracy,
+        )
+
+
+def _last_values(trials: Iterable[Trial]) -> list[float]:
+    return [trial.readings[max(trial.readings)] for trial in trials if trial.readings]
+
+
+def _standing(status: Status) -> str:
+    """Where a study stands, in a line."""
+    to_come = sum(counts["to come"] for counts in status.trials.values())
+    said = [f"{len(status.jobs)} running"]
+    said += [f"{to_come} trials to come"] if to_come else []
+    said += list(status.waits)
+    said += [f"best so far {100 * max(status.best.values()):.1f} %"] if status.best else []
+    said.append(f"{status.rows} of {status.rows_planned} rows")
+    if status.seconds_left is not None:
+        said.append(f"about {max(1, round(status.seconds_left / 60))} min left")
+    return " · ".join(said)
