@@ -4,6 +4,7 @@ import copy
 import re
 import shlex
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -113,11 +114,9 @@ def test_every_file_that_is_sent_is_in_the_repository(cluster: dict[str, Any]) -
 
 def test_what_is_sent_is_what_the_set_up_needs(cluster: dict[str, Any]) -> None:
     sent = set(cluster["file_mounts"].values())
-    project = (ROOT / "pyproject.toml").read_text()
-    listed = re.search(r"^packages = \[(.*?)\]", project, re.MULTILINE | re.DOTALL)
-    assert listed
-    packages = {name.split(".")[0] for name in re.findall(r'"([\w.]+)"', listed[1])}
-    assert packages <= sent
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    packages = project["tool"]["setuptools"]["packages"]["find"]["include"]
+    assert {name.removesuffix("*") for name in packages} <= sent
     assert {"Makefile", "pyproject.toml", "constraints.txt", "README.md"} <= sent
     rule = (ROOT / "Makefile").read_text()
     assert re.search(r"^setup:", rule, re.MULTILINE), "make setup, which the nodes run, is gone"

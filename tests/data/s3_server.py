@@ -139,23 +139,23 @@ class _Handler(BaseHTTPRequestHandler):
     def _listing(self) -> bytes:
         prefix, delimiter = self.query.get("prefix", ""), self.query.get("delimiter", "")
         keys = sorted(key for key in self.server.objects if key.startswith(prefix))
-        told, folders = "", set()
+        entries, folders = "", set()
         for key in keys[: int(self.query.get("max-keys", 1000))]:
             head, cut, _ = key.removeprefix(prefix).partition(delimiter or "\0")
             if cut:
                 folders.add(f"{prefix}{head}{cut}")
                 continue
-            told += (
+            entries += (
                 f"<Contents><Key>{escape(key)}</Key><Size>{len(self.server.objects[key])}</Size>"
                 '<LastModified>2020-01-01T00:00:00.000Z</LastModified><ETag>"1"</ETag></Contents>'
             )
-        told += "".join(
+        entries += "".join(
             f"<CommonPrefixes><Prefix>{escape(folder)}</Prefix></CommonPrefixes>"
             for folder in sorted(folders)
         )
         return (
             f"<ListBucketResult><IsTruncated>false</IsTruncated><KeyCount>{len(keys)}</KeyCount>"
-            f"{told}</ListBucketResult>"
+            f"{entries}</ListBucketResult>"
         ).encode()
 
     def _content(self) -> bytes:
@@ -171,8 +171,8 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(200, text.encode())
 
     def _error(self, status: int, code: str) -> None:
-        told = f"<Error><Code>{code}</Code><Message>{code}</Message></Error>"
-        self._answer(status, told.encode())
+        body = f"<Error><Code>{code}</Code><Message>{code}</Message></Error>"
+        self._answer(status, body.encode())
 
     def _answer(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         self.send_response(status)

@@ -66,7 +66,7 @@ def test_a_clip_is_a_function_of_its_class_and_seed(name: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_what_moves_cannot_be_told_in_grey(seed: int) -> None:
+def test_what_moves_cannot_be_seen_in_grey(seed: int) -> None:
     clips = [render_clip(name, seed) for name in WHAT]
     for clip in clips[1:]:
         assert not np.array_equal(clip, clips[0])
@@ -74,7 +74,7 @@ def test_what_moves_cannot_be_told_in_grey(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_which_of_two_moves_how_cannot_be_told_in_grey(seed: int) -> None:
+def test_which_of_two_moves_how_cannot_be_seen_in_grey(seed: int) -> None:
     for one, other in (WHICH[:2], WHICH[2:]):
         clips = render_clip(one, seed), render_clip(other, seed)
         assert not np.array_equal(*clips)
@@ -82,12 +82,12 @@ def test_which_of_two_moves_how_cannot_be_told_in_grey(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_how_a_disc_moves_cannot_be_told_without_the_order_of_frames(seed: int) -> None:
+def test_how_a_disc_moves_cannot_be_seen_without_the_order_of_frames(seed: int) -> None:
     for one, other in (("how_left", "how_right"), ("how_up", "how_down")):
         assert np.array_equal(render_clip(one, seed)[::-1], render_clip(other, seed))
 
 
-def test_what_moves_is_told_by_each_frame() -> None:
+def test_what_moves_is_shown_by_each_frame() -> None:
     """One colour each, of its own in each class, in every frame; all else is grey."""
     colours = set()
     for name in WHAT:
@@ -102,7 +102,7 @@ def test_what_moves_is_told_by_each_frame() -> None:
 
 
 @pytest.mark.parametrize("name", HOW)
-def test_how_a_disc_moves_is_told_by_its_grey_frames(name: str) -> None:
+def test_how_a_disc_moves_is_shown_by_its_grey_frames(name: str) -> None:
     for seed in range(10):
         assert direction(foreground(render_clip(name, seed))) == name.removeprefix("how_")
 
@@ -111,8 +111,8 @@ def test_how_a_disc_moves_is_told_by_its_grey_frames(name: str) -> None:
 def test_colour_and_motion_together_tell_which_of_two_moves_how(name: str) -> None:
     for seed in range(10):
         clip = render_clip(name, seed)
-        told = f"which_red_{direction(red(clip))}_blue_{direction(blue(clip))}"
-        assert told == name
+        shown = f"which_red_{direction(red(clip))}_blue_{direction(blue(clip))}"
+        assert shown == name
 
 
 @pytest.mark.parametrize("name", WHICH)
