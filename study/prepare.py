@@ -13,7 +13,13 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from study.data.datasets.catalog import annotate, find_reader, list_datasets, videos_folder
+from study.data.datasets.catalog import (
+    annotate,
+    dataset_name,
+    find_reader,
+    list_datasets,
+    videos_folder,
+)
 from study.data.flow.compute import BACKENDS, FlowSettings
 from study.data.store.clip_store import ClipStore
 from study.data.store.preparation import (
@@ -91,6 +97,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--videos", type=Path, metavar="DIR", help="folder of the videos")
     add("--splits", type=Path, metavar="DIR", help="folder of the official split files")
     add(
+        "--name",
+        help="for `folder`: what the dataset is called in commands and results (the folder's name)",
+    )
+    add(
         "--group",
         metavar="REGEX",
         help="for `folder`: what the pattern's first group finds in a video's name is the group "
@@ -132,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _settings(given: argparse.Namespace) -> StoreSettings:
     return default_settings(given.dataset).changed(
+        dataset=dataset_name(given.dataset, given.videos, given.name),
         flow_backend=given.flow_backend,
         flow_options=given.flow_option,
         precomputed=given.flow is not None,
@@ -158,7 +169,11 @@ def _check_cluster(given: argparse.Namespace) -> None:
 
 def _prepare(given: argparse.Namespace, settings: StoreSettings, console: Console) -> None:
     annotations = annotate(
-        given.dataset, videos=given.videos, splits=given.splits, group=given.group
+        given.dataset,
+        videos=given.videos,
+        splits=given.splits,
+        group=given.group,
+        name=settings.dataset if settings.dataset != given.dataset else None,
     )
     if given.videos is None and find_reader(given.dataset).render is not None:
         console.print(f"Rendering the {given.dataset} dataset's videos")

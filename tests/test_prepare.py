@@ -39,7 +39,7 @@ def store(videos, tmp_path_factory):
 def test_the_flags_are_the_stores_settings(store):
     flow = FlowSettings(scales=1, warps=1, iterations=5)
     assert ClipStore.open(store).settings == StoreSettings(
-        dataset="folder", short_side=24, stacks=2, flow_length=3, flow=flow
+        dataset=videos.name, short_side=24, stacks=2, flow_length=3, flow=flow
     )
 
 
@@ -245,3 +245,21 @@ def test_a_terminal_shows_a_bar_with_rate_and_time_left(videos, tmp_path):
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
     assert "10/10" in text
     assert re.search(r"\d+\.\d videos/s", text)
+
+
+def test_a_dataset_of_ones_own_is_called_as_its_folder_or_as_it_is_named(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["folder", "--videos", str(videos), *QUICK]
+    assert main([*words, "--store", str(tmp_path / "one")]) == 0
+    assert main([*words, "--store", str(tmp_path / "two"), "--name", "mine"]) == 0
+    stores = [ClipStore.open(tmp_path / name) for name in ("one", "two")]
+    assert [store.annotations.dataset for store in stores] == [videos.name, "mine"]
+    assert [store.settings.dataset for store in stores] == [videos.name, "mine"]
+    for name, said in (
+        ("ucf101", "is a dataset of another kind"),
+        ("../x", "begins with a letter"),
+    ):
+        assert main([*words, "--store", str(tmp_path / "three"), "--name", name]) == 2
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "three").exists()

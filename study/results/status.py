@@ -105,7 +105,7 @@ def render_status(status: Status, *, now: float | None = None) -> str:
             said += f", about {_duration(left)} left"
         lines.append(f"  running: {job.label}: epoch {job.epoch}/{job.until}{said}")
     lines += [f"  waits: {what}" for what in status.waits]
-    if status.seconds_left is not None:
+    if status.seconds_left and status.state == "running":
         lines.append(f"  about {_duration(status.seconds_left)} left")
     lines += [f"  FAILED: {failure}" for failure in status.failures]
     return "\n".join(lines)

@@ -10,9 +10,17 @@ from pathlib import Path
 
 from study.data import datasets
 from study.data.datasets.annotations import Annotations
+from study.data.datasets.folder import NAME
 from study.data.datasets.reader import READERS, DatasetReader
 
-__all__ = ["annotate", "dataset_title", "find_reader", "list_datasets", "videos_folder"]
+__all__ = [
+    "annotate",
+    "dataset_name",
+    "dataset_title",
+    "find_reader",
+    "list_datasets",
+    "videos_folder",
+]
 
 for _file in pkgutil.iter_modules(datasets.__path__):
     import_module(f"{datasets.__name__}.{_file.name}")
@@ -50,6 +58,7 @@ def annotate(
     videos: Path | None = None,
     splits: Path | None = None,
     group: str | None = None,
+    name: str | None = None,
 ) -> Annotations:
     """Reads a dataset's classes and splits. No video is opened, and missing ones are listed too.
 
@@ -57,6 +66,7 @@ def annotate(
         dataset: One of `list_datasets()`.
         videos: Folder of the videos; any dataset may be given it, some are read from it.
         splits: Folder of the official split files, where a dataset has them.
+        name: What a dataset of one's own is called.
         group: What videos belong together, where a dataset doesn't say; see
             `study.data.datasets.folder.annotate`.
 
@@ -66,19 +76,29 @@ def annotate(
         FileNotFoundError: If a folder or a split file is missing.
     """
     reader = find_reader(dataset)
-    given = {"videos": videos, "splits": splits, "group": group}
+    if name is not None and name != dataset and name in list_datasets():
+        raise ValueError(f'"{name}" is a dataset of another kind; give another name')
+    given = {"videos": videos, "splits": splits, "group": group, "name": name}
     used = {name: given[name] for name in (*reader.needs, *reader.takes)}
-    for name in ("splits", "group"):
-        if given[name] is not None and name not in used:
-            raise ValueError(f'dataset "{dataset}" takes no {name}, but got {given[name]}')
-    for name, folder in (("videos", videos), ("splits", splits)):
+    for what in ("splits", "group", "name"):
+        if given[what] is not None and what not in used:
+            raise ValueError(f'dataset "{dataset}" takes no {what}, but got {given[what]}')
+    for what, folder in (("videos", videos), ("splits", splits)):
         if folder is not None and not folder.is_dir():
-            raise FileNotFoundError(f"no {name} folder {folder}")
-    for name in reader.needs:
-        if used[name] is None:
-            raise ValueError(f'dataset "{dataset}" needs {name}: {_NEEDED[name]}')
+            raise FileNotFoundError(f"no {what} folder {folder}")
+    for what in reader.needs:
+        if used[what] is None:
+            raise ValueError(f'dataset "{dataset}" needs {what}: {_NEEDED[what]}')
     with _garbage_collector_off():
         return reader.annotate(**used)
+
+
+def dataset_name(dataset: str, videos: Path | None, name: str | None = None) -> str:
+    """Returns what a dataset is called: as given, else one's own by its folder of videos."""
+    if name is None and videos is not None and "name" in find_reader(dataset).takes:
+        folder = videos.resolve().name
+        return folder if NAME.fullmatch(folder) and folder not in list_datasets() else dataset
+    return name or dataset
 
 
 @contextmanager

@@ -10,9 +10,11 @@ from study.data.video.files import VIDEO_SUFFIXES
 
 __all__ = ["annotate"]
 
+NAME = re.compile(r"[^\W_][\w.+-]{0,49}")
 
-@register_dataset("folder", title="folder", needs=("videos",), takes=("group",))
-def annotate(videos: Path, group: str | None = None) -> Annotations:
+
+@register_dataset("folder", title="folder", needs=("videos",), takes=("group", "name"))
+def annotate(videos: Path, group: str | None = None, name: str | None = None) -> Annotations:
     """Takes the folders' names as classes, and divides the videos that are in them.
 
     Args:
@@ -21,11 +23,17 @@ def annotate(videos: Path, group: str | None = None) -> Annotations:
             without suffix, names what it belongs to. Each such group makes a split that tests on
             it and trains on the others. Without it there is one split "1" that tests on 30 % of
             each class.
+        name: The dataset's name; "folder" without it.
 
     Raises:
-        ValueError: If there are no classes, a class has no videos, two videos have one name, or
-            the pattern doesn't fit.
+        ValueError: If the name is none that a dataset may have, there are no classes, a class has
+            no videos, two videos have one name, or the pattern doesn't fit.
     """
+    if name is not None and not NAME.fullmatch(name):
+        raise ValueError(
+            "a dataset's name begins with a letter or digit and has at most 50 letters, digits "
+            f"and . _ + -, but got {name!r}; give another --name"
+        )
     classes = sorted(entry.name for entry in videos.iterdir() if _is_visible_folder(entry))
     if not classes:
         raise ValueError(f"{videos} has no class folders: expected {videos}/<class>/<video>")
@@ -41,7 +49,7 @@ def annotate(videos: Path, group: str | None = None) -> Annotations:
         train, test = carve_validation(found, fraction=0.3, seed=0)
         splits = {"1": Split(name="1", train=train, test=test)}
     return Annotations(
-        dataset="folder",
+        dataset=name or "folder",
         classes=tuple(classes),
         splits=splits,
         flip_classes=tuple(range(len(classes))),

@@ -220,8 +220,8 @@ def _unfinished(path: str | Path, settings: StoreSettings) -> str:
             f"DIR --upload {path}` again, it goes on where it stopped"
         )
     return (
-        f"clip store {path} is unfinished: run `python -m study.prepare {settings.dataset} --store "
-        f"{path} …` again, it goes on where it stopped"
+        f"clip store {path} of {settings.dataset} is unfinished: run `python -m study.prepare … "
+        f"--store {path}` again, it goes on where it stopped"
     )
 
 

@@ -131,7 +131,7 @@ def test_opening_what_is_no_finished_store_says_what_to_do(tmp_path, settings):
         ClipStore.open(tmp_path)
     write_settings(tmp_path, settings)
     with pytest.raises(
-        FileNotFoundError, match=r"unfinished: run `python -m study\.prepare folder"
+        FileNotFoundError, match=r"of folder is unfinished: run `python -m study\.prepare"
     ):
         ClipStore.open(tmp_path)
     (tmp_path / "settings.json").write_text(json.dumps({"format": 0}))
