@@ -36,7 +36,7 @@ def store(videos, tmp_path_factory):
     return path
 
 
-def test_the_flags_are_the_stores_settings(store):
+def test_the_flags_are_the_stores_settings(videos, store):
     flow = FlowSettings(scales=1, warps=1, iterations=5)
     assert ClipStore.open(store).settings == StoreSettings(
         dataset=videos.name, short_side=24, stacks=2, flow_length=3, flow=flow
