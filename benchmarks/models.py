@@ -57,7 +57,7 @@ def lines(study: Study) -> Iterator[dict[str, object]]:
     group_of = {
         label: study.store.annotations.class_groups[name] for label, name in enumerate(classes)
     }
-    name = study.request.name
+    name = study.name
     connection = ResultStore(study.request.results).connect()
     rows = connection.execute(
         "SELECT r.arm, r.top1, t.device, t.parameters, t.gflops, t.epochs, "
@@ -81,7 +81,7 @@ def lines(study: Study) -> Iterator[dict[str, object]]:
             "gflops": round(gflops, 4),
             "clips_per_second": round(speed, 1),
             "epochs": epochs,
-            "trials": study.request.trials,
+            "trials": study.trials,
             "hardware": device,
         }
 

@@ -3,8 +3,9 @@
     python -m benchmarks.study [--epochs N]
 
 1. Wall time of each phase of ``python -m study.run --space stilt`` on the embedded dataset, from
-   rendering to tables, and the peak memory of all its processes together (proportional set size,
-   sampled four times a second).
+   rendering to tables; the share of the places' time, from the first job's start to the last one's
+   end, in which a job ran; and the peak memory of all its processes together (proportional set
+   size, sampled four times a second).
 2. The ablation from shared trainings against each arm trained by itself: the six arms of STILT's
    Tables 4 and 5, and the sixteen of the whole fusion ablation.
 3. Ray's overhead: the shared trainings through Ray Tune against the same in plain Python.
@@ -27,12 +28,12 @@ from rich.table import Table
 
 import search_spaces
 from study.cluster.connection import running_ray
-from study.cluster.queue import Placement, run_trainings
-from study.conduct import describe, parts_of, run_study
+from study.cluster.queue import Placement, run_jobs
+from study.conduct import Conductor, run_study
 from study.data.store.embedded import prepare_embedded
 from study.job import run_job
 from study.request import Request, Study, check_request
-from study.terminal import Terminal
+from study.terminal import StudyDisplay, Terminal
 
 TABLES_4_AND_5 = ("spatial", "temporal", "two-stream", "stil", "stil-awf-simplex", "stil-early")
 
@@ -76,19 +77,44 @@ def _pss(folder: Path) -> int:
     return 0
 
 
-class PhaseClock(Terminal):
-    """A terminal that also notes when each phase begins."""
+class JobClock(StudyDisplay):
+    """A display that also notes when jobs start and stop."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
-        self.began: list[tuple[str, float]] = []
+        self.running: dict[str, float] = {}
+        self.spans: list[tuple[float, float]] = []
 
-    def heading(self, text: str) -> None:
-        self.began.append((text.split(":")[0], time.perf_counter()))
-        super().heading(text)
+    def started(self, key: str, label: str, until: int) -> None:
+        self.running[key] = time.perf_counter()
+        super().started(key, label, until)
+
+    def stopped(self, key: str) -> None:
+        if key in self.running:
+            self.spans.append((self.running.pop(key), time.perf_counter()))
+        super().stopped(key)
 
 
-def study_of(store: Path, results: Path, *, epochs: int | None, arms=None, trials: int) -> Study:
+class ClockedTerminal(Terminal):
+    """A terminal whose display of jobs is a `JobClock`."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self.clock = JobClock(console)
+
+    def at_work(self) -> JobClock:
+        return self.clock
+
+
+def study_of(
+    store: Path,
+    results: Path,
+    *,
+    epochs: int | None,
+    trials: int,
+    arms: tuple[str, ...] | None = None,
+    at_once: int | None = None,
+) -> Study:
     return check_request(
         Request(
             space=search_spaces.get("stilt"),
@@ -99,66 +125,63 @@ def study_of(store: Path, results: Path, *, epochs: int | None, arms=None, trial
             changes={} if epochs is None else {"epochs": epochs},
             results=str(results),
             name="benchmark",
+            at_once=at_once,
         )
     )
 
 
-def main_job(folder: Path, console: Console) -> Path:
+def main_job(folder: Path, console: Console, places: int = 2) -> Path:
     """Runs the main job and prints its phases; returns the clip store."""
     memory = PeakMemory()
     memory.start()
-    clock = PhaseClock(console)
-    clock.began.append(("Prepare", time.perf_counter()))
+    terminal = ClockedTerminal(console)
+    began = time.perf_counter()
     store = prepare_embedded(folder / "store").path
-    clock.began.append(("Start Ray", time.perf_counter()))
-    failed = run_study(
-        study_of(store, folder / "main", epochs=None, trials=6), address=None, terminal=clock
-    )
+    prepared = time.perf_counter()
+    study = study_of(store, folder / "main", epochs=None, trials=6, at_once=places)
+    failed = run_study(study, address=None, terminal=terminal)
     ended = time.perf_counter()
     if failed:
         raise SystemExit(f"a training failed: {failed}")
+    spans = terminal.clock.spans
+    first, last = min(start for start, _ in spans), max(stop for _, stop in spans)
+    busy = sum(stop - start for start, stop in spans) / (places * (last - first))
     table = Table("phase of the main job", "seconds")
-    for (name, began), (_, next_began) in zip(
-        clock.began, [*clock.began[1:], ("", ended)], strict=True
+    for name, seconds in (
+        ("prepare", prepared - began),
+        ("start", first - prepared),
+        (f"{len(spans)} jobs", last - first),
+        ("stop", ended - last),
+        ("all", ended - began),
     ):
-        table.add_row(name, f"{next_began - began:.1f}")
-    table.add_row("all", f"{ended - clock.began[0][1]:.1f}")
+        table.add_row(name, f"{seconds:.1f}")
     console.print(table)
+    console.print(f"a job ran in {100 * busy:.0f} % of the time of {places} places")
     console.print(f"peak memory of all processes: {memory.stop() / 2**30:.2f} GiB")
     return store
 
 
 def train_in_plain_python(study: Study) -> float:
-    """Seconds that the study's trainings take one after the other, without Ray."""
-    plan = study.plan(lambda arm, target: {})
-    began = time.perf_counter()
-    for training in plan.trainings.values():
-        run_job(study.job(training, parts=parts_of(training, plan)))
-    return time.perf_counter() - began
+    """Seconds that the study's jobs take one after the other, without Ray."""
+    with Terminal(Console(quiet=True)).at_work() as display:
+        conductor = Conductor(study, display)
+        began = time.perf_counter()
+        while (job := conductor.next_job()) is not None:
+            conductor.started(job)
+            run_job(job)
+            conductor.ended(job)
+        return time.perf_counter() - began
 
 
 def train_on_ray(study: Study) -> float:
-    """Seconds that the study's trainings take one after the other on a Ray that is up."""
-    plan = study.plan(lambda arm, target: {})
-    jobs = [
-        (describe(training), study.job(training, parts=parts_of(training, plan)))
-        for training in plan.trainings.values()
-    ]
-    terminal = Terminal(Console(quiet=True))
-    began = time.perf_counter()
-    with terminal.trainings(
-        max(t.hyperparameters.epochs for t in plan.trainings.values())
-    ) as watcher:
-        run_trainings(
-            jobs,
-            placement=Placement(
-                resources=study.request.resources,
-                at_once=1,
-                scratch=str((study.folder / "ray").resolve()),
-            ),
-            watcher=watcher,
-        )
-    return time.perf_counter() - began
+    """Seconds that the study's jobs take one after the other on a Ray that is up."""
+    scratch = str((study.folder / "ray").resolve())
+    placement = Placement(resources=study.request.resources, at_once=1, scratch=scratch)
+    with Terminal(Console(quiet=True)).at_work() as display:
+        conductor = Conductor(study, display)
+        began = time.perf_counter()
+        run_jobs(conductor, placement)
+        return time.perf_counter() - began
 
 
 def shared_against_alone(
