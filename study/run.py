@@ -4,9 +4,9 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NoReturn, TypeVar, get_args
 
 from rich import box
 from rich.console import Console
@@ -25,10 +25,12 @@ from study.request import Request, Study, check_request
 from study.results.store import DamagedResultError, ResultStore
 from study.results.tables import render
 from study.search import Sampler
-from study.searches import searched_arms
+from study.searches import searched_arms, searches_of
 from study.terminal import Terminal
 
 __all__ = ["main"]
+
+_Value = TypeVar("_Value")
 
 DONE, FAILED, REFUSED = 0, 1, 2
 EXAMPLES = """\
@@ -71,6 +73,7 @@ def _interrupt(*_: object) -> None:
 def _run(arguments: argparse.Namespace, console: Console) -> int:
     try:
         study = check_request(_request(arguments, console))
+        searches_of(study)  # refuses what can't be searched, or begun with, before Ray starts
     except (ValueError, OSError) as error:
         print(f"study.run: {error}", file=sys.stderr)
         return REFUSED
@@ -92,8 +95,15 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     return FAILED if failed else DONE
 
 
+class _Parser(argparse.ArgumentParser):
+    """Refuses flags in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(REFUSED, f"study.run: {message}; --help shows all flags\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m study.run",
         description="Search a system's hyperparameters, then run its ablation at what was found.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -101,7 +111,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument_group("what is compared").add_argument
     add("--space", required=True, help=f"the system: {', '.join(search_spaces.names())}")
-    add("--arms", nargs="+", metavar="ARM", help="rows of the ablation (default: the space's)")
+    add(
+        "--arms",
+        nargs="+",
+        action="extend",
+        metavar="ARM",
+        help="rows of the ablation (default: the space's)",
+    )
     add("--seeds", type=int, default=1, metavar="N", help="seeds 0..N-1 (default: 1)")
     add = parser.add_argument_group("on what data").add_argument
     add(
@@ -112,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"the dataset that the store must be of: {', '.join(list_datasets())} (default: "
         "the store's; embedded without --data)",
     )
-    add("--split", nargs="+", metavar="NAME", help="splits (default: the first)")
+    add("--split", nargs="+", action="extend", metavar="NAME", help="splits (default: the first)")
     add(
         "--train-on",
         choices=("train", "all"),
@@ -156,6 +172,7 @@ def _add_tuning(add: Callable[..., Any]) -> None:
     add(
         "--search",
         nargs="+",
+        action="extend",
         default=[],
         metavar="NAME=RANGE",
         help="parameters to search in addition or otherwise, such as learning_rate=1e-4..1e-1:log "
@@ -164,6 +181,7 @@ def _add_tuning(add: Callable[..., Any]) -> None:
     add(
         "--set",
         nargs="+",
+        action="extend",
         default=[],
         metavar="NAME=VALUE",
         dest="changes",
@@ -194,9 +212,10 @@ def _add_training(add: Callable[..., Any]) -> None:
 
 def _request(arguments: argparse.Namespace, console: Console) -> Request:
     """What the flags ask for; the embedded dataset's store is made where it isn't yet."""
-    changes = dict(_assignment(text) for text in arguments.changes)
+    changes = _unique("--set", map(_assignment, arguments.changes))
     if arguments.epochs is not None:
-        changes["epochs"] = arguments.epochs
+        changes = _unique("--set and --epochs", [*changes.items(), ("epochs", arguments.epochs)])
+    searched = _unique("--search", ((one.name, one) for one in map(_parameter, arguments.search)))
     request = Request(
         space=search_spaces.get(arguments.space),
         arms=None if arguments.arms is None else tuple(arguments.arms),
@@ -208,7 +227,7 @@ def _request(arguments: argparse.Namespace, console: Console) -> Request:
         tuning=arguments.tuning,
         sampler=arguments.sampler,
         lag=arguments.lag,
-        parameters=tuple(_parameter(text) for text in arguments.search),
+        parameters=tuple(searched.values()),
         warm_start=arguments.warm_start,
         train_on=arguments.train_on,
         weights=arguments.weights,
@@ -232,6 +251,15 @@ def _request(arguments: argparse.Namespace, console: Console) -> Request:
         with Terminal(console).preparing("the embedded dataset") as progress:
             prepare_embedded(Path(request.store), progress=progress)
     return request
+
+
+def _unique(flag: str, named: Iterable[tuple[str, _Value]]) -> dict[str, _Value]:
+    found: dict[str, _Value] = {}
+    for name, value in named:
+        if name in found:
+            raise ValueError(f"{flag} names {name} twice")
+        found[name] = value
+    return found
 
 
 def _assignment(text: str) -> tuple[str, Any]:
