@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 import search_spaces
+from models.checks import check_number
 from search_spaces.space import TUNINGS, Choice, Parameter, Real
 from study.cluster.resources import Resources
 from study.conduct import describe, run_study
@@ -286,7 +287,9 @@ def _parameter(text: str) -> Parameter:
         if name and dots and scale in ("", "log"):
             return Real(name=name, low=float(low), high=float(high), log=scale == "log")
         if name and rest and not dots and not scale:
-            return Choice(name=name, choices=tuple(map(_value, rest.split(","))))
+            choices = tuple(map(_value, rest.split(",")))
+            check_number("numbers", tuple(one for one in choices if isinstance(one, float)))
+            return Choice(name=name, choices=choices)
     except ValueError as error:
         raise ValueError(f"--search {text}: {error}") from None
     raise ValueError(

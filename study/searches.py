@@ -119,9 +119,11 @@ def _check_searched(study: Study, parameter: Parameter) -> None:
             f"--search {parameter.name} makes no difference to "
             + (f"what is searched with ({among})" if among else "a study that searches nothing")
         )
+    if parameter.name == "epochs":
+        raise ValueError("--search epochs: trials are judged at the same epochs; give --epochs")
     values = parameter.choices if isinstance(parameter, Choice) else ()
     if isinstance(parameter, Real):
-        values = (parameter.low, parameter.high)
+        values = (float(parameter.low), float(parameter.high))
     for arm in arms:
         for value in values:
             try:

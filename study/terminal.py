@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import (
     BarColumn,
     Progress,
@@ -15,12 +17,16 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
+from rich.text import Text
 
 from study.data.store.preparation import Progress as Preparation
 
 __all__ = ["StudyDisplay", "Terminal"]
 
 LINE_EVERY_SECONDS = 30.0  # away from a terminal
+LABEL_WIDTH = 20  # of a job's live line at the least
+SAID_WIDTH = 54  # of a job's live line beyond its label: bar, epoch, accuracy and time
 MARKS = {"complete": "[green]✓[/]", "pruned": "[yellow]–[/]", "failed": "[red]✗[/]"}
 
 
@@ -95,22 +101,27 @@ class StudyDisplay:
 
     def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        width = max(LABEL_WIDTH, console.width - SAID_WIDTH)
         self._console = console
         self._progress = Progress(
-            TextColumn("  {task.description}", markup=True),
-            BarColumn(bar_width=20),
+            TextColumn("  {task.description}", table_column=Column(no_wrap=True, max_width=width)),
+            BarColumn(bar_width=10),
             TextColumn("{task.fields[said]}"),
             TimeElapsedColumn(),
             console=console,
+        )
+        self._summary = Text()
+        self._live = Live(
+            Group(self._progress, Padding(self._summary, (0, 0, 0, 2))),
+            console=console,
             transient=True,
-            disable=not console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._standing = self._progress.add_task("", total=None, said="", visible=False)
         self._printed = clock()
 
     def __enter__(self) -> "StudyDisplay":
-        self._progress.start()
+        if self._console.is_terminal:
+            self._live.start()
         return self
 
     def __exit__(
@@ -119,7 +130,7 @@ class StudyDisplay:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._progress.stop()
+        self._live.stop()
 
     def started(self, key: str, label: str, until: int) -> None:
         """Adds a job, which trains until the end of an epoch, to the display."""
@@ -147,7 +158,7 @@ class StudyDisplay:
 
     def stands(self, text: str) -> None:
         """Shows a summary of the study in place of the last."""
-        self._progress.update(self._standing, description=escape(text), visible=True)
+        self._summary.plain = text
         if not self._console.is_terminal and self._clock() - self._printed >= LINE_EVERY_SECONDS:
             self._printed = self._clock()
             self._console.print(f"  … {escape(text)}", highlight=False, soft_wrap=True)
