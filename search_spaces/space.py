@@ -198,7 +198,7 @@ class Real(Parameter):
         log: Whether its logarithm is what is uniform.
 
     Raises:
-        ValueError: If the range is empty, or reaches zero with ``log``.
+        ValueError: If a limit isn't finite, the range is empty, or it reaches zero with ``log``.
     """
 
     low: float
@@ -206,6 +206,7 @@ class Real(Parameter):
     log: bool = False
 
     def __post_init__(self) -> None:
+        check_number(f"limits of parameter {self.name!r}", (self.low, self.high))
         if not self.low <= self.high or (self.log and self.low <= 0):
             raise ValueError(
                 f"parameter {self.name!r}: low <= high (and low > 0 with log) must hold, but got "

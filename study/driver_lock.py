@@ -1,4 +1,4 @@
-"""One driver a study: whoever runs it holds a lock that ends with its process."""
+"""One driver a study: the process that runs it holds a lock, which ends with the process."""
 
 import fcntl
 import json
@@ -11,41 +11,56 @@ from pathlib import Path
 __all__ = ["StudyRunsError", "only_driver"]
 
 
+_held: set[Path] = set()  # by this process, which the system would give a lock that it has again
+
+
 class StudyRunsError(RuntimeError):
-    """Another process runs the study."""
+    """The study is being run already."""
 
 
 @contextmanager
 def only_driver(path: Path) -> Iterator[None]:
     """Holds a study's lock for a ``with`` statement.
 
-    The system lets go of it when the process ends, however it ends, so a dead driver holds none.
+    The system releases it when the process ends, however it ends, so a dead driver holds none.
 
     Args:
-        path: The lock's file, on storage that all who may run the study see. It stays.
+        path: The lock's file, on storage that every machine that may run the study sees. It stays.
 
     Raises:
-        StudyRunsError: If another process holds it; the message names its host and process.
+        StudyRunsError: If it is held already; the message names the holder's host and process.
+        OSError: If the storage has no locks.
     """
+    path = path.resolve()
+    if path in _held:
+        raise StudyRunsError(_told(path, f"process {os.getpid()} on {socket.gethostname()}"))
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except (BlockingIOError, PermissionError):
             file.seek(0)
-            raise StudyRunsError(
-                f"study {path.stem!r} is being run by {_holder(file.read())}; wait for it or stop "
-                "it, or give this one another --name"
-            ) from None
+            raise StudyRunsError(_told(path, _holder(file.read()))) from None
         file.truncate(0)
         file.write(json.dumps({"host": socket.gethostname(), "process": os.getpid()}))
         file.flush()
-        yield
+        _held.add(path)
+        try:
+            yield
+        finally:
+            _held.remove(path)
 
 
-def _holder(said: str) -> str:
+def _told(path: Path, holder: str) -> str:
+    return (
+        f"study {path.stem!r} is being run by {holder}; wait for it or stop it, or give this one "
+        "another --name"
+    )
+
+
+def _holder(content: str) -> str:
     try:
-        holder = json.loads(said)
+        holder = json.loads(content)
         return f"process {holder['process']} on {holder['host']}"
     except (ValueError, KeyError, TypeError):
         return "another process"

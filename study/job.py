@@ -91,13 +91,20 @@ class Job:
 
 
 def checkpoint_path(folder: str | Path, training_id: str) -> Path:
-    """Where a training's checkpoint is in the folder of checkpoints."""
+    """Returns the path of a training's checkpoint in the folder of checkpoints."""
     return Path(folder) / f"{training_id}.pt"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """A split's videos that are in the store, by part, and how many the lists name beyond."""
+    """A split's videos by part, as far as the store has them.
+
+    Attributes:
+        train: The videos to train on.
+        validation: The videos carved out of the listed train videos; none with ``train_on="all"``.
+        test: The videos to test on.
+        missing: How many listed videos the store doesn't have.
+    """
 
     train: tuple[Video, ...]
     validation: tuple[Video, ...]
@@ -106,7 +113,7 @@ class Parts:
 
 
 def split_parts(store: ClipStore, split: str, *, train_on: str = "train") -> Parts:
-    """The train, validation and test videos of a split.
+    """Returns the train, validation and test videos of a split.
 
     The validation part is carved from the listed train videos, whether or not they are in the
     store, so that a missing video moves no other video from one part to another.
@@ -151,6 +158,7 @@ def run_job(job: Job, report: Callable[[EpochReport], None] | None = None) -> li
     results are there reports its last epoch and ends.
 
     Args:
+        job: The job.
         report: Called after every epoch on every rank.
 
     Returns:
@@ -204,7 +212,7 @@ def run_job(job: Job, report: Callable[[EpochReport], None] | None = None) -> li
 
 
 def _wanted_parts(job: Job) -> tuple[str, ...]:
-    """The job's parts and those that are stored, which are written together."""
+    """Returns the job's parts and those that are stored, which are written together."""
     if not job.parts:
         return ()
     wanted = {*job.parts, *stored_parts(ResultStore(job.results), job.training.training_id)}
@@ -214,7 +222,7 @@ def _wanted_parts(job: Job) -> tuple[str, ...]:
 
 
 def finished_epochs(job: Job) -> list[EpochReport] | None:
-    """The epochs of a training up to the job's, where all that the job gives is stored."""
+    """Returns a training's epochs up to the job's if all results of the job are stored, or None."""
     results, identity = ResultStore(job.results), job.training.training_id
     if job.training.train_on == "train" and not results.read(
         "validation_scores", keys=[rung_key(identity, job.until)], columns=["epoch"]
@@ -233,12 +241,12 @@ def finished_epochs(job: Job) -> list[EpochReport] | None:
 
 
 def rung_key(training_id: str, epoch: int) -> str:
-    """The key of a training's validation scores at an epoch."""
+    """Returns the key of a training's validation scores at an epoch."""
     return f"{training_id}-{epoch}"
 
 
 def stored_parts(results: ResultStore, training_id: str) -> frozenset[str]:
-    """The parts whose scores are stored of a training that reached its last epoch."""
+    """Returns the parts whose scores are stored; none before the training's last epoch."""
     lines = results.read("trainings", keys=[training_id]).to_pylist()
     said = {
         part
@@ -279,7 +287,7 @@ def _device() -> str:
 
 
 def build_model(job: Job, *, num_classes: int) -> VideoModel:
-    """The job's net at its initial weights.
+    """Returns the job's network at its initial weights.
 
     Raises:
         ValueError: If the weights file is damaged, or doesn't fit the net.
@@ -294,7 +302,7 @@ def build_model(job: Job, *, num_classes: int) -> VideoModel:
 
 @dataclass(frozen=True, kw_only=True)
 class _Setup:
-    """What a job works with: the net at its initial weights and the videos."""
+    """What a job needs: the network at its initial weights and the videos."""
 
     job: Job
     store: ClipStore
@@ -340,7 +348,7 @@ class _Setup:
         )
 
     def score_finally(self, part: str, rung: Scores | None) -> Scores:
-        """A part's scores as its rows report them; the rung's where they are made alike."""
+        """Returns a part's scores as its rows report them; the rung's if views agree."""
         hyperparameters = self.job.training.hyperparameters
         alike = clip_settings(hyperparameters) == clip_settings(hyperparameters, views=True)
         if part == "validation" and rung is not None and alike:
@@ -349,7 +357,7 @@ class _Setup:
 
 
 class _EpochWriter:
-    """Writes a training's epochs while it runs, now and then, for whoever looks on."""
+    """Writes a training's epochs every few seconds, so that a report can show them."""
 
     def __init__(self, job: Job) -> None:
         self._results = ResultStore(job.results)
@@ -375,7 +383,7 @@ class _EpochWriter:
 
 
 def _is_first() -> bool:
-    """Whether this is the process that writes, of those that train together."""
+    """Returns whether this is the process that writes, of those that train together."""
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
@@ -388,7 +396,7 @@ def _write(
     started: datetime,
     seconds: float,
 ) -> None:
-    """Scores first; the line in ``trainings`` last, for it says that all is there."""
+    """Writes the scores first and the line in ``trainings`` last, which says that all is there."""
     job = setup.job
     results, training = ResultStore(job.results), job.training
     identity = training.training_id
@@ -432,7 +440,7 @@ def _write(
 
 
 def training_row(job: Job) -> dict[str, Any]:
-    """The columns of ``trainings`` that are known before the training starts."""
+    """Returns the columns of ``trainings`` that are known before the training starts."""
     training = job.training
     return {
         "training_id": training.training_id,
@@ -455,7 +463,7 @@ def training_row(job: Job) -> dict[str, Any]:
 
 
 def epoch_row(training_id: str, epoch: EpochReport) -> dict[str, Any]:
-    """A line of the ``epochs`` view."""
+    """Returns a line of the ``epochs`` view."""
     return {
         **asdict(epoch),
         "training_id": training_id,
@@ -464,14 +472,14 @@ def epoch_row(training_id: str, epoch: EpochReport) -> dict[str, Any]:
 
 
 def score_lines(scores: Scores, kind: str, **same: Any) -> Iterator[dict[str, Any]]:
-    """Lines of a view of ``scores`` or ``features``, one for each stream and video."""
+    """Yields the lines of a view of ``scores`` or ``features``, one for each stream and video."""
     for stream, matrix in getattr(scores, kind).items():
         for video, label, line in zip(scores.videos, scores.labels, matrix, strict=True):
             yield {**same, "video": video, "label": int(label), "stream": stream, kind: line}
 
 
 def _gflops(model: VideoModel, training: Training) -> float:
-    """Billions of multiply–adds of one training clip's forward pass."""
+    """Returns billions of multiply–adds of one training clip's forward pass."""
     hyperparameters = training.hyperparameters
     return count_flops(
         model,
@@ -480,7 +488,7 @@ def _gflops(model: VideoModel, training: Training) -> float:
 
 
 def _device_name() -> str:
-    """The GPU's or the processor's name, as the system gives it."""
+    """Returns the GPU's or the processor's name, as the system gives it."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
     threads = torch.get_num_threads()
@@ -496,7 +504,7 @@ def _processor() -> str:
 
 
 def _peak_memory() -> int:
-    """Bytes: of the GPU where there is one, else of this process since it began."""
+    """Returns peak bytes: the GPU's if there is one, else this process's since it began."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

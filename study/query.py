@@ -97,9 +97,11 @@ def _answer(options: argparse.Namespace) -> None:
 def _statuses(store: ResultStore, study: str) -> str:
     statuses = read_statuses(store)
     shown = [status for status in statuses if study in ("", status.study)]
+    if not statuses:
+        raise ValueError("no study has written its status here yet; it does so when it starts")
     if not shown:
-        there = ", ".join(status.study for status in statuses) or "none"
-        raise ValueError(f"no study {study or 'at all'} tells where it stands; there are: {there}")
+        there = ", ".join(status.study for status in statuses)
+        raise ValueError(f"there is no study {study!r} with a status; there are {there}")
     return "\n\n".join(map(render_status, shown))
 
 

@@ -1,4 +1,4 @@
-"""What was asked of a study, checked whole before anything starts."""
+"""What was asked of a study, all of it checked before anything starts."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -99,6 +99,7 @@ class Request:
         ):
             if value is not None:
                 check_count(flag, value, least=least, most=most)
+        _check_results(self.results)
         if self.max_hours is not None:
             check_number("--max-hours", self.max_hours, above=0)
         if self.name is not None and not NAME.fullmatch(self.name):
@@ -157,11 +158,11 @@ class Study:
         return self.folder / "checkpoints"
 
     def settings(self, arm: Arm, found: Mapping[str, Any] | None) -> Settings:
-        """An arm's settings at the found values."""
+        """Returns an arm's settings at the found values."""
         return settings_of(arm, self.base, space=self.space, found=found)
 
     def make_training(self, model: str, settings: Settings, **more: Any) -> Training:
-        """A training of this study: its weights and code version filled in."""
+        """Returns a training of this study: its weights and code version filled in."""
         return make_training(
             model,
             settings,
@@ -172,9 +173,9 @@ class Study:
         )
 
     def trial(self, arm: Arm, target: Target, values: Mapping[str, Any]) -> Training:
-        """The search's training of an arm at proposed values, with the first seed.
+        """Returns the search's training of an arm at proposed values, with the first seed.
 
-        It is the very training that the ablation plans for this arm at these values.
+        It is the same training that the ablation plans for this arm at these values.
         """
         plan = self.plan(lambda arm, target: values, arms=(arm,), targets=(target,))
         return next(iter(plan.trainings.values()))
@@ -186,7 +187,7 @@ class Study:
         arms: Sequence[Arm] | None = None,
         targets: Sequence[Target] | None = None,
     ) -> Plan:
-        """The plan of arms at the values found for each arm and target.
+        """Returns the plan of arms at the values found for each arm and target.
 
         Args:
             found: What a search found; nothing by default.
@@ -202,7 +203,7 @@ class Study:
         )
 
     def job(self, training: Training, **more: Any) -> Job:
-        """A job of this study."""
+        """Returns a job of this study."""
         weights = self._weights(imagenet_network(training.model, training.options))
         return Job(
             training=training,
@@ -222,7 +223,7 @@ class Study:
         return find_weights(self.weights, network, folder=self.folder / "weights")
 
     def random_starts(self, plan: Plan) -> list[str]:
-        """The nets that start from random weights though ImageNet's are asked for."""
+        """Returns the networks that start from random weights though ImageNet's are asked for."""
         if self.weights != "imagenet":
             return []
         started = (
@@ -234,15 +235,19 @@ class Study:
 
 
 def check_request(request: Request) -> Study:
-    """Checks a request whole, before anything starts.
+    """Checks the whole of a request, before anything starts.
+
+    Args:
+        request: What a user asks for.
+
+    Returns:
+        The study that it asks for.
 
     Raises:
         ValueError: If an arm, split, setting or combination isn't possible; the message names
             what is.
         FileNotFoundError: If the clip store or a weights file is missing.
-        NotADirectoryError: If the results are at a file.
     """
-    _check_results(request.results)
     store = ClipStore.open(request.store)
     dataset = store.annotations.dataset
     space = _space_on(request, dataset)
@@ -300,12 +305,14 @@ def check_request(request: Request) -> Study:
 
 
 def _check_results(results: str) -> None:
-    if "://" not in results and Path(results).exists() and not Path(results).is_dir():
-        raise NotADirectoryError(f"--results {results} is a file; name a folder, which is made")
+    if "://" not in results:
+        for folder in (Path(results), *Path(results).parents):
+            if folder.is_file():
+                raise ValueError(f"--results must be a folder, which is made, got file {folder}")
 
 
 def _space_on(request: Request, dataset: str) -> Space:
-    """The space as it is on the dataset; what the user sets isn't searched."""
+    """Returns the space as it is on the dataset; what the user sets isn't searched."""
     if request.dataset not in (None, dataset):
         raise ValueError(
             f"--data {request.store} is a store of {dataset!r}, but --dataset says "
@@ -328,14 +335,14 @@ def _check_exists(name: str, results: str) -> None:
 
 
 def _trials(request: Request, space: Space, dataset: str) -> int:
-    """As asked, or four trials a searched parameter and at least ten (ours); six embedded ones."""
+    """Returns the trials asked for, or 4 a parameter and at least 10; 6 on embedded (ours)."""
     if request.trials is not None:
         return request.trials
     return 6 if dataset == "embedded" else max(10, 4 * len(space.parameters))
 
 
 def _check_weights(study: Study, plan: Plan) -> None:
-    """Loads a given weights file into each net once: a file that doesn't fit is told of now."""
+    """Loads a given weights file into each network once: one that doesn't fit is refused now."""
     if study.weights in ("imagenet", "none"):
         return
     seen = set()
@@ -347,7 +354,7 @@ def _check_weights(study: Study, plan: Plan) -> None:
 
 
 def _check_changes(changes: Mapping[str, Any], arms: Sequence[Arm]) -> None:
-    """A changed option must reach some arm: one whose model has it and that doesn't fix it."""
+    """Checks that each changed option reaches an arm whose model has it and that doesn't fix it."""
     for name in changes:
         option = name.removeprefix("options.")
         if option == name or any(
@@ -394,7 +401,7 @@ def _check_nothing_fits(arms: Sequence[Arm]) -> None:
 
 
 def _base_settings(space: Space, changes: Mapping[str, Any], store: ClipStore) -> Settings:
-    """The space's settings, fitted to what the store holds, then what the user changed."""
+    """Returns the space's settings, fitted to what the store holds, then the user's changes."""
     base = space.settings
     fitted: dict[str, Any] = {"crop_size": _crop_size(store.settings.short_side)}
     wanted = base.hyperparameters.get("flow_length", 10)
@@ -406,12 +413,12 @@ def _base_settings(space: Space, changes: Mapping[str, Any], store: ClipStore) -
 
 
 def _crop_size(short_side: int) -> int:
-    """7/8 of the short side, as 224 is of 256 (ours for other sizes)."""
+    """Returns 7/8 of the short side, as 224 is of 256 (ours for other sizes)."""
     return max(1, short_side * 7 // 8)
 
 
 def known_studies(results: str) -> list[str]:
-    """The names of the studies that have a result in a results folder."""
+    """Returns the names of the studies that have a result in a results folder."""
     store = ResultStore(results)
     lines = [store.read(view, columns=["study"])["study"] for view in ("trials", "trainings")]
     return sorted({name for column in lines for name in column.to_pylist()})

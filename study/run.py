@@ -4,15 +4,16 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NoReturn, TypeVar, get_args
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 import search_spaces
+from models.checks import check_number
 from search_spaces.space import TUNINGS, Choice, Parameter, Real
 from study.cluster.resources import Resources
 from study.conduct import run_study
@@ -26,10 +27,12 @@ from study.request import Request, Study, check_request
 from study.results.store import DamagedResultError, ResultStore
 from study.results.tables import render
 from study.search import Sampler
-from study.searches import searched_arms
+from study.searches import searched_arms, searches_of
 from study.terminal import Terminal
 
 __all__ = ["main"]
+
+_Value = TypeVar("_Value")
 
 DONE, FAILED, REFUSED = 0, 1, 2
 EXAMPLES = """\
@@ -72,6 +75,7 @@ def _interrupt(*_: object) -> None:
 def _run(arguments: argparse.Namespace, console: Console) -> int:
     try:
         study = check_request(_request(arguments, console))
+        searches_of(study)  # refuses what can't be searched, or begun with, before Ray starts
     except (ValueError, OSError) as error:
         print(f"study.run: {error}", file=sys.stderr)
         return REFUSED
@@ -93,8 +97,15 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
     return FAILED if failed else DONE
 
 
+class _Parser(argparse.ArgumentParser):
+    """Refuses flags in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(REFUSED, f"study.run: {message}; --help shows all flags\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m study.run",
         description="Search a system's hyperparameters, then run its ablation at what was found.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -102,7 +113,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument_group("what is compared").add_argument
     add("--space", required=True, help=f"the system: {', '.join(search_spaces.names())}")
-    add("--arms", nargs="+", metavar="ARM", help="rows of the ablation (default: the space's)")
+    add(
+        "--arms",
+        nargs="+",
+        action="extend",
+        metavar="ARM",
+        help="rows of the ablation (default: the space's)",
+    )
     add("--seeds", type=int, default=1, metavar="N", help="seeds 0..N-1 (default: 1)")
     add = parser.add_argument_group("on what data").add_argument
     add(
@@ -113,7 +130,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"the dataset that the store must be of: {', '.join(list_datasets())} (default: "
         "the store's; embedded without --data)",
     )
-    add("--split", nargs="+", metavar="NAME", help="splits (default: the first)")
+    add("--split", nargs="+", action="extend", metavar="NAME", help="splits (default: the first)")
     add(
         "--train-on",
         choices=("train", "all"),
@@ -157,6 +174,7 @@ def _add_tuning(add: Callable[..., Any]) -> None:
     add(
         "--search",
         nargs="+",
+        action="extend",
         default=[],
         metavar="NAME=RANGE",
         help="parameters to search in addition or otherwise, such as learning_rate=1e-4..1e-1:log "
@@ -165,6 +183,7 @@ def _add_tuning(add: Callable[..., Any]) -> None:
     add(
         "--set",
         nargs="+",
+        action="extend",
         default=[],
         metavar="NAME=VALUE",
         dest="changes",
@@ -195,9 +214,10 @@ def _add_training(add: Callable[..., Any]) -> None:
 
 def _request(arguments: argparse.Namespace, console: Console) -> Request:
     """What the flags ask for; the embedded dataset's store is made where it isn't yet."""
-    changes = dict(_assignment(text) for text in arguments.changes)
+    changes = _unique("--set", map(_assignment, arguments.changes))
     if arguments.epochs is not None:
-        changes["epochs"] = arguments.epochs
+        changes = _unique("--set and --epochs", [*changes.items(), ("epochs", arguments.epochs)])
+    searched = _unique("--search", ((one.name, one) for one in map(_parameter, arguments.search)))
     request = Request(
         space=search_spaces.get(arguments.space),
         arms=None if arguments.arms is None else tuple(arguments.arms),
@@ -209,7 +229,7 @@ def _request(arguments: argparse.Namespace, console: Console) -> Request:
         tuning=arguments.tuning,
         sampler=arguments.sampler,
         lag=arguments.lag,
-        parameters=tuple(_parameter(text) for text in arguments.search),
+        parameters=tuple(searched.values()),
         warm_start=arguments.warm_start,
         train_on=arguments.train_on,
         weights=arguments.weights,
@@ -233,6 +253,15 @@ def _request(arguments: argparse.Namespace, console: Console) -> Request:
         with Terminal(console).preparing("the embedded dataset") as progress:
             prepare_embedded(Path(request.store), progress=progress)
     return request
+
+
+def _unique(flag: str, named: Iterable[tuple[str, _Value]]) -> dict[str, _Value]:
+    found: dict[str, _Value] = {}
+    for name, value in named:
+        if name in found:
+            raise ValueError(f"{flag} names {name} twice")
+        found[name] = value
+    return found
 
 
 def _assignment(text: str) -> tuple[str, Any]:
@@ -259,7 +288,9 @@ def _parameter(text: str) -> Parameter:
         if name and dots and scale in ("", "log"):
             return Real(name=name, low=float(low), high=float(high), log=scale == "log")
         if name and rest and not dots and not scale:
-            return Choice(name=name, choices=tuple(map(_value, rest.split(","))))
+            choices = tuple(map(_value, rest.split(",")))
+            check_number("numbers", tuple(one for one in choices if isinstance(one, float)))
+            return Choice(name=name, choices=choices)
     except ValueError as error:
         raise ValueError(f"--search {text}: {error}") from None
     raise ValueError(

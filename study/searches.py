@@ -10,7 +10,7 @@ from typing import Any
 from optuna.distributions import BaseDistribution
 
 from models.fusion import FUSIONS
-from search_spaces.space import Arm, Parameter
+from search_spaces.space import Arm, Choice, Parameter, Real
 from study.agenda import Agenda, ArmSearch, Found
 from study.ledger import Objective
 from study.plan import Plan, PlannedRow, Target, Training
@@ -26,7 +26,14 @@ SearchKey = tuple[Target, str]
 
 
 def searches_of(study: Study) -> dict[SearchKey, ArmSearch]:
-    """One search for each searched arm and split; it sees that split's train part only."""
+    """Returns a search for each searched arm and split; it sees that split's train part only.
+
+    Raises:
+        ValueError: If a parameter or a value of ``--search`` makes no training of the searched
+            arms, or the study to begin with has no trial that these searches could have proposed.
+    """
+    for parameter in study.request.parameters:
+        _check_searched(study, parameter)
     return {
         (target, arm.name): _search(study, arm, target)
         for target in study.targets
@@ -73,7 +80,15 @@ def _search(study: Study, arm: Arm, target: Target) -> ArmSearch:
     parameters = study.space.parameters_for(arm)
     prior = _prior_trials(study, arm, target, parameters)
     asked = canonical_json(
-        [start.training_id, arm.name, arm.fusion, [repr(one) for one in parameters], prior]
+        [
+            start.training_id,
+            arm.name,
+            arm.fusion,
+            [repr(one) for one in parameters],
+            prior,
+            request.sampler,
+            request.lag,
+        ]
     )
     digest = hashlib.sha256(asked.encode()).hexdigest()[:8]
     serves = study.arms if study.tuning == "shared" else (arm,)
@@ -93,6 +108,28 @@ def _search(study: Study, arm: Arm, target: Target) -> ArmSearch:
         target=f"{target.dataset} split {target.split}",
         reading_key=reading_key,
     )
+
+
+def _check_searched(study: Study, parameter: Parameter) -> None:
+    """Checks that each searched arm to which a parameter matters can be trained with its values."""
+    arms = [arm for arm in searched_arms(study) if parameter.matters_to(arm)]
+    if not arms:
+        among = ", ".join(arm.name for arm in searched_arms(study))
+        raise ValueError(
+            f"--search {parameter.name} makes no difference to "
+            + (f"what is searched with ({among})" if among else "a study that searches nothing")
+        )
+    if parameter.name == "epochs":
+        raise ValueError("--search epochs: trials are judged at the same epochs; give --epochs")
+    values = parameter.choices if isinstance(parameter, Choice) else ()
+    if isinstance(parameter, Real):
+        values = (float(parameter.low), float(parameter.high))
+    for arm in arms:
+        for value in values:
+            try:
+                study.trial(arm, study.targets[0], {parameter.name: parameter.spell(value)})
+            except ValueError as error:
+                raise ValueError(f"--search {parameter.name}: {error}") from None
 
 
 def reading_key(training_id: str, values: Mapping[str, Any]) -> str:

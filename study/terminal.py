@@ -5,8 +5,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import (
     BarColumn,
     Progress,
@@ -15,32 +17,47 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Column
+from rich.text import Text
 
 from study.data.store.preparation import Progress as Preparation
 
 __all__ = ["StudyDisplay", "Terminal"]
 
 LINE_EVERY_SECONDS = 30.0  # away from a terminal
+LABEL_WIDTH = 20  # of a job's live line at the least
+SAID_WIDTH = 54  # of a job's live line beyond its label: bar, epoch, accuracy and time
 MARKS = {"complete": "[green]✓[/]", "pruned": "[yellow]–[/]", "failed": "[red]✗[/]"}
 
 
 class Terminal:
-    """A study's progress as a person reads it."""
+    """Prints a study's progress for a person to read.
+
+    Args:
+        console: Where to print.
+    """
 
     def __init__(self, console: Console) -> None:
         self._console = console
 
     def heading(self, text: str) -> None:
-        """Says which phase begins."""
+        """Prints which phase begins."""
         self._console.print(f"\n[bold]{escape(text)}[/]", highlight=False)
 
     def at_work(self) -> "StudyDisplay":
-        """A display of a study's jobs, for a ``with`` statement."""
+        """Returns a display of a study's jobs, for a ``with`` statement."""
         return StudyDisplay(self._console)
 
     @contextmanager
     def preparing(self, what: str) -> Iterator[Callable[[Preparation], None]]:
-        """A bar of videos prepared; it appears when there is something to prepare."""
+        """Shows a bar of the videos prepared, if there are any to prepare.
+
+        Args:
+            what: What is prepared.
+
+        Yields:
+            What receives the preparation's progress.
+        """
         bar = Progress(
             TextColumn(f"  preparing {what}"),
             BarColumn(bar_width=20),
@@ -63,38 +80,48 @@ class Terminal:
             self.say(f"prepared {what}: {last[0].total} videos, {time.monotonic() - began:.0f} s")
 
     def say(self, text: str) -> None:
-        """A plain line."""
+        """Prints a plain line."""
         self._console.print(f"  {escape(text)}", highlight=False, soft_wrap=True)
 
     def warn(self, text: str) -> None:
-        """A line that must not be overlooked."""
+        """Prints a line that must not be overlooked."""
         self._console.print(f"  [bold red]{escape(text)}[/]", highlight=False, soft_wrap=True)
 
 
 class StudyDisplay:
-    """A study at work: a live line for each job, a lasting one for what ended.
+    """A running study: a live line for each job, a lasting one for each that ended.
 
-    Under the live lines stands where the study is. Away from a terminal only lasting lines are
-    printed, and where the study stands every half minute. For a ``with`` statement.
+    A further live line sums up the study. Where the console is no terminal, only lasting lines are
+    printed, and the summary every half minute. For a ``with`` statement.
+
+    Args:
+        console: Where to print.
+        clock: Returns the time in seconds.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        width = max(LABEL_WIDTH, console.width - SAID_WIDTH)
         self._console = console
         self._progress = Progress(
-            TextColumn("  {task.description}", markup=True),
-            BarColumn(bar_width=20),
+            TextColumn("  {task.description}", table_column=Column(no_wrap=True, max_width=width)),
+            BarColumn(bar_width=10),
             TextColumn("{task.fields[said]}"),
             TimeElapsedColumn(),
             console=console,
+        )
+        self._summary = Text()
+        self._live = Live(
+            Group(self._progress, Padding(self._summary, (0, 0, 0, 2))),
+            console=console,
             transient=True,
-            disable=not console.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {}
-        self._standing = self._progress.add_task("", total=None, said="", visible=False)
-        self._printed = time.monotonic()
+        self._printed = clock()
 
     def __enter__(self) -> "StudyDisplay":
-        self._progress.start()
+        if self._console.is_terminal:
+            self._live.start()
         return self
 
     def __exit__(
@@ -103,14 +130,14 @@ class StudyDisplay:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._progress.stop()
+        self._live.stop()
 
     def started(self, key: str, label: str, until: int) -> None:
-        """Shows a job that trains to an epoch."""
+        """Adds a job, which trains until the end of an epoch, to the display."""
         self._tasks[key] = self._progress.add_task(escape(label), total=until, said="starts")
 
     def reported(self, key: str, epoch: int, accuracy: float | None) -> None:
-        """Shows an epoch that a job has finished, and its validation accuracy as a fraction."""
+        """Shows an epoch that a job has finished, and its validation accuracy, 0..1 or None."""
         if key in self._tasks:
             total = self._progress.tasks[self._progress.task_ids.index(self._tasks[key])].total
             said = f"epoch {epoch}/{total:.0f}  {_percent(accuracy)}"
@@ -130,10 +157,10 @@ class StudyDisplay:
         )
 
     def stands(self, text: str) -> None:
-        """Shows where the study stands."""
-        self._progress.update(self._standing, description=escape(text), visible=True)
-        if not self._console.is_terminal and time.monotonic() - self._printed > LINE_EVERY_SECONDS:
-            self._printed = time.monotonic()
+        """Shows a summary of the study in place of the last."""
+        self._summary.plain = text
+        if not self._console.is_terminal and self._clock() - self._printed >= LINE_EVERY_SECONDS:
+            self._printed = self._clock()
             self._console.print(f"  … {escape(text)}", highlight=False, soft_wrap=True)
 
 

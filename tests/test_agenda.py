@@ -2,17 +2,17 @@
 
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from search_spaces.space import Choice, Real
 from study.agenda import Agenda, ArmSearch, Finished, Found, Job, Outlook, next_jobs
-from study.plan import Plan
+from study.plan import Plan, PlannedRow, Training
 from study.search import Search
 
 RUNGS = (1, 3, 9)
@@ -32,11 +32,20 @@ class FakeTraining:
         return SimpleNamespace(epochs=self.epochs)
 
 
-def training_of(net: str, values: Mapping[str, Any], seed: int = 0) -> FakeTraining:
-    return FakeTraining(f"{net}/{sorted(values.items())}/{seed}")
+def fake_training(training_id: str, epochs: int = RUNGS[-1]) -> Training:
+    return cast(Training, FakeTraining(training_id, epochs))
 
 
-def parts_of(row: SimpleNamespace) -> tuple[str, ...]:
+def training_of(net: str, values: Mapping[str, Any], seed: int = 0) -> Training:
+    return fake_training(f"{net}/{sorted(values.items())}/{seed}")
+
+
+def fake_row(arm: str, training: Training) -> PlannedRow:
+    """All that the agenda knows of a row."""
+    return cast(PlannedRow, SimpleNamespace(arm=SimpleNamespace(name=arm), training=training))
+
+
+def parts_of(row: PlannedRow) -> tuple[str, ...]:
     scores = ("validation", "test")
     return ("train", *scores) if "early" in row.arm.name else scores
 
@@ -50,14 +59,20 @@ def make_agenda(
     def plan(found: Mapping[str, Found | None]) -> Plan:
         rows, trainings = [], {}
         for arm, (net, search) in found_by.items():
-            if search is not None and found.get(search.name) is None:
-                continue
-            values = {} if search is None else found[search.name].values
+            values: Mapping[str, Any] = {}
+            if search is not None:
+                best = found.get(search.name)
+                if best is None:
+                    continue
+                values = best.values
             for seed in range(first_seed, first_seed + seeds):
                 training = training_of(net, values, seed)
                 trainings[training.training_id] = training
-                rows.append(SimpleNamespace(arm=SimpleNamespace(name=arm), training=training))
+                rows.append(fake_row(arm, training))
         return Plan(rows=tuple(rows), trainings=trainings, features_of=frozenset())
+
+    def maker(net: str) -> Callable[[Mapping[str, Any]], Training]:
+        return lambda values: training_of(net, values)
 
     searches: dict[str, ArmSearch] = {}
     for arm, (net, search) in arms.items():
@@ -65,7 +80,7 @@ def make_agenda(
             earlier = searches[search.name].arms if search.name in searches else ()
             searches[search.name] = ArmSearch(
                 search=search,
-                make_training=lambda values, net=net: training_of(net, values),
+                make_training=maker(net),
                 arms=(*earlier, arm),
                 target="ucf101 split 1",
             )
@@ -122,11 +137,11 @@ class World:
             return
         self.at[key] = max(job.until, self.at.get(key, 0))
         if job.parts:
-            assert job.until == job.training.epochs
+            assert job.until == job.training.hyperparameters.epochs
             self.parts[key] = self.parts.get(key, frozenset()) | set(job.parts)
 
 
-def outcome(outlook: Outlook, world: World) -> tuple[Any, ...]:
+def outcome(world: World, outlook: Outlook) -> tuple[Any, ...]:
     """All that a study's results are made of."""
     rows = [(row.arm.name, row.training.training_id) for row in outlook.rows]
     return outlook.searches, rows, outlook.failures
@@ -136,7 +151,8 @@ def run_study(
     agenda: Agenda, seed: int, *, chance: random.Random | None = None, failing: float = 0.0
 ) -> tuple[World, Outlook]:
     """Runs a study: job by job in the queue's order, or with chance in any order and with kills."""
-    world, running = World(agenda, seed, failing), {}
+    world = World(agenda, seed, failing)
+    running: dict[str, Job] = {}
     places = 1 if chance is None else chance.choice((1, 2, 4, 64))
     kills = 0.0 if chance is None else chance.choice((0.0, 0.1))
     before = -1
@@ -207,11 +223,11 @@ def make_study(seed: int) -> Agenda:
 def test_the_same_outcome_in_any_order_with_any_places_and_kills(failing: float) -> None:
     for seed in range(100):
         agenda = make_study(seed)
-        expected = outcome(*reversed(run_study(agenda, seed, failing=failing)))
+        expected = outcome(*run_study(agenda, seed, failing=failing))
         chance = random.Random(seed)
         for _ in range(8):
             world, outlook = run_study(agenda, seed, chance=chance, failing=failing)
-            assert outcome(outlook, world) == expected
+            assert outcome(world, outlook) == expected
 
 
 def test_the_answer_depends_on_nothing_that_was_asked_before() -> None:
@@ -224,16 +240,16 @@ def test_the_answer_depends_on_nothing_that_was_asked_before() -> None:
         random.Random(seed).shuffle(states)
         for finished, outlook in states:
             assert next_jobs(agenda, finished) == outlook
-            assert outcome(next_jobs(make_study(seed), finished), world) == outcome(outlook, world)
+            assert outcome(world, next_jobs(make_study(seed), finished)) == outcome(world, outlook)
 
 
 def test_the_same_outcome_with_tpe() -> None:
     tpe = make_search("tpe", sampler="tpe", trials=26, lag=4, parameters=(FINE, COARSE))
     agenda = make_agenda({"one": ("plain", tpe), "two": ("stil", make_search("other"))})
-    expected = outcome(*reversed(run_study(agenda, 0)))
+    expected = outcome(*run_study(agenda, 0))
     for seed in range(5):
         world, outlook = run_study(agenda, 0, chance=random.Random(seed))
-        assert outcome(outlook, world) == expected
+        assert outcome(world, outlook) == expected
 
 
 def test_without_kills_every_job_runs_once_and_no_training_is_left_out() -> None:
@@ -257,7 +273,7 @@ def test_a_training_that_a_trial_and_the_ablation_want_runs_to_its_end_once() ->
     joint = replace(
         agenda,
         plan=lambda found: Plan(
-            rows=(SimpleNamespace(arm=SimpleNamespace(name="a"), training=job.training),),
+            rows=(fake_row("a", job.training),),
             trainings={job.training.training_id: training_of("net", values)},
             features_of=frozenset(),
         ),
@@ -325,16 +341,13 @@ def test_the_order_of_the_queue_changes_no_outcome() -> None:
     for seed in range(20):
         agenda = make_study(seed)
         reverse = replace(agenda, cost=lambda training: -len(training.training_id))
-        expected = outcome(*reversed(run_study(agenda, seed)))
-        assert outcome(*reversed(run_study(reverse, seed))) == expected
+        expected = outcome(*run_study(agenda, seed))
+        assert outcome(*run_study(reverse, seed)) == expected
 
 
 def test_the_longest_of_the_ablation_comes_first() -> None:
-    short, long = FakeTraining("short", 5), FakeTraining("long", 50)
-    rows = tuple(
-        SimpleNamespace(arm=SimpleNamespace(name=one.training_id), training=one)
-        for one in (short, long)
-    )
+    short, long = fake_training("short", 5), fake_training("long", 50)
+    rows = tuple(fake_row(one.training_id, one) for one in (short, long))
     agenda = Agenda(
         searches=(),
         plan=lambda found: Plan(
@@ -400,14 +413,17 @@ def test_more_trials_extend_a_study_and_run_nothing_again() -> None:
         world.agenda = agenda
         while not (outlook := next_jobs(agenda, world.finished())).done:
             world.run(outlook.jobs[0])
-        assert outcome(outlook, world) == outcome(expected, expected_world)
+        assert outcome(world, outlook) == outcome(expected_world, expected)
         epochs = {job: count for job, count in world.ran.items() if not job[2]}
         assert set(epochs.values()) == {1}
 
 
 def test_searches_of_one_name_are_refused() -> None:
     one = ArmSearch(
-        search=make_search("search"), make_training=lambda v: None, arms=("a",), target="t"
+        search=make_search("search"),
+        make_training=lambda values: training_of("net", values),
+        arms=("a",),
+        target="t",
     )
     with pytest.raises(ValueError, match="searches of one name on an agenda: search"):
-        Agenda(searches=(one, one), plan=lambda found: None, parts=lambda row: ())
+        replace(make_agenda({}), searches=(one, one))

@@ -22,13 +22,13 @@ SETTINGS = {"epochs": 9, "warmup_epochs": 0, "batch_size": 8}
 
 def study_of(store: Path, results: Path, **request: Any) -> Study:
     asked = {"trials": 6, "tuning": "shared", "seeds": 2, "sampler": "random", **request}
+    asked["changes"] = {**SETTINGS, **asked.get("changes", {})}
     return check_request(
         Request(
             space=search_spaces.get("stilt").on("embedded"),
             store=store,
             results=str(results),
             name="fake",
-            changes=SETTINGS,
             **asked,
         )
     )

@@ -73,7 +73,8 @@ class Trainings:
     def __call__(self, values: Mapping[str, Any]) -> Readings:
         return self.known.get(self.curves.key(values), Readings())
 
-    def train(self, values: Mapping[str, Any], until: int) -> None:
+    def train(self, values: Mapping[str, Any], until: int | None) -> None:
+        assert until is not None
         last = self.curves.fails_after(values)
         reached = until if last is None else min(until, last)
         self.known[self.curves.key(values)] = Readings(
@@ -148,27 +149,25 @@ def goes_on_by_brute_force(
 ) -> list[tuple[str, int]]:
     """State and last epoch of each trial, straight from the rule's words, trial by trial."""
     reached: list[dict[int, float]] = []
-    ends = []
+    ends: list[tuple[str, int]] = []
     for number, own in enumerate(values):
         reached.append({})
-        end = None
         for epoch in search.rungs:
             last = curves.fails_after(own)
             if last is not None and last < epoch:
-                end = ("failed", epoch)
+                ends.append(("failed", epoch))
                 break
             reached[number][epoch] = curves.value(own, epoch)
             if epoch == search.rungs[-1]:
-                end = ("complete", epoch)
+                ends.append(("complete", epoch))
                 break
             there = sorted((one[epoch] for one in reached if epoch in one), reverse=True)
             if len(there) < search.prune_from:
                 continue
             worst_that_goes_on = there[math.ceil(len(there) / search.eta) - 1]
             if reached[number][epoch] < worst_that_goes_on:
-                end = ("pruned", epoch)
+                ends.append(("pruned", epoch))
                 break
-        ends.append(end)
     return ends
 
 
@@ -214,7 +213,7 @@ def test_a_training_that_fails_past_the_rung_leaves_its_trial_pruned() -> None:
 def test_of_fewer_results_than_asked_none_is_pruned() -> None:
     search = make_search(trials=9, prune_from=4)
     worse_and_worse = iter(range(100, 0, -1))
-    values = {}
+    values: dict[str, float] = {}
 
     def readings(proposed: Mapping[str, Any]) -> Readings:
         key = str(proposed)
@@ -285,7 +284,8 @@ def test_a_proposal_depends_on_the_results_up_to_its_lag_alone(lag: int) -> None
     told = {str(values) for values in expected[: number - lag + 1]}
 
     class Changed(Trainings):
-        def train(self, values: Mapping[str, Any], until: int) -> None:
+        def train(self, values: Mapping[str, Any], until: int | None) -> None:
+            assert until is not None
             value = curves.value(values, until)
             if str(values) not in told:
                 value += 2  # better than all that was told

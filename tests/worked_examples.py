@@ -6,7 +6,6 @@ project itself they have nothing to test, so pytest isn't told of them.
 
 import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,26 +22,27 @@ from study.data.datasets.catalog import annotate
 from study.plan import Target, make_plan, settings_of
 from study.results.store import ResultStore
 from study.results.tables import load, render
+from study.scores import Scores
 from tests.sample_results import row, write_rows
 
 ROOT = Path(__file__).parents[1]
 
 
-@dataclass(frozen=True)
-class ScoresOfOneVideo:
-    scores: dict[str, np.ndarray]
-
-
 def test_it_is_the_copy_that_is_tested() -> None:
     for module in (search_spaces, query):
+        assert module.__file__ is not None
         assert Path(module.__file__).is_relative_to(ROOT)
     assert not (ROOT / ".git").exists()
 
 
 def test_a_fusion() -> None:
     fusion = FUSIONS[Arm(name="a", label="A", model="tsn", fusion="product").fusion]
-    streams = {"spatial": np.array([[0.5, 0.5, 0.0]]), "temporal": np.array([[0.2, 0.6, 0.2]])}
-    fused = fusion.fuse({"test": ScoresOfOneVideo(streams)}).parts["test"]
+    streams = {
+        "spatial": np.array([[0.5, 0.5, 0.0]], np.float32),
+        "temporal": np.array([[0.125, 0.375, 0.5]], np.float32),
+    }
+    one_video = Scores(videos=["a"], labels=np.array([1]), scores=streams, features={})
+    fused = fusion.fuse({"test": one_video}).parts["test"]
     np.testing.assert_allclose(fused, [[0.25, 0.75, 0.0]], atol=1e-300)
 
 

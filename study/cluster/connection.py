@@ -1,4 +1,4 @@
-"""The Ray that a study runs on: one of its own on this machine, or a cluster's."""
+"""The Ray that a study runs on: its own on this machine, or a cluster's."""
 
 import os
 import socket
@@ -47,14 +47,14 @@ def running_ray(address: str | None, *, nested: bool = False) -> Iterator[list[d
 
     Args:
         address: The cluster's address; None for a local Ray.
-        nested: Whether trainings have workers of their own. Ray then needs its state API, and so
-            the dashboard, to free the workers' place when a trial is stopped.
+        nested: Whether a training has several workers. Ray then needs its state API, and so the
+            dashboard, to free the workers' resources when a trial is stopped.
 
     Yields:
         The resources of each of the cluster's nodes, by Ray's names.
 
     Raises:
-        ConnectionError: If there is no cluster at the address.
+        ConnectionError: If there is no cluster at the address, or Ray doesn't start here.
     """
     own = {} if address else _own_address()
     before = {name: os.environ[name] for name in own if name in os.environ}
@@ -91,12 +91,12 @@ def running_ray(address: str | None, *, nested: bool = False) -> Iterator[list[d
 def _remove_orphaned_placement_groups(address: str) -> None:
     """Removes placement groups that outlived their job and so hold CPUs and GPUs for ever.
 
-    Ray removes a job's when it ends. But where a study is interrupted while trainings of several
-    workers wait for their placement group, one may get it after that, and every later study would
-    wait.
+    Ray removes a job's placement groups when the job ends. But where a study is interrupted while
+    trainings of several workers wait for theirs, Ray may still create one afterwards, and every
+    later study would wait for its CPUs and GPUs.
 
     Args:
-        address: Says which Ray is meant, for several may run on this machine.
+        address: The cluster's, for several Rays may run on this machine.
     """
     try:
         jobs = list_jobs(address=address, limit=_MOST)
@@ -119,9 +119,9 @@ def _check_someone_listens(address: str | None) -> None:
 
 
 def _own_address() -> dict[str, str]:
-    """The environment of a local Ray whose processes know which Ray is theirs.
+    """Returns the environment of a local Ray whose processes know which Ray is theirs.
 
-    Ray Train's cleaner frees the place of a stopped trial's workers, but gives up where several
+    Ray Train's cleaner frees the resources of a stopped trial's workers, but gives up where several
     Rays run on the machine and none is named; the next trial would wait for ever.
     """
     with socket.socket() as free:
@@ -135,7 +135,7 @@ def _nodes() -> list[dict[str, Any]]:
 
 
 def check_shared(folder: Path) -> None:
-    """Checks that what this process writes to a folder is seen by each node that Ray has now.
+    """Checks that every node that Ray has now sees what this process writes to a folder.
 
     Raises:
         FileNotFoundError: If a node doesn't see it; what trains or prepares there would be lost.
@@ -175,15 +175,16 @@ def at_once_on(
     asked: int | None,
     may_grow: bool,
 ) -> int:
-    """How many trainings to keep running at once.
+    """Returns how many trainings to keep running at once.
 
     Args:
-        nodes: The resources of each node.
+        nodes: The resources of each node, by Ray's names.
+        resources: What one training takes.
         asked: What the user asks for; None means as many as the nodes hold now.
-        may_grow: Whether an autoscaler may add what is missing; then one waits for it, and says so.
+        may_grow: Whether an autoscaler may add nodes; then too few are waited for, with a warning.
 
     Raises:
-        ClusterTooSmallError: If not one training fits and no node will come.
+        ClusterTooSmallError: If not even one training fits and the cluster can't grow.
     """
     fitting = trainings_at_once(resources, nodes)
     if fitting == 0:
@@ -201,7 +202,7 @@ def at_once_on(
 
 
 def _missing(nodes: Sequence[Mapping[str, float]], resources: Resources) -> str:
-    """What one training needs and what there is instead, node by node."""
+    """Returns what one training needs and what there is instead, node by node."""
 
     def told(amounts: Mapping[str, float]) -> str:
         return ", ".join(f"{amounts.get(name, 0):g} {name}" for name in resources.total)

@@ -1,7 +1,8 @@
 """Preparation of one clip store by the nodes of a Ray cluster.
 
-Every node runs `study.data.store.preparation.prepare` on the same store, which shares the work out
-by locks on the store itself. Ray only starts them, so a node that is lost costs what it was at.
+Every node runs `study.data.store.preparation.prepare` on the same store, and locks in the store
+divide the work among them. Ray only starts the nodes, so one that is lost loses only the videos
+that it was working on.
 """
 
 import logging
@@ -34,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Work:
-    """What a node is told. Paths must lead to the same files on every node."""
+    """What a node needs to know. Paths must lead to the same files on every node."""
 
     annotations: Annotations
     videos: Path
@@ -61,8 +62,8 @@ def prepare_on_cluster(
     """Makes a clip store as `prepare` does, on many nodes at once.
 
     Args:
-        address: The cluster's; None starts a Ray on this machine.
-        annotations: As for `prepare`, and so are the arguments not named here.
+        address: The cluster's; None starts Ray on this machine.
+        annotations: The dataset's videos and splits.
         videos_folder: On storage that all nodes share.
         store_path: On storage that all nodes share.
         settings: What to store.
@@ -74,10 +75,13 @@ def prepare_on_cluster(
         progress: Called every two seconds or so.
         deadline: Seconds without progress after which a decoder is given up.
 
+    Returns:
+        What was prepared and what was skipped.
+
     Raises:
-        ConnectionError: There is no cluster at the address.
-        FileNotFoundError: A node doesn't see the store.
-        RuntimeError: No node could do it; the message says why.
+        ConnectionError: If there is no cluster at the address.
+        FileNotFoundError: If a node doesn't see the store.
+        RuntimeError: If no node could prepare; the message says why.
     """
     began = time.monotonic()
     builder = StoreBuilder(
@@ -132,7 +136,7 @@ def prepare_on_cluster(
 
 
 def _run(work: _Work, nodes: int, report: Callable[[], None]) -> None:
-    """Has nodes work until one of them says that the store is finished."""
+    """Runs the work on nodes until one of them reports that the store is finished."""
     task = ray.remote(num_cpus=work.workers, max_retries=0, scheduling_strategy="SPREAD")(_work_on)
     shared = ray.put(work)
     running = [task.remote(shared) for _ in range(nodes)]

@@ -1,7 +1,7 @@
 """Runs a study's jobs on Ray Tune, whatever order they end in.
 
 Tune starts processes, restarts none and decides nothing: it asks a ``JobSource`` what to start
-whenever a place is free, and tells it how each job ends. Tune's own records are never read again.
+whenever resources are free, and reports to it how each job ends. Tune's own records are never read.
 """
 
 import math
@@ -25,29 +25,29 @@ METRIC = "epoch"
 
 
 class JobSource(Protocol):
-    """Says what to run next, and receives what becomes of it."""
+    """Says which job runs next, and receives how each ends."""
 
     @property
     def done(self) -> bool:
         """Whether no job will come any more."""
 
     def next_job(self) -> Job | None:
-        """The next job to start; None while nothing may start."""
+        """Returns the next job to start; None while nothing may start."""
 
     def started(self, job: Job) -> None:
         """Receives that a job's process runs."""
 
     def reported(self, job: Job, metrics: Mapping[str, Any]) -> None:
-        """Receives what an epoch came to."""
+        """Receives an epoch's metrics: ``epoch``, ``validation_top1`` and more."""
 
     def ended(self, job: Job) -> None:
-        """Receives that a job did all that it had to."""
+        """Receives that a job is finished."""
 
     def failed(self, job: Job, reason: str) -> None:
-        """Receives that a job can't be done: it would fail again."""
+        """Receives that a job failed and would fail again, and why."""
 
     def lost(self, job: Job, reason: str) -> None:
-        """Receives that a job's process ended before the job did."""
+        """Receives that a job's process ended before the job was finished, and why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Placement:
     Attributes:
         resources: What each takes.
         at_once: How many run at the same time.
-        scratch: A folder that every node sees, for what Ray writes of its own.
+        scratch: A folder that every node sees, for Ray's own files.
     """
 
     resources: Resources
@@ -89,14 +89,14 @@ def run_jobs(source: JobSource, placement: Placement, *, seconds: float = math.i
 
 
 class _Asking(Searcher):
-    """Hands the source's jobs to Tune, a trial each."""
+    """Hands the source's jobs to Tune, one a trial."""
 
     def __init__(self, source: JobSource) -> None:
         super().__init__(metric=METRIC, mode="max")
         self._source = source
 
     def __getstate__(self) -> dict[str, Any]:
-        """Returns nothing: Tune saves its searcher, but what it saves is never read again."""
+        """Returns nothing: Tune saves its searcher, but the file is never read."""
         return {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
@@ -108,23 +108,23 @@ class _Asking(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Nothing: the callback tells the source, with more to tell."""
+        """Does nothing: the callback reports to the source, and knows more."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: what is finished stands in the results."""
+        """Does nothing: the results hold what is finished."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing."""
+        """Does nothing: no searcher is saved."""
 
 
 class _Telling(Callback):
-    """Tells the source what Tune's trials come to."""
+    """Reports the progress and the end of Tune's trials to the source."""
 
     def __init__(self, source: JobSource) -> None:
         self._source = source
 
     def __getstate__(self) -> dict[str, Any]:
-        """Nothing: Tune saves its callbacks, but what it saves is never read again."""
+        """Returns nothing: Tune saves its callbacks, but the file is never read."""
         return {}
 
     def on_trial_start(

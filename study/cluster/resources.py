@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from models.checks import check_count, check_number
+
 __all__ = ["DRIVER_CPUS", "Resources", "trainings_at_once"]
 
 DRIVER_CPUS = 0.01  # the process that waits for a training's workers; Ray rejects zero
@@ -16,7 +18,10 @@ class Resources:
     Attributes:
         workers: Training processes; more than one train with DistributedDataParallel.
         cpus_per_worker: CPU cores, and so threads, of each.
-        gpus_per_worker: GPUs of each; 0 trains on the CPU.
+        gpus_per_worker: GPUs of each, at most 1; 0 trains on the CPU.
+
+    Raises:
+        ValueError: If a number isn't finite or is out of its range.
     """
 
     workers: int = 1
@@ -24,22 +29,18 @@ class Resources:
     gpus_per_worker: float = 0
 
     def __post_init__(self) -> None:
-        if self.workers < 1:
-            raise ValueError(f"workers >= 1 must hold, but got {self.workers}")
-        if self.gpus_per_worker < 0 or self.cpus_per_worker <= 0:
-            raise ValueError(
-                "cpus_per_worker > 0 and gpus_per_worker >= 0 must hold, but got "
-                f"{self.cpus_per_worker} and {self.gpus_per_worker}"
-            )
+        check_count("--workers", self.workers, least=1, most=10_000)
+        check_number("--cpus-per-worker", self.cpus_per_worker, least=0.01, most=10_000)
+        check_number("--gpus-per-worker", self.gpus_per_worker, least=0)
         if self.gpus_per_worker > 1:
             raise ValueError(
-                f"a worker trains on one GPU at most, but got gpus_per_worker="
-                f"{self.gpus_per_worker}; give more --workers instead"
+                "--gpus-per-worker must be at most 1, for a worker trains on one GPU, got "
+                f"{self.gpus_per_worker:g}; give more --workers instead"
             )
 
     @property
     def total(self) -> dict[str, float]:
-        """What one training takes, by Ray's resource names."""
+        """What one training takes, by Ray's names of resources."""
         total = {"CPU": self.workers * self.cpus_per_worker}
         if self.gpus_per_worker:
             total["GPU"] = self.workers * self.gpus_per_worker
@@ -59,9 +60,13 @@ class Resources:
 
 
 def trainings_at_once(resources: Resources, nodes: Sequence[Mapping[str, float]]) -> int:
-    """How many such trainings the nodes' resources hold at once; 0 when not even one.
+    """Returns how many such trainings the nodes hold at once; 0 when not even one.
 
     A worker takes all that it needs from one node; several workers may be on several.
+
+    Args:
+        resources: What one training takes.
+        nodes: The resources of each node, by Ray's names.
     """
     drivers = DRIVER_CPUS if resources.workers > 1 else 0
     need = {**resources.total, "CPU": resources.total["CPU"] + drivers}

@@ -20,7 +20,7 @@ WORKER_FAILURES = 2  # a lost worker's training goes on from its checkpoint this
 
 
 def metrics_of(job: Job, epoch: EpochReport) -> dict[str, Any]:
-    """What an epoch reports to Tune."""
+    """Returns what an epoch reports to Tune."""
     return {
         "epoch": epoch.epoch,
         "validation_top1": epoch.validation_top1,
@@ -40,9 +40,11 @@ def execute(
     """Runs the job in this process, or with several workers through Ray Train's TorchTrainer.
 
     Args:
+        job: The job.
+        resources: The training's processes and what each takes.
         report: Takes the metrics of each epoch; with several workers they reach Tune through
             Ray Train instead.
-        storage: A folder that every node sees, for Ray Train's own records.
+        storage: A folder that every node sees, for Ray Train's own files.
     """
     if resources.workers == 1:
         torch.set_num_threads(max(1, int(resources.cpus_per_worker)))

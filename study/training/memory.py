@@ -456,7 +456,7 @@ class _LiveBytes(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # of torch
         self.peak = 0
         self._now = 0
         self._alive: dict[int, weakref.ref[Any]] = {}

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from study.cluster.resources import Resources, trainings_at_once
@@ -35,10 +37,14 @@ def test_as_many_trainings_run_at_once_as_the_nodes_hold(resources, nodes, fitti
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"workers": 0}, "workers >= 1 must hold, but got 0"),
-        ({"cpus_per_worker": 0}, "cpus_per_worker > 0"),
-        ({"gpus_per_worker": -1}, "gpus_per_worker >= 0"),
-        ({"gpus_per_worker": 2}, "give more --workers instead"),
+        ({"workers": 0}, "--workers must be a whole number of at least 1"),
+        ({"workers": 10**11}, "--workers must be .* at most 10000"),
+        ({"cpus_per_worker": 0}, "--cpus-per-worker must be a number of at least 0.01"),
+        ({"cpus_per_worker": math.nan}, "--cpus-per-worker must be .*, got nan"),
+        ({"cpus_per_worker": math.inf}, "--cpus-per-worker must be .*, got inf"),
+        ({"gpus_per_worker": -1}, "--gpus-per-worker must be a number of at least 0"),
+        ({"gpus_per_worker": math.nan}, "--gpus-per-worker must be .*, got nan"),
+        ({"gpus_per_worker": 2}, "got 2; give more --workers instead"),
     ],
 )
 def test_impossible_resources_are_refused(arguments, said):

@@ -20,6 +20,7 @@ from models import ModelOutput, VideoModel, create_model
 from study.data.clips.dataset import ClipDataset, make_loader
 from study.data.clips.transforms import model_inputs
 from study.plan import clip_settings
+from study.scores import Scores
 from study.training import loop
 from study.training.checkpoint import load_checkpoint
 from study.training.evaluation import score
@@ -526,7 +527,7 @@ def test_validation_is_top1_of_the_late_average_and_its_scores_are_handed_on() -
     scores = score(model, data)
     average = (scores.scores["spatial"] + scores.scores["temporal"]) / 2
     assert history[-1].validation_top1 == np.mean(average.argmax(1) == scores.labels)
-    seen = {}
+    seen: dict[int, Scores] = {}
     again = _stilt()
     _train(again, validation=data, validated=seen.__setitem__)
     assert list(seen) == [1, 2, 3]

@@ -1,8 +1,8 @@
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
-from typing import Any
+from functools import cache, partial
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -88,11 +88,18 @@ def pass_bytes(estimate: MemoryEstimate, videos: int) -> int:
     return replace(estimate, **state, update_bytes=0).tensor_bytes(videos)
 
 
+def _always(estimate: MemoryEstimate, precision: str, checkpointing: bool) -> MemoryEstimate:
+    return estimate
+
+
 def peak_of(profiler: profile) -> int:
-    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    assert profiler.profiler is not None
+    results = profiler.profiler.kineto_results
+    assert results is not None
+    events = [event for event in results.events() if event.name() == "[memory]"]
     now = peak = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
-        now += event.nbytes()
+        now += event.nbytes()  # type: ignore[attr-defined]  # the stubs leave it out
         peak = max(peak, now)
     return peak
 
@@ -225,7 +232,7 @@ def test_the_micro_batch_fits_and_fewer_equal_passes_would_not(
         available = gib * GIB
         estimate = affine(GIB // 4, GIB // 3)
         chosen = choose_micro_batch(
-            lambda precision, checkpointing, estimate=estimate: estimate,
+            partial(_always, estimate),
             batch_size=batch_size,
             available_bytes=available,
             world_size=world_size,
@@ -358,14 +365,15 @@ def test_the_chosen_micro_batch_of_a_large_arm_fits(space: str, arm: str) -> Non
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_a_gpu_needs_what_was_estimated(precision: str, checkpointing: bool) -> None:
+def test_a_gpu_needs_what_was_estimated(
+    precision: Literal["float32", "bfloat16"], checkpointing: bool
+) -> None:
     hyperparameters = Hyperparameters(batch_size=8, precision=precision)
     with torch.device("meta"):
         meta = create_model("tsn", num_classes=101, backbone="resnet50")
     real = create_model("tsn", num_classes=101, backbone="resnet50")
-    how = {"activation_checkpointing": checkpointing}
-    measured = measure_memory(real, hyperparameters, **how)
-    estimate = estimate_memory(meta, hyperparameters, **how)
+    measured = measure_memory(real, hyperparameters, activation_checkpointing=checkpointing)
+    estimate = estimate_memory(meta, hyperparameters, activation_checkpointing=checkpointing)
     needed = measured.tensor_bytes(8)
     assert needed < estimate.total_bytes(8)
     assert estimate.tensor_bytes(8) == pytest.approx(needed, rel=0.25)

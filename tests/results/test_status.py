@@ -1,0 +1,129 @@
+"""Where studies stand, written by a driver and read by whoever sees the results."""
+
+from pathlib import Path
+
+import pytest
+
+from study import query
+from study.results.status import RunningJob, Status, read_statuses, render_status, write_status
+from study.results.store import ResultStore
+
+RUNNING = Status(
+    study="stilt-ucf101",
+    state="running",
+    host="node7",
+    process=4711,
+    updated_at=1000.0,
+    arms=["spatial", "stil"],
+    jobs=[
+        RunningJob(label="stil trial 3: lr 0.01", epoch=4, until=9),
+        RunningJob(
+            label="stil trial 4: lr 0.1",
+            epoch=3,
+            until=27,
+            seconds_per_epoch=300.0,
+            validation_top1=0.3751,
+        ),
+    ],
+    trials={"ucf101-1/stil/abc": {"complete": 2, "pruned": 1, "failed": 0, "to come": 5}},
+    best={"ucf101-1/stil/abc": 0.5},
+    rows=1,
+    rows_planned=6,
+    waits=["2 trials of ucf101-1/stil/abc wait for trial 3"],
+    seconds_left=9000.0,
+)
+DONE = Status(
+    study="cstm", state="done", host="node8", process=12, updated_at=2000.0, rows=3, rows_planned=3
+)
+FAILED = Status(
+    study="tsn",
+    state="failed",
+    host="node8",
+    process=13,
+    updated_at=500.0,
+    rows=2,
+    rows_planned=3,
+    failures=["stil: NonFiniteLossError: the loss became nan"],
+)
+
+
+def status(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+    code = query.main([str(argument) for argument in ("--status", *arguments)])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_what_is_written_is_read_the_latest_first(tmp_path: Path) -> None:
+    results = ResultStore(tmp_path)
+    for one in (RUNNING, DONE, FAILED):
+        write_status(results, one)
+    assert read_statuses(ResultStore(tmp_path)) == [_listed(one) for one in (DONE, RUNNING, FAILED)]
+    later = Status(study="tsn", state="running", host="node8", process=14, updated_at=3000.0)
+    write_status(results, later)
+    assert [one.process for one in read_statuses(results)] == [14, 12, 4711], "one each"
+
+
+def _listed(one: Status) -> Status:
+    """The status with its sequences as JSON has them."""
+    kept = {name: list(getattr(one, name)) for name in ("arms", "jobs", "waits", "failures")}
+    return Status(**{**vars(one), **kept})
+
+
+def test_a_running_study_shows_jobs_searches_and_time() -> None:
+    assert render_status(RUNNING, now=1042.0).splitlines() == [
+        "stilt-ucf101: running, 42 s ago (process 4711 on node7)",
+        "  arms: spatial, stil",
+        "  rows: 1 of 6",
+        "  search ucf101-1/stil/abc: 2 complete, 1 pruned, 5 to come; best 50.0 %",
+        "  running: stil trial 3: lr 0.01: epoch 4/9",
+        # 24 epochs of 300 s are two hours.
+        "  running: stil trial 4: lr 0.1: epoch 3/27, validation 37.5 %, about 2 h left",
+        "  waits: 2 trials of ucf101-1/stil/abc wait for trial 3",
+        "  about 2 h left",
+    ]
+
+
+def test_a_done_and_a_failed_study_say_so() -> None:
+    assert render_status(DONE, now=2600.0).splitlines()[0] == (
+        "cstm: done, 10 min ago (process 12 on node8)"
+    )
+    lines = render_status(FAILED, now=500.0).splitlines()
+    assert lines[0].startswith("tsn: failed, 0 s ago")
+    assert lines[-1] == "  FAILED: stil: NonFiniteLossError: the loss became nan"
+
+
+def test_the_command_shows_all_studies_or_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for one in (RUNNING, DONE):
+        write_status(ResultStore(tmp_path), one)
+    code, out, err = status(capsys, "--results", tmp_path)
+    assert (code, err) == (0, "")
+    assert [line.split(":")[0] for line in out.splitlines() if "process" in line] == [
+        "cstm",
+        "stilt-ucf101",
+    ]
+    code, out, _ = status(capsys, "cstm", "--results", tmp_path)
+    assert code == 0
+    assert "stilt-ucf101" not in out
+
+
+def test_an_unknown_study_is_refused_with_those_that_there_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_status(ResultStore(tmp_path), DONE)
+    code, out, err = status(capsys, "stilt", "--results", tmp_path)
+    assert (code, out) == (2, "")
+    assert err == "study.query: there is no study 'stilt' with a status; there are cstm\n"
+
+
+def test_results_without_a_status_say_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = status(capsys, "--results", tmp_path)
+    assert code == 2
+    assert err.count("\n") == 1
+    code, _, err = status(capsys, "--results", tmp_path / "nowhere")
+    assert code == 2
+    assert "nowhere" in err
+    assert err.count("\n") == 1
