@@ -4,7 +4,9 @@ import os
 import secrets
 import signal
 import socket
+import sys
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,9 +26,8 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import logging
 
 import ray
-from ray import PlacementGroupID
+from ray import PlacementGroupID, _raylet
 from ray._private import ray_constants
-from ray._raylet import AuthenticationTokenLoader, Config
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ray.util.state import list_jobs, list_placement_groups
@@ -39,6 +40,7 @@ __all__ = ["ClusterTooSmallError", "at_once_on", "check_shared", "running_ray"]
 logger = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
+WATCH_SECONDS = 0.5
 _MOST = 10_000  # as many as Ray's state API lists
 
 
@@ -68,9 +70,12 @@ def running_ray(address: str | None, *, nested: bool = False) -> Iterator[list[d
     for name in ("ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are told and kept by us
     try:
-        if address:
+        if address is None:
+            with _watched():
+                yield [node["Resources"] for node in _nodes()]
+        else:
             _remove_orphaned_placement_groups(ray.get_runtime_context().gcs_address)
-        yield [node["Resources"] for node in _nodes()]
+            yield [node["Resources"] for node in _nodes()]
     finally:
         ray.shutdown()
 
@@ -110,6 +115,41 @@ def _start(*, include_dashboard: bool) -> None:
                         "try again later; Ray's own logs are in /tmp/ray/session_latest/logs"
                     ) from error
         logger.warning(f"Ray didn't start ({reason}): trying once more")
+
+
+@contextmanager
+def _watched() -> Iterator[None]:
+    """Ends this process with status 1 and a line of error if the local Ray ends before it does.
+
+    A Ray whose raylet or GCS was killed, as where memory runs out, doesn't come back, but Ray waits
+    for it: minutes, or for ever, in calls that no exception interrupts.
+    """
+    node = ray._private.worker._global_node
+    servers = {name: node.all_processes[name][0].process for name in ("gcs_server", "raylet")}
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(WATCH_SECONDS):
+            if ended := [name for name, process in servers.items() if process.poll() is not None]:
+                break
+        else:
+            return
+        node.kill_all_processes(check_alive=False, allow_graceful=False)
+        print(
+            f"Ray's {ended[0]} on this machine ended unexpectedly, as where memory runs out. What "
+            "finished is kept; the same command goes on from there.",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(1)
+
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watching.join()
 
 
 @contextmanager
@@ -178,8 +218,8 @@ def _own_ray() -> Iterator[None]:
     os.environ.update(own)
     # This process has read its environment when Ray was imported; Ray reads it again so too.
     ray_constants.ENABLE_RAY_CLUSTER = False
-    Config.initialize("")
-    AuthenticationTokenLoader.instance().reset_cache()
+    _raylet.Config.initialize("")  # type: ignore[attr-defined]
+    _raylet.AuthenticationTokenLoader.instance().reset_cache()  # type: ignore[attr-defined]
     try:
         yield
     finally:
