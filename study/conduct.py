@@ -3,11 +3,15 @@
 What is finished is never done again, so a killed study that is started again does what is left.
 """
 
+import contextlib
 import math
 import shutil
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from study.agenda import ArmSearch, Outlook, next_jobs
@@ -28,6 +32,7 @@ from study.terminal import StudyDisplay, Terminal
 
 __all__ = ["Conductor", "run_study"]
 
+SCRATCH = "run-"
 RESTARTS = 2  # of a job whose process was lost before it came an epoch further
 COMPACT_EVERY = 100  # jobs
 
@@ -47,8 +52,10 @@ def run_study(study: Study, *, address: str | None, terminal: Terminal) -> list[
         StudyRunsError: If another process is running the study.
     """
     request = study.request
-    scratch = (study.folder / "ray" / study.name).resolve()
-    with only_driver(study.folder / "locks" / f"{study.name}.lock"):
+    with (
+        only_driver(study.folder / "locks" / f"{study.name}.lock"),
+        _scratch(study.folder / "ray" / study.name) as scratch,
+    ):
         with (
             running_ray(address, nested=request.resources.workers > 1) as cluster,
             terminal.at_work() as display,
@@ -65,9 +72,26 @@ def run_study(study: Study, *, address: str | None, terminal: Terminal) -> list[
                 )
                 run_jobs(conductor, placement, seconds=conductor.seconds_left())
             conductor.close()
-        shutil.rmtree(scratch, ignore_errors=True)  # what Ray wrote of its own is never read again
         ResultStore(request.results).compact()
     return conductor.failures
+
+
+@contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """Makes a folder for what Ray writes of its own, which is never read again.
+
+    The study's lock is held, so whatever runs before this one have left there is nobody's.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(f"{SCRATCH}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    own = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=folder.resolve()))
+    try:
+        yield own
+    finally:
+        shutil.rmtree(own, ignore_errors=True)
+        with contextlib.suppress(OSError):  # not ours, if there is anything else in it
+            folder.rmdir()
 
 
 class Conductor(JobSource):

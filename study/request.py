@@ -350,7 +350,9 @@ def _check_weights(study: Study, plan: Plan) -> None:
         net = canonical_json([training.model, training.options])
         if net not in seen:
             seen.add(net)
-            build_model(study.job(training), num_classes=len(study.store.annotations.classes))
+            build_model(
+                study.job(training, until=1), num_classes=len(study.store.annotations.classes)
+            )
 
 
 def _check_changes(changes: Mapping[str, Any], arms: Sequence[Arm]) -> None:

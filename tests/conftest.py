@@ -31,7 +31,7 @@ def real_data() -> Path:
 def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of 4 classes × 8 rendered clips as a folder of class folders, 2 stacks of 3."""
     folder = tmp_path_factory.mktemp("tiny")
-    videos = [video for name in CLASSES for video in _videos_of(name)[:CLIPS]]
+    videos = [video for name in CLASSES for video in videos_of(name)[:CLIPS]]
     embedded.render_dataset(folder / "videos", videos)
     settings = StoreSettings(dataset="folder", short_side=32, stacks=2, flow_length=3)
     prepare(
@@ -44,7 +44,7 @@ def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "store"
 
 
-def _videos_of(class_name: str) -> list[Video]:
+def videos_of(class_name: str) -> list[Video]:
     train = embedded.annotate().splits["1"].train
     return [video for video in train if video.name.startswith(f"{class_name}/")]
 

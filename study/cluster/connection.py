@@ -1,8 +1,12 @@
 """The Ray that a study runs on: its own on this machine, or a cluster's."""
 
 import os
+import secrets
+import signal
 import socket
+import sys
 import tempfile
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +26,8 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import logging
 
 import ray
-from ray import PlacementGroupID
+from ray import PlacementGroupID, _raylet
+from ray._private import ray_constants
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from ray.util.state import list_jobs, list_placement_groups
@@ -34,6 +39,8 @@ __all__ = ["ClusterTooSmallError", "at_once_on", "check_shared", "running_ray"]
 
 logger = logging.getLogger(__name__)
 
+LOOPBACK = "127.0.0.1"
+WATCH_SECONDS = 0.5
 _MOST = 10_000  # as many as Ray's state API lists
 
 
@@ -54,38 +61,108 @@ def running_ray(address: str | None, *, nested: bool = False) -> Iterator[list[d
         The resources of each of the cluster's nodes, by Ray's names.
 
     Raises:
-        ConnectionError: If there is no cluster at the address, or Ray doesn't start here.
+        ConnectionError: If there is no cluster at the address, or a local Ray doesn't start.
     """
-    own = {} if address else _own_address()
-    before = {name: os.environ[name] for name in own if name in os.environ}
-    os.environ.update(own)
+    if address is None:
+        _start(include_dashboard=nested)
+    else:
+        _connect(address)
+    for name in ("ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are told and kept by us
+    try:
+        if address is None:
+            with _watched():
+                yield [node["Resources"] for node in _nodes()]
+        else:
+            _remove_orphaned_placement_groups(ray.get_runtime_context().gcs_address)
+            yield [node["Resources"] for node in _nodes()]
+    finally:
+        ray.shutdown()
+
+
+def _connect(address: str) -> None:
+    """Connects to a cluster."""
     try:
         _check_someone_listens(address)
-        ray.init(
-            address=address or "local",
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            **({} if address else {"include_dashboard": nested}),
-        )
+        with _signals_kept():
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError, RuntimeError) as error:
-        if address is None:
-            raise ConnectionError(f"Ray doesn't start on this machine: {error}") from error
         raise ConnectionError(
             f"no Ray cluster answers at {address!r} ({error}). Give --address auto on a node of "
             "a running cluster, or leave --address out to run on this machine alone"
         ) from error
-    finally:
-        for name in own:
-            del os.environ[name]
-        os.environ.update(before)
-    for name in ("ray.tune", "ray.train", "ray.data"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are told and kept by us
+
+
+def _start(*, include_dashboard: bool) -> None:
+    """Starts a local Ray that only this machine reaches, and only with the token of this run."""
+    for attempt in (1, 2):
+        with _own_ray(), _signals_kept():
+            try:
+                ray.init(
+                    address="local",
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                    include_dashboard=include_dashboard,
+                    _node_ip_address=LOOPBACK,
+                )
+                return
+            except Exception as error:  # a Ray that comes up too slowly raises just that
+                ray.shutdown()
+                reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+                if attempt == 2:
+                    raise ConnectionError(
+                        f"Ray doesn't start on this machine: {reason}. Where the machine is busy, "
+                        "try again later; Ray's own logs are in /tmp/ray/session_latest/logs"
+                    ) from error
+        logger.warning(f"Ray didn't start ({reason}): trying once more")
+
+
+@contextmanager
+def _watched() -> Iterator[None]:
+    """Ends this process with status 1 and a line of error if the local Ray ends before it does.
+
+    A Ray whose raylet or GCS was killed, as where memory runs out, doesn't come back, but Ray waits
+    for it: minutes, or for ever, in calls that no exception interrupts.
+    """
+    node = ray._private.worker._global_node
+    servers = {name: node.all_processes[name][0].process for name in ("gcs_server", "raylet")}
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(WATCH_SECONDS):
+            if ended := [name for name, process in servers.items() if process.poll() is not None]:
+                break
+        else:
+            return
+        node.kill_all_processes(check_alive=False, allow_graceful=False)
+        print(
+            f"Ray's {ended[0]} on this machine ended unexpectedly, as where memory runs out. What "
+            "finished is kept; the same command goes on from there.",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(1)
+
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
     try:
-        if address:
-            _remove_orphaned_placement_groups(ray.get_runtime_context().gcs_address)
-        yield [node["Resources"] for node in _nodes()]
+        yield
     finally:
-        ray.shutdown()
+        done.set()
+        watching.join()
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Keeps the caller's answers to Ctrl-C and SIGTERM, which Ray replaces when it starts."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except SystemExit:  # Ray's own answer to a SIGTERM in between
+        raise KeyboardInterrupt from None
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
 
 
 def _remove_orphaned_placement_groups(address: str) -> None:
@@ -118,16 +195,38 @@ def _check_someone_listens(address: str | None) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
 
 
-def _own_address() -> dict[str, str]:
-    """Returns the environment of a local Ray whose processes know which Ray is theirs.
+@contextmanager
+def _own_ray() -> Iterator[None]:
+    """Sets the environment of a local Ray, which its processes inherit, while it starts.
 
-    Ray Train's cleaner frees the resources of a stopped trial's workers, but gives up where several
-    Rays run on the machine and none is named; the next trial would wait for ever.
+    Its address is in it since Ray Train's cleaner frees the place of a stopped trial's workers,
+    but gives up where several Rays run on the machine and none is named; the next trial would wait
+    for ever.
     """
     with socket.socket() as free:
-        free.bind(("", 0))
+        free.bind((LOOPBACK, 0))
         port = free.getsockname()[1]
-    return {"RAY_GCS_SERVER_PORT": str(port), "RAY_ADDRESS": f"127.0.0.1:{port}"}
+    own = {
+        "RAY_GCS_SERVER_PORT": str(port),
+        "RAY_ADDRESS": f"{LOOPBACK}:{port}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",  # its processes bind the loopback only
+    }
+    before = {name: os.environ[name] for name in own if name in os.environ}
+    clusters = ray_constants.ENABLE_RAY_CLUSTER
+    os.environ.update(own)
+    # This process has read its environment when Ray was imported; Ray reads it again so too.
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    _raylet.Config.initialize("")  # type: ignore[attr-defined]
+    _raylet.AuthenticationTokenLoader.instance().reset_cache()  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = clusters
+        for name in own:
+            os.environ.pop(name, None)
+        os.environ.update(before)
 
 
 def _nodes() -> list[dict[str, Any]]:

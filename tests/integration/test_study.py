@@ -13,9 +13,11 @@ import ray
 import torch
 
 from study.results.store import ResultStore
-from tests.integration.conftest import Run, environment, study_command
+from study.run import main
+from tests.integration.conftest import SMALL, Run, environment, study_command
+from tests.integration.processes import open_to_others, session
 
-ARMS = 16  # of the fusion ablation, which both tables' six are part of
+ARMS = ("spatial", "stil", "stil-weighted", "stil-awf-entropy")
 
 
 def lines(folder: Path, view: str) -> list[dict]:
@@ -23,23 +25,23 @@ def lines(folder: Path, view: str) -> list[dict]:
 
 
 @pytest.mark.slow
-def test_a_study_searches_trains_twice_and_fills_every_row(
+def test_a_study_searches_trains_twice_fills_every_row_and_repeats_nothing(
     study_run: Run, tiny_store: Path, tmp_path: Path
 ):
     """Given by relative paths, as a person types them."""
     (tmp_path / "store").symlink_to(tiny_store)
     places = ("--data", "store", "--results", "results")
-    done = study_run("--trials", "3", *places, cwd=tmp_path)
+    done = study_run("--trials", "3", "--arms", *ARMS, *places, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     results = tmp_path / "results"
 
     trials = lines(results, "trials")
-    assert [trial["trial"] for trial in sorted(trials, key=lambda t: t["trial"])] == [0, 1, 2]
+    assert sorted(trial["trial"] for trial in trials) == [0, 1, 2]
     complete = [trial for trial in trials if trial["state"] == "complete"]
     best = max(complete, key=lambda trial: (trial["validation_top1"], -trial["trial"]))
 
     rows = lines(results, "rows")
-    assert len(rows) == ARMS * 2
+    assert len(rows) == len(ARMS) * 2
     assert {row["part"] for row in rows} == {"validation", "test"}
     assert {row["tuning"] for row in rows} == {"shared"}
     used = {row["training_id"] for row in rows}
@@ -59,63 +61,60 @@ def test_a_study_searches_trains_twice_and_fills_every_row(
     assert "1 search of 3 trials" in done.stdout
     assert not list((results / "ray").iterdir()), "what Ray wrote of its own is gone"
 
-    again = study_run("--trials", "3", "--resume")
+    again = study_run("--trials", "3", "--arms", *ARMS, "--resume")
     assert again.returncode == 0, again.stderr
     assert lines(results, "trials") == trials
     assert {line["training_id"]: line for line in lines(results, "trainings")} == trainings
 
 
 @pytest.mark.slow
-def test_a_killed_study_goes_on_and_repeats_nothing_that_finished(
-    study_run: Run, tiny_store: Path, tmp_path: Path
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_study_says_so_in_a_line_and_keeps_what_finished(
+    number: signal.Signals, tiny_store: Path, tmp_path: Path
 ):
+    """As long as it runs, its Ray hears this machine alone."""
     results = tmp_path / "results"
-    command = study_command(tiny_store, results, "--trials", "4")
     study = subprocess.Popen(
-        command,
+        study_command(tiny_store, results, "--trials", "1000", "--arms", "stil"),
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
         env=environment(),
         start_new_session=True,
     )
     deadline = time.monotonic() + 120
     while not (results.exists() and lines(results, "trials")):
-        assert study.poll() is None, "the study ended before it could be killed"
+        assert study.poll() is None, "the study ended before it could be interrupted"
         assert time.monotonic() < deadline, "no trial in two minutes"
         time.sleep(0.1)
-    os.killpg(study.pid, signal.SIGKILL)
-    study.wait()
+    processes = session(study.pid)
+    assert any("raylet" in line for line in processes.values())
+    assert open_to_others(processes) == []
     kept = lines(results, "trials")
-
-    done = study_run("--trials", "4", "--resume")
-    assert done.returncode == 0, done.stderr
-    after = lines(results, "trials")
-    assert all(trial in after for trial in kept)
-    assert len(lines(results, "rows")) == ARMS * 2
+    os.kill(study.pid, number)
+    error = study.communicate(timeout=60)[1].strip()
+    assert study.returncode == 1
+    assert error.startswith("study.run: interrupted. What finished is kept")
+    assert "\n" not in error
+    assert all(trial in lines(results, "trials") for trial in kept)
+    assert not list((results / "ray").iterdir())
+    while session(study.pid):
+        assert time.monotonic() < deadline, f"left: {session(study.pid)}"
+        time.sleep(0.1)
 
 
 @pytest.mark.slow
 def test_a_training_that_diverges_is_recorded_and_the_rest_goes_on(study_run: Run, tmp_path: Path):
     done = study_run(
-        "--tuning",
-        "fixed",
-        "--arms",
-        "spatial",
-        "stil",
-        "--set",
-        *_small("loss_weights.temporal=1e30", "learning_rate=1e6"),
+        *("--tuning", "fixed", "--arms", "spatial", "stil", "--set", *SMALL),
+        *("epochs=1", "loss_weights.temporal=1e30", "learning_rate=1e6"),
     )
     assert done.returncode == 1
-    assert "a training failed" in done.stderr
+    assert "study.run: failed: " in done.stderr
+    assert "NonFiniteLossError: the " in done.stderr
     failed = [t for t in lines(tmp_path / "results", "trainings") if t["status"] == "failed"]
     assert failed
     assert "NonFiniteLossError" in failed[0]["error"]
-
-
-def _small(*changes: str) -> list[str]:
-    from tests.integration.conftest import SMALL
-
-    return [*SMALL, *changes]
 
 
 @pytest.fixture
@@ -127,30 +126,27 @@ def another_ray() -> Iterator[None]:
 
 
 @pytest.mark.slow
-def test_two_workers_train_through_ray_train_and_a_stopped_trial_frees_their_place(
+def test_two_workers_train_through_ray_train_beside_another_ray_and_free_their_place(
     study_run: Run, tmp_path: Path, another_ray: None
 ):
-    """The workers fill the machine: were a stopped trial's place kept, the next would wait."""
+    """The workers fill the machine: were a training's place kept, the next would wait for ever."""
     done = study_run(
         *("--workers", "2", "--cpus-per-worker", "0.9", "--at-once", "1"),
-        *("--trials", "3", "--arms", "stil", "--set"),
-        *_small("epochs=12", "learning_rate=0.03", "schedule=constant"),
-        *("options.dropout=0", "options.attention_dropout=0"),
+        *("--tuning", "fixed", "--seeds", "2", "--arms", "stil", "--set", *SMALL, "epochs=1"),
     )
     assert done.returncode == 0, done.stderr
     trainings = lines(tmp_path / "results", "trainings")
-    assert {line["workers"] for line in trainings if line["status"] == "finished"} == {2}
-    assert "pruned" in [trial["state"] for trial in lines(tmp_path / "results", "trials")]
+    assert [(line["status"], line["workers"]) for line in trainings] == [("finished", 2)] * 2
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--space", "stilts"), "no space 'stilts'; there are stilt"),
-        (("--dataset", "ucf"), "no dataset 'ucf'; there are embedded"),
+        (("--space", "stilts"), "no space 'stilts'; there are all, "),
+        (("--dataset", "ucf"), "is a store of 'folder', but --dataset says 'ucf'"),
         (("--split", "9"), "has no split '9'; it has 1"),
         (("--arms", "spatail"), "no arm 'spatail'; it has spatial"),
-        (("--seeds", "0"), "--seeds must be at least 1, got 0"),
+        (("--seeds", "0"), "--seeds must be a whole number of at least 1"),
         (("--set", "learning_rat=1"), "learning_rat"),
         (("--set", "learning_rate"), "--set takes NAME=VALUE"),
         (("--set", "options.backbone=resnet19"), "resnet19"),
@@ -160,8 +156,8 @@ def test_two_workers_train_through_ray_train_and_a_stopped_trial_frees_their_pla
         (("--weights", "other.pt"), "the weights don't fit backbone 'small'"),
         (("--train-on", "all"), "--train-on all leaves no validation part"),
         (("--resume", "--name", "never"), "no study 'never'"),
-        (("--workers", "0"), "--workers must be at least 1"),
-        (("--name", "a/b"), "--name takes letters, digits"),
+        (("--workers", "0"), "workers >= 1 must hold, but got 0"),
+        (("--name", "a/b"), "--name begins with a letter or digit"),
     ],
 )
 def test_bad_input_is_refused_in_one_line_that_names_what_exists(
@@ -172,8 +168,6 @@ def test_bad_input_is_refused_in_one_line_that_names_what_exists(
     arguments,
     said,
 ):
-    from study.run import main
-
     torch.save({"other.weight": torch.zeros(1)}, tmp_path / "other.pt")
     monkeypatch.chdir(tmp_path)
     command = study_command(tiny_store, tmp_path / "results", *arguments)
@@ -187,8 +181,6 @@ def test_bad_input_is_refused_in_one_line_that_names_what_exists(
 def test_a_dry_run_prints_arms_and_trainings_and_starts_nothing(
     capsys: pytest.CaptureFixture[str], tiny_store: Path, tmp_path: Path
 ):
-    from study.run import main
-
     assert main(study_command(tiny_store, tmp_path / "results", "--dry-run")[3:]) == 0
     output = capsys.readouterr().out
     assert "16 arms × 1 seed from 2 trainings" in output

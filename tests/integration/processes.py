@@ -1,0 +1,63 @@
+"""Which processes a command has, whatever became of their parents (Linux)."""
+
+from pathlib import Path
+
+
+def session(leader: int) -> dict[int, str]:
+    """Returns the command line of each living process of a session, by its id.
+
+    A command that is started in a session of its own leads it; Ray's processes stay in it.
+    """
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state, *numbers = (folder / "stat").read_text().rpartition(")")[2].split()
+            line = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it has just ended
+        if int(numbers[2]) == leader and state not in "ZX":
+            found[int(folder.name)] = line
+    return found
+
+
+def open_to_others(processes: dict[int, str]) -> list[str]:
+    """Returns where the processes listen that another machine could reach."""
+    sockets = {}
+    for name in ("tcp", "tcp6"):
+        for line in (Path("/proc/net") / name).read_text().splitlines()[1:]:
+            _, local, _, state, *_, inode = line.split()[:10]
+            if state == "0A":  # it listens
+                sockets[f"socket:[{inode}]"] = local.partition(":")[0]
+    found = []
+    for pid, line in processes.items():
+        try:
+            files = [str(file.readlink()) for file in Path(f"/proc/{pid}/fd").iterdir()]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        found += [
+            f"{line}: {sockets[file]}"
+            for file in files
+            if file in sockets and not _is_loopback(sockets[file])
+        ]
+    return found
+
+
+def _is_loopback(address: str) -> bool:
+    """Whether an address as the kernel prints it, each word's bytes turned round, is loopback."""
+    return address in (
+        "0100007F",
+        "0000000000000000FFFF00000100007F",
+        "00000000000000000000000001000000",
+    )
+
+
+def shared_memory_left(before: set[str]) -> set[str]:
+    """Returns what is new in /dev/shm and in no living process's hands."""
+    new = {path.name for path in Path("/dev/shm").iterdir()} - before
+    for maps in Path("/proc").glob("[0-9]*/maps") if new else ():
+        try:
+            text = maps.read_text()
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
+            continue
+        new = {name for name in new if f"/dev/shm/{name}" not in text}
+    return new

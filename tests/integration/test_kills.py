@@ -1,0 +1,10 @@
+"""A few rounds of what ``python -m tests.integration.kills`` does many of."""
+
+import pytest
+
+from tests.integration.kills import kill_rounds
+
+
+@pytest.mark.slow
+def test_what_is_killed_at_any_moment_ends_as_if_nobody_had_killed_it() -> None:
+    assert kill_rounds(4, seed=7) == []
