@@ -28,7 +28,7 @@ from study.results.store import ResultStore
 from study.search import Sampler
 from study.training.weights import Weights, find_weights
 
-__all__ = ["TUNINGS", "Request", "Study", "check_request", "known_studies"]
+__all__ = ["TUNINGS", "Request", "Study", "check_request", "check_settings", "known_studies"]
 
 NAME = re.compile(r"[^\W_][\w.+-]{0,99}")
 """A study's name: it is part of paths, and must lead nowhere else."""
@@ -234,6 +234,21 @@ class Study:
         return sorted(set(started))
 
 
+def check_settings(request: Request, dataset: str) -> None:
+    """Checks what can be checked before the dataset's clip store is made: arms and settings.
+
+    Raises:
+        ValueError: If an arm or a changed setting isn't possible.
+    """
+    space = _space_on(request, dataset)
+    arms = _arms(request, space)
+    base = space.settings.updated(Settings.of(request.changes))
+    for arm in arms:
+        target = Target(dataset=dataset, store_fingerprint="", split="")
+        make_training(arm.model, settings_of(arm, base, space=space), target=target, seed=0)
+    _check_changes(request.changes, arms)
+
+
 def check_request(request: Request) -> Study:
     """Checks the whole of a request, before anything starts.
 
@@ -255,11 +270,7 @@ def check_request(request: Request) -> Study:
     if request.must_exist:
         _check_exists(name, request.results)
     tuning = request.tuning or space.tuning
-    arms = (
-        tuple(arm for arm in space.arms if arm.default)
-        if request.arms is None
-        else tuple(space.arm(name) for name in request.arms)
-    )
+    arms = _arms(request, space)
     if request.train_on == "all":
         _check_nothing_fits(arms)
         if tuning != "fixed":
@@ -324,6 +335,12 @@ def _space_on(request: Request, dataset: str) -> Space:
         space,
         parameters=tuple(one for name, one in searched.items() if name not in request.changes),
     )
+
+
+def _arms(request: Request, space: Space) -> tuple[Arm, ...]:
+    if request.arms is None:
+        return tuple(arm for arm in space.arms if arm.default)
+    return tuple(space.arm(name) for name in request.arms)
 
 
 def _check_exists(name: str, results: str) -> None:

@@ -23,7 +23,7 @@ from study.data.store.remote import is_uri
 from study.driver_lock import StudyRunsError
 from study.labels import describe
 from study.plan import Plan
-from study.request import Request, Study, check_request
+from study.request import Request, Study, check_request, check_settings
 from study.results.store import DamagedResultError, ResultStore
 from study.results.tables import render
 from study.search import Sampler
@@ -250,6 +250,7 @@ def _request(arguments: argparse.Namespace, console: Console) -> Request:
         must_exist=arguments.resume,
     )
     if arguments.data is None:
+        check_settings(request, "embedded")
         with Terminal(console).preparing("the embedded dataset") as progress:
             prepare_embedded(Path(request.store), progress=progress)
     return request

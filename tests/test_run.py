@@ -10,7 +10,7 @@ import pytest
 import search_spaces
 from search_spaces.space import Choice, Real
 from study import run
-from study.request import Study
+from study.request import Request, Study, check_settings
 from study.terminal import Terminal
 
 
@@ -249,6 +249,30 @@ def test_what_cannot_be_is_refused_in_a_line_before_anything_starts(
     assert err.startswith("study.run: ")
     assert not asked
     assert not list(tmp_path.iterdir()), "nothing is written"
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--name", ".."],
+        ["--arms", "magic"],
+        ["--set", "learning_rate=NaN"],
+        ["--set", "options.magic=1"],
+        ["--set", "options.dropout=2"],
+    ],
+)
+def test_the_embedded_dataset_is_not_made_for_what_is_refused(
+    flags: list[str], asked: list[Study], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--results", str(tmp_path / "results"), *flags]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_settings_of_every_space_are_right_before_there_is_a_store() -> None:
+    for name in search_spaces.names():
+        request = Request(space=search_spaces.get(name), store="", results="results")
+        check_settings(request, "embedded")
 
 
 @pytest.mark.parametrize("inside", ["", "below"])

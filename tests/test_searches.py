@@ -94,7 +94,6 @@ def test_search_replaces_a_parameter_or_adds_one(tiny_store: Path, tmp_path: Pat
         (Real(name="rate", low=0, high=1), {}, "--search rate: unknown hyperparameters rate"),
         (Real(name="learning_rate", low=-1, high=1), {}, "--search learning_rate: .*, got -1"),
         (Real(name="segments", low=2, high=3), {}, "segments must be a whole number, got 2.0"),
-        (Choice(name="epochs", choices=(3, 9)), {"changes": {}}, "trials are judged at the same"),
         (Choice(name="momentum", choices=(0.9, 2)), {}, "momentum must be .*, got 2"),
         (Choice(name="options.heads", choices=(1,)), {}, "--search options.heads makes no differ"),
         (Choice(name="options.interaction", choices=(True,)), {}, "makes no difference"),
