@@ -89,6 +89,13 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _real("gflops", "GFLOPs of one forward pass of one clip", required=False),
             _real("seconds", "wall time in seconds", required=False),
             _text("device", "what it ran on", required=False),
+            _text(
+                "precision",
+                "what its products were computed in",
+                required=False,
+                one_of=("float32", "tf32", "bfloat16"),
+            ),
+            _text("notes", "what to know of how it ran", required=False),
             _integer("workers", "processes that trained it together", required=False),
             _integer("peak_memory_bytes", "peak memory in bytes", required=False),
             _text("git_commit", "commit of the code", required=False),
@@ -111,6 +118,12 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _fraction("validation_top1", "validation top-1", required=False),
             _real("seconds", "wall time in seconds"),
             _real("clips_per_second", "clips trained a second", required=False),
+            Column(
+                name="halved",
+                type=pa.bool_(),
+                about="whether forward passes had half the videos planned, for want of GPU memory",
+                required=False,
+            ),
         ),
         "trials": (
             _text("study", "the study that searched"),

@@ -7,6 +7,8 @@ one above all, stands alone.
 
 import csv
 import io
+import json
+import math
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -155,6 +157,7 @@ def _our_rows(
         """
         SELECT r.study, r.arm, r.dataset, r.split, r.seed, r.fusion, r.views, r.top1, r.top5,
                r.mean_class_accuracy, r.videos, r.tuning, r.modality, t.started_at,
+               t.precision, t.notes, t.hyperparameters,
                coalesce(r.missing_videos, t.missing_videos) AS missing_videos,
                coalesce(r.classes, (SELECT max(len(s.scores)) FROM scores s
                                     WHERE s.training_id = r.training_id)) AS classes
@@ -236,8 +239,19 @@ def _facts(rows: Sequence[Row], labels: Mapping[str, str]) -> dict[str, str]:
         "chance level": _list(f"{100 / n:.1f} %" for n in sorted(classes)) or "unknown",
         "views": _by_arm(rows, labels, lambda row: row["views"]),
         "modality": _by_arm(rows, labels, lambda row: row["modality"] or "unknown"),
+        "precision": _by_arm(rows, labels, lambda row: row["precision"] or "unknown"),
+        "micro-batch": _by_arm(rows, labels, _micro_batch),
         "hyperparameters": _by_arm(rows, labels, lambda row: row["tuning"]),
     }
+
+
+def _micro_batch(row: Row) -> str:
+    """Returns the videos of a forward pass where that changes the result, and the passes."""
+    settings = json.loads(row["hyperparameters"] or "{}")
+    passes = settings.get("accumulation_steps", 1)
+    if passes == 1:
+        return "the batch"
+    return f"{math.ceil(settings['batch_size'] / passes)} videos × {passes}"
 
 
 def _our_footers(
@@ -303,6 +317,12 @@ def _warnings(
                 "Our numbers there are of the videos that it has, not of the dataset."
             )
         of_arm: dict[str, set[tuple[str, int]]] = {}
+        noted = dict.fromkeys(
+            (labels[row["arm"]], row["notes"])
+            for row in rows
+            if row["dataset"] == dataset and row["notes"]
+        )
+        warnings += [f"{label} on {title}: {note}." for label, note in noted]
         for row in rows:
             if row["dataset"] == dataset:
                 of_arm.setdefault(row["arm"], set()).add((row["split"], row["seed"]))
