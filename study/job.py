@@ -167,7 +167,8 @@ def run_job(job: Job, report: Callable[[EpochReport], None] | None = None) -> li
         Every epoch of the training up to the job's.
 
     Raises:
-        ValueError: If the store is not the one that the plan was made for.
+        ValueError: If the store is not the one that the plan was made for, or the GPU's memory is
+            too small.
     """
     started = datetime.now(UTC)
     if (epochs := finished_epochs(job)) is not None:
@@ -175,7 +176,15 @@ def run_job(job: Job, report: Callable[[EpochReport], None] | None = None) -> li
             report(epochs[-1])
         return epochs
     setup = _Setup.of(job)
-    writer = _EpochWriter(job)
+    with _memory_errors_explained(job):
+        return _run(setup, report, started)
+
+
+def _run(
+    setup: "_Setup", report: Callable[[EpochReport], None] | None, started: datetime
+) -> list[EpochReport]:
+    """Trains, scores and writes."""
+    job, writer = setup.job, _EpochWriter(setup.job)
     judged: dict[int, Scores] = {}
 
     def validated(epoch: int, scores: Scores) -> None:
@@ -213,6 +222,22 @@ def run_job(job: Job, report: Callable[[EpochReport], None] | None = None) -> li
         seconds = sum(epoch.seconds for epoch in epochs) + time.perf_counter() - clock
         _write(setup, rung, scored, epochs, started=started, seconds=seconds)
     return epochs
+
+
+@contextlib.contextmanager
+def _memory_errors_explained(job: Job) -> Iterator[None]:
+    """Turns an out-of-memory error, which would only repeat itself, into one that says so."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        hyperparameters = job.training.hyperparameters
+        passes = job.accumulation_steps or hyperparameters.accumulation_steps
+        needed = str(error).splitlines()[0].partition(" See documentation")[0]
+        raise ValueError(
+            f"the GPU's memory is too small for batches of {hyperparameters.batch_size} videos in "
+            f"{passes} passes: {needed} Set a smaller --gpu-memory, or --set "
+            f"accumulation_steps={min(2 * passes, hyperparameters.batch_size)}"
+        ) from error
 
 
 def _wanted_parts(job: Job) -> tuple[str, ...]:
