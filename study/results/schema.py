@@ -89,13 +89,6 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _real("gflops", "GFLOPs of one forward pass of one clip", required=False),
             _real("seconds", "wall time in seconds", required=False),
             _text("device", "what it ran on", required=False),
-            _text(
-                "precision",
-                "what its products were computed in",
-                required=False,
-                one_of=("float32", "tf32", "bfloat16"),
-            ),
-            _text("notes", "what to know of how it ran", required=False),
             _integer("workers", "processes that trained it together", required=False),
             _integer("peak_memory_bytes", "peak memory in bytes", required=False),
             _text("git_commit", "commit of the code", required=False),
@@ -108,6 +101,13 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _json("versions", "versions of the packages", required=False),
             Column(name="started_at", type=pa.timestamp("us"), about="start, UTC"),
             _json("scored_parts", "parts whose scores were kept", required=False),
+            _text(
+                "precision",
+                "what its products were computed in",
+                required=False,
+                one_of=("float32", "tf32", "bfloat16"),
+            ),
+            _text("notes", "what to know of how it ran", required=False),
         ),
         "epochs": (
             _text("training_id", "the training"),

@@ -27,6 +27,7 @@ from study.results.store import ResultStore
 __all__ = ["FORMATS", "Cell", "FilledTable", "load", "render", "whole_grid"]
 
 MISSING = "–"
+WHOLE_BATCH = "the whole batch"
 WIDTH = 100
 OURS = "an ablation of ours; the paper has no such table"
 
@@ -230,7 +231,7 @@ def _facts(rows: Sequence[Row], labels: Mapping[str, str]) -> dict[str, str]:
     missing = {row["missing_videos"] for row in rows} - {None}
     classes = {row["classes"] for row in rows} - {None}
     videos = dict.fromkeys((row["split"], row["videos"]) for row in rows)
-    return {
+    facts = {
         "study": _list(row["study"] for row in rows),
         "splits": _list(row["split"] for row in rows),
         "seeds": _list(row["seed"] for row in rows),
@@ -239,10 +240,13 @@ def _facts(rows: Sequence[Row], labels: Mapping[str, str]) -> dict[str, str]:
         "chance level": _list(f"{100 / n:.1f} %" for n in sorted(classes)) or "unknown",
         "views": _by_arm(rows, labels, lambda row: row["views"]),
         "modality": _by_arm(rows, labels, lambda row: row["modality"] or "unknown"),
-        "precision": _by_arm(rows, labels, lambda row: row["precision"] or "unknown"),
-        "micro-batch": _by_arm(rows, labels, _micro_batch),
         "hyperparameters": _by_arm(rows, labels, lambda row: row["tuning"]),
     }
+    if any(row["precision"] for row in rows):
+        facts["precision"] = _by_arm(rows, labels, lambda row: row["precision"] or "unknown")
+    if any(_micro_batch(row) != WHOLE_BATCH for row in rows):
+        facts["micro-batch"] = _by_arm(rows, labels, _micro_batch)
+    return facts
 
 
 def _micro_batch(row: Row) -> str:
@@ -250,7 +254,7 @@ def _micro_batch(row: Row) -> str:
     settings = json.loads(row["hyperparameters"] or "{}")
     passes = settings.get("accumulation_steps", 1)
     if passes == 1:
-        return "the batch"
+        return WHOLE_BATCH
     return f"{math.ceil(settings['batch_size'] / passes)} videos × {passes}"
 
 
