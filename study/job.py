@@ -68,7 +68,13 @@ class Job:
         weights_file: A backbone weights file, or None to start from scratch.
         provenance: Git commit and whether the working tree differed from it.
         compile: Whether to use ``torch.compile``.
-        loader_workers: Loader processes for each training process.
+        loader_workers: Loader processes for each training process; None where the process that
+            runs the job chooses, which is 0 unless Ray gave it a GPU.
+        gpu: Whether it trains on a GPU.
+        accumulation_steps: Forward and backward passes of a process in a step; None for the
+            hyperparameters'. It differs from theirs only where the result doesn't depend on it.
+        activation_checkpointing: Whether activations are computed again in the backward pass.
+        scoring_batch: Clips that are scored in one forward pass; None for the batch size.
     """
 
     training: Training
@@ -82,7 +88,11 @@ class Job:
     weights_file: str | None = None
     provenance: tuple[str, bool] = ("", False)
     compile: bool = False
-    loader_workers: int = 0
+    loader_workers: int | None = None
+    gpu: bool = False
+    accumulation_steps: int | None = None
+    activation_checkpointing: bool = False
+    scoring_batch: int | None = None
 
     @property
     def checkpoint(self) -> Path:
@@ -165,7 +175,8 @@ def run_job(job: Job, report: Callable[[EpochReport], None] | None = None) -> li
         Every epoch of the training up to the job's.
 
     Raises:
-        ValueError: If the store is not the one that the plan was made for.
+        ValueError: If the store is not the one that the plan was made for, or the GPU's memory is
+            too small.
     """
     started = datetime.now(UTC)
     if (epochs := finished_epochs(job)) is not None:
@@ -173,7 +184,15 @@ def run_job(job: Job, report: Callable[[EpochReport], None] | None = None) -> li
             report(epochs[-1])
         return epochs
     setup = _Setup.of(job)
-    writer = _EpochWriter(job)
+    with _memory_errors_explained(job):
+        return _run(setup, report, started)
+
+
+def _run(
+    setup: "_Setup", report: Callable[[EpochReport], None] | None, started: datetime
+) -> list[EpochReport]:
+    """Trains, scores and writes."""
+    job, writer = setup.job, _EpochWriter(setup.job)
     judged: dict[int, Scores] = {}
 
     def validated(epoch: int, scores: Scores) -> None:
@@ -196,7 +215,9 @@ def run_job(job: Job, report: Callable[[EpochReport], None] | None = None) -> li
         report=reported,
         validated=validated,
         compile=job.compile,
-        loader_workers=job.loader_workers,
+        accumulation_steps=job.accumulation_steps,
+        activation_checkpointing=job.activation_checkpointing,
+        loader_workers=job.loader_workers or 0,
         until=job.until,
     )
     clock = time.perf_counter()
@@ -209,6 +230,22 @@ def run_job(job: Job, report: Callable[[EpochReport], None] | None = None) -> li
         seconds = sum(epoch.seconds for epoch in epochs) + time.perf_counter() - clock
         _write(setup, rung, scored, epochs, started=started, seconds=seconds)
     return epochs
+
+
+@contextlib.contextmanager
+def _memory_errors_explained(job: Job) -> Iterator[None]:
+    """Turns an out-of-memory error, which would only repeat itself, into one that says so."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        hyperparameters = job.training.hyperparameters
+        passes = job.accumulation_steps or hyperparameters.accumulation_steps
+        needed = str(error).splitlines()[0].partition(" See documentation")[0]
+        raise ValueError(
+            f"the GPU's memory is too small for batches of {hyperparameters.batch_size} videos in "
+            f"{passes} passes: {needed} Set a smaller --gpu-memory, or --set "
+            f"accumulation_steps={min(2 * passes, hyperparameters.batch_size)}"
+        ) from error
 
 
 def _wanted_parts(job: Job) -> tuple[str, ...]:
@@ -280,9 +317,24 @@ def record_failure(job: Job, reason: str, *, traceback: str | None = None) -> No
     )
 
 
-def _device() -> str:
-    if not torch.cuda.is_available():
+def _device(job: Job) -> str:
+    """The device that the job trains on.
+
+    Raises:
+        ValueError: If it is to be a GPU and there is none, or none with the job's precision.
+    """
+    if not job.gpu:
         return "cpu"
+    if not torch.cuda.is_available():
+        raise ValueError(
+            "a GPU was asked for, but torch finds none here; check the driver with nvidia-smi, or "
+            "leave --gpus-per-worker out"
+        )
+    precision = job.training.hyperparameters.precision
+    if precision == "bfloat16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise ValueError(
+            f"{torch.cuda.get_device_name()} has no bfloat16; give --set precision=float32"
+        )
     return f"cuda:{torch.cuda.current_device()}"
 
 
@@ -323,7 +375,7 @@ class _Setup:
             store=store,
             parts=split_parts(store, job.training.target.split, train_on=job.training.train_on),
             model=build_model(job, num_classes=len(store.annotations.classes)),
-            device=_device(),
+            device=_device(job),
         )
 
     def clips(self, part: str, *, augment: bool = False, views: bool = False) -> ClipDataset:
@@ -342,9 +394,9 @@ class _Setup:
             self.model,
             self.clips(part, views=views),
             device=self.device,
-            batch_size=hyperparameters.batch_size,
+            batch_size=self.job.scoring_batch or hyperparameters.batch_size,
             precision=hyperparameters.precision,
-            loader_workers=self.job.loader_workers,
+            loader_workers=self.job.loader_workers or 0,
         )
 
     def score_finally(self, part: str, rung: Scores | None) -> Scores:
@@ -430,9 +482,11 @@ def _write(
                 "parameters": count_parameters(setup.model),
                 "gflops": _gflops(setup.model, training),
                 "seconds": seconds,
-                "device": _device_name(),
+                "device": _device_name(setup.device),
+                "precision": _precision(job),
+                "notes": _notes(epochs),
                 "workers": dist.get_world_size() if dist.is_initialized() else 1,
-                "peak_memory_bytes": _peak_memory(),
+                "peak_memory_bytes": _peak_memory(setup.device),
                 "started_at": started,
             }
         ],
@@ -487,10 +541,27 @@ def _gflops(model: VideoModel, training: Training) -> float:
     )
 
 
-def _device_name() -> str:
+def _precision(job: Job) -> str:
+    """Returns what it was computed in: on a GPU float32's products are TF32's."""
+    precision = job.training.hyperparameters.precision
+    return "tf32" if job.gpu and precision == "float32" else precision
+
+
+def _notes(epochs: Sequence[EpochReport]) -> str | None:
+    """Returns what whoever reads the training's rows must know."""
+    halved = [epoch.epoch for epoch in epochs if epoch.halved]
+    if not halved:
+        return None
+    return (
+        f"the GPU's memory was too small for the planned micro-batch: from epoch {halved[0]} on "
+        "each forward pass had half the videos"
+    )
+
+
+def _device_name(device: str) -> str:
     """Returns the GPU's or the processor's name, as the system gives it."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+    if device != "cpu":
+        return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
     return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
 
@@ -503,8 +574,8 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _peak_memory() -> int:
-    """Returns peak bytes: the GPU's if there is one, else this process's since it began."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
+def _peak_memory(device: str) -> int:
+    """Returns peak bytes: the GPU's if it trains on one, else this process's since it began."""
+    if device != "cpu":
+        return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -34,6 +34,7 @@ __all__ = [
     "imagenet_network",
     "make_plan",
     "make_training",
+    "meta_network",
     "modality",
     "settings_of",
 ]
@@ -282,15 +283,19 @@ def imagenet_network(model: str, options: Mapping[str, Any]) -> str:
     return _net(model, options).imagenet_network
 
 
-def _net(model: str, options: Mapping[str, Any]) -> VideoModel:
-    """Returns the net without memory for its weights: to be asked, not to be run."""
-    return _build_net(model, tuple(options.items()))
+def meta_network(training: Training, *, num_classes: int = 2) -> VideoModel:
+    """Returns the training's net without memory for its weights: not to be changed."""
+    return _net(training.model, training.options, num_classes=num_classes)
+
+
+def _net(model: str, options: Mapping[str, Any], *, num_classes: int = 2) -> VideoModel:
+    return _build_net(model, tuple(options.items()), num_classes)
 
 
 @cache
-def _build_net(model: str, options: tuple[tuple[str, Any], ...]) -> VideoModel:
+def _build_net(model: str, options: tuple[tuple[str, Any], ...], num_classes: int) -> VideoModel:
     with torch.device("meta"):
-        return create_model(model, num_classes=2, **dict(options))
+        return create_model(model, num_classes=num_classes, **dict(options)).train()
 
 
 def _net_key(model: str, settings: Settings) -> str:

@@ -12,6 +12,7 @@ from models.fusion import FUSIONS
 from search_spaces.space import TUNINGS, Arm, Parameter, Settings, Space
 from study.cluster.resources import Resources
 from study.data.store.clip_store import ClipStore
+from study.fit import Gpu, choose_clips, divide_batch, fit_training, result_depends_on_passes
 from study.job import Job, Parts, build_model, split_parts
 from study.plan import (
     Plan,
@@ -26,12 +27,15 @@ from study.plan import (
 from study.provenance import canonical_json, code_version, git_state
 from study.results.store import ResultStore
 from study.search import Sampler
+from study.training.memory import MicroBatch
 from study.training.weights import Weights, find_weights
 
 __all__ = ["TUNINGS", "Request", "Study", "check_request", "check_settings", "known_studies"]
 
 NAME = re.compile(r"[^\W_][\w.+-]{0,99}")
 """A study's name: it is part of paths, and must lead nowhere else."""
+
+GPU_GIGABYTES = 24.0  # an L4's, an RTX 3090's and an RTX 4090's
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +64,9 @@ class Request:
         resources: What each training takes.
         at_once: How many trainings run at once; None for as many as the cluster holds.
         compile: Whether to use ``torch.compile``.
-        loader_workers: Loader processes of each training process.
+        loader_workers: Loader processes of each training process; None chooses by the node.
+        gpu_memory: Memory of each GPU in gigabytes (10⁹ bytes) that trainings are divided for,
+            whatever the GPU that is found; None for 24 with GPUs.
         max_hours: Wall time in hours after which no job is started or gone on with; None for none.
         must_exist: Whether the results must hold something of the study already.
     """
@@ -85,7 +91,8 @@ class Request:
     resources: Resources = field(default_factory=Resources)
     at_once: int | None = None
     compile: bool = False
-    loader_workers: int = 0
+    loader_workers: int | None = None
+    gpu_memory: float | None = None
     max_hours: float | None = None
     must_exist: bool = False
 
@@ -102,6 +109,10 @@ class Request:
         _check_results(self.results)
         if self.max_hours is not None:
             check_number("--max-hours", self.max_hours, above=0)
+        if self.gpu_memory is not None:
+            check_number("--gpu-memory", self.gpu_memory, above=0)
+            if not self.resources.gpus_per_worker:
+                raise ValueError("--gpu-memory needs a GPU; give --gpus-per-worker 1 too")
         if self.name is not None and not NAME.fullmatch(self.name):
             raise ValueError(
                 "--name begins with a letter or digit and has at most 100 letters, digits and "
@@ -161,9 +172,25 @@ class Study:
         """Returns an arm's settings at the found values."""
         return settings_of(arm, self.base, space=self.space, found=found)
 
+    @property
+    def gpu(self) -> Gpu | None:
+        """What trainings are planned for; None on the CPU. Those that share a GPU divide it."""
+        request, share = self.request, self.request.resources.gpus_per_worker
+        if not share:
+            return None
+        return Gpu(
+            bytes=int((request.gpu_memory or GPU_GIGABYTES) * 1e9 * share),
+            processes=request.resources.workers,
+            classes=len(self.store.annotations.classes),
+        )
+
     def make_training(self, model: str, settings: Settings, **more: Any) -> Training:
-        """Returns a training of this study: its weights and code version filled in."""
-        return make_training(
+        """Returns a training of this study, fit to the GPU; its weights and code are filled in.
+
+        Raises:
+            ValueError: If an option or hyperparameter isn't valid, or the GPU is too small.
+        """
+        training = make_training(
             model,
             settings,
             train_on=self.request.train_on,
@@ -171,6 +198,31 @@ class Study:
             code_version=code_version(model_options(model).__module__),
             **more,
         )
+        if self.gpu is None:
+            return training
+        return fit_training(training, self.gpu, given=settings.hyperparameters)
+
+    def division(self, training: Training) -> MicroBatch | None:
+        """How a training's batch is divided to fit the GPU; None on the CPU.
+
+        Raises:
+            ValueError: If it doesn't fit without activation checkpointing, but is to be compiled.
+        """
+        if self.gpu is None:
+            return None
+        keep = (
+            training.hyperparameters.accumulation_steps > 1
+            or "accumulation_steps" in self.base.hyperparameters
+            or result_depends_on_passes(training)
+        )
+        division = divide_batch(training, self.gpu, keep_steps=keep)
+        if division.activation_checkpointing and self.request.compile:
+            raise ValueError(
+                f"{training.model} needs activation checkpointing to fit a GPU of "
+                f"{self.gpu.bytes / 1e9:g} GB, which doesn't go with --compile; leave --compile "
+                "out, or take a larger GPU and say so with --gpu-memory"
+            )
+        return division
 
     def trial(self, arm: Arm, target: Target, values: Mapping[str, Any]) -> Training:
         """Returns the search's training of an arm at proposed values, with the first seed.
@@ -205,6 +257,12 @@ class Study:
     def job(self, training: Training, **more: Any) -> Job:
         """Returns a job of this study."""
         weights = self._weights(imagenet_network(training.model, training.options))
+        if (division := self.division(training)) is not None and self.gpu is not None:
+            more |= {
+                "accumulation_steps": division.accumulation_steps,
+                "activation_checkpointing": division.activation_checkpointing,
+                "scoring_batch": choose_clips(training, self.gpu),
+            }
         return Job(
             training=training,
             store=str(self.store.path),
@@ -216,6 +274,7 @@ class Study:
             provenance=self.provenance,
             compile=self.request.compile,
             loader_workers=self.request.loader_workers,
+            gpu=self.gpu is not None,
             **more,
         )
 
@@ -312,6 +371,8 @@ def check_request(request: Request) -> Study:
     _check_stacks(store, plan)
     _check_segments(plan)
     _check_weights(study, plan)
+    for training in plan.trainings.values():
+        study.job(training, until=training.hyperparameters.epochs)  # it fits, or is refused now
     return study
 
 
@@ -367,9 +428,8 @@ def _check_weights(study: Study, plan: Plan) -> None:
         net = canonical_json([training.model, training.options])
         if net not in seen:
             seen.add(net)
-            build_model(
-                study.job(training, until=1), num_classes=len(study.store.annotations.classes)
-            )
+            job = study.job(training, until=training.hyperparameters.epochs)
+            build_model(job, num_classes=len(study.store.annotations.classes))
 
 
 def _check_changes(changes: Mapping[str, Any], arms: Sequence[Arm]) -> None:

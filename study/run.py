@@ -2,9 +2,11 @@
 
 import argparse
 import json
+import math
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args
 
@@ -22,7 +24,8 @@ from study.data.store.embedded import prepare_embedded
 from study.data.store.remote import is_uri
 from study.driver_lock import StudyRunsError
 from study.labels import describe
-from study.plan import Plan
+from study.plan import Plan, Training
+from study.provenance import canonical_json
 from study.request import Request, Study, check_request, check_settings
 from study.results.store import DamagedResultError, ResultStore
 from study.results.tables import render
@@ -206,7 +209,18 @@ def _add_training(add: Callable[..., Any]) -> None:
         help="trainings that run at once (default: as many as the cluster holds when the study "
         "starts; say so where it grows)",
     )
-    add("--loader-workers", type=int, default=0, metavar="N", help="loader processes of each")
+    add(
+        "--gpu-memory",
+        type=float,
+        metavar="GB",
+        help="memory of each GPU, for which batches are divided (default: 24)",
+    )
+    add(
+        "--loader-workers",
+        type=int,
+        metavar="N",
+        help="loader processes of each (default: with GPUs by the node's cores, else none)",
+    )
     add("--compile", action="store_true", help="compile the model with torch.compile")
     add("--address", help="a Ray cluster's address, such as auto (default: this machine alone)")
     add("--max-hours", type=float, metavar="H", help="stop after H hours; the same goes on later")
@@ -246,6 +260,7 @@ def _request(arguments: argparse.Namespace, console: Console) -> Request:
         at_once=arguments.at_once,
         compile=arguments.compile,
         loader_workers=arguments.loader_workers,
+        gpu_memory=arguments.gpu_memory,
         max_hours=arguments.max_hours,
         must_exist=arguments.resume,
     )
@@ -362,7 +377,7 @@ def _epochs(plan: Plan) -> int:
 
 
 def _print_arms(study: Study, console: Console) -> None:
-    """Every arm with the training that serves it."""
+    """Every arm with the training that serves it, then what each of these takes."""
     plan = study.plan()
     numbers = {identity: number for number, identity in enumerate(plan.trainings, start=1)}
     table = Table("arm", "fusion", "split", "seed", "training", box=box.SIMPLE)
@@ -375,6 +390,41 @@ def _print_arms(study: Study, console: Console) -> None:
             training.target.split,
             str(training.seed),
             f"{number}: {describe(training, plan.trainings.values())}",
+        )
+    console.print(table)
+    _print_nets(study, plan, console)
+
+
+def _print_nets(study: Study, plan: Plan, console: Console) -> None:
+    """What a process of each training does and needs; trainings of one net, once."""
+    alike: dict[str, list[tuple[int, Training]]] = {}
+    for number, training in enumerate(plan.trainings.values(), start=1):
+        net = canonical_json([training.model, training.options, asdict(training.hyperparameters)])
+        alike.setdefault(net, []).append((number, training))
+    memory = [] if study.gpu is None else ["GiB needed"]
+    table = Table(
+        "trainings", *memory, "micro-batch", "precision", "steps an epoch", box=box.SIMPLE
+    )
+    for numbered in alike.values():
+        first = numbered[0][1]
+        hyperparameters, division = first.hyperparameters, study.division(first)
+        passes, needed = hyperparameters.accumulation_steps, []
+        how: list[str] = [hyperparameters.precision]
+        if division is not None:
+            passes = division.accumulation_steps
+            needed = [f"{division.needed_bytes / 2**30:.1f}"]
+            how += ["checkpointing"] if division.activation_checkpointing else []
+        share = math.ceil(hyperparameters.batch_size / study.request.resources.workers)
+        steps = {
+            math.ceil(len(study.parts[one.target.split].train) / hyperparameters.batch_size)
+            for _, one in numbered
+        }
+        table.add_row(
+            ", ".join(str(number) for number, _ in numbered),
+            *needed,
+            f"{math.ceil(share / passes)} videos × {passes}",
+            ", ".join(how),
+            "–".join(str(count) for count in sorted({min(steps), max(steps)})),
         )
     console.print(table)
 

@@ -191,6 +191,25 @@ def test_an_example_command_is_one_line_that_the_study_takes(name: str, margin: 
     run._parser().parse_args(shlex.split(command)[3:])
 
 
+def test_the_example_fits_the_gpu_and_the_cores_of_its_nodes() -> None:
+    """By the memory (GB) and vCPUs that the instance type is sold with."""
+    run = pytest.importorskip("study.run")
+    resources = pytest.importorskip("study.cluster.resources")
+    kind = described("cluster.yaml")["available_node_types"]["gpu"]["node_config"]["InstanceType"]
+    gigabytes, cores = {"g6.4xlarge": (24, 16)}[kind]
+    text = (ROOT / "cluster.yaml").read_text()
+    (typed,) = re.findall(r"python -m study\.run (.*?)'", text, re.DOTALL)
+    asked = run._parser().parse_args(shlex.split(re.sub(r"\\\n# *", "", typed)))
+    assert asked.gpu_memory == gigabytes
+    assert asked.loader_workers is None
+    each = resources.Resources(
+        gpus_per_worker=asked.gpus_per_worker, cpus_per_worker=asked.cpus_per_worker
+    )
+    node = {"CPU": cores, "GPU": 1}
+    assert resources.trainings_at_once(each, [node]) == 1
+    assert resources.loader_workers_on(node, each, at_once=asked.at_once) == 8
+
+
 def test_a_head_reaches_machines_of_ones_own() -> None:
     cluster = described("cluster-local.yaml")
     assert cluster["auth"].keys() == {"ssh_user", "ssh_private_key"}  # Ray hands the key to it

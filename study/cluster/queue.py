@@ -165,7 +165,13 @@ def _run_one(config: dict[str, Any], *, placement: Placement) -> None:
     """Runs a job; a failure that would only repeat itself is recorded and reported, not raised."""
     job: Job = config["job"]
     try:
-        execute(job, placement.resources, tune.report, storage=placement.scratch)
+        execute(
+            job,
+            placement.resources,
+            tune.report,
+            at_once=placement.at_once,
+            storage=placement.scratch,
+        )
     except (ArithmeticError, ValueError, TypeError, LookupError, FileNotFoundError) as error:
         reason = f"{type(error).__name__}: {error}"
         record_failure(job, reason, traceback=traceback.format_exc())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from models.checks import check_count, check_number
 
-__all__ = ["DRIVER_CPUS", "Resources", "trainings_at_once"]
+__all__ = ["DRIVER_CPUS", "Resources", "loader_workers_on", "trainings_at_once"]
 
 DRIVER_CPUS = 0.01  # the process that waits for a training's workers; Ray rejects zero
 
@@ -73,6 +73,23 @@ def trainings_at_once(resources: Resources, nodes: Sequence[Mapping[str, float]]
     together = {name: sum(node.get(name, 0) for node in nodes) for name in need}
     workers = sum(_times(resources.of_worker, node) for node in nodes)
     return min(_times(need, together), workers // resources.workers)
+
+
+def loader_workers_on(node: Mapping[str, float], resources: Resources, *, at_once: int) -> int:
+    """How many loader processes each training process on a node gets.
+
+    Where it trains on a GPU it gets its share of the node's cores, less one for itself, from 1 to
+    8; on the CPU none, for the training has the cores.
+
+    Args:
+        node: The node's resources, by Ray's names.
+        resources: What each training takes.
+        at_once: How many trainings run at once, on all nodes.
+    """
+    if not resources.gpus_per_worker:
+        return 0
+    processes = min(_times(resources.of_worker, node), at_once * resources.workers)
+    return min(8, max(1, int(node["CPU"] // max(1, processes)) - 1))
 
 
 def _times(need: Mapping[str, float], have: Mapping[str, float]) -> int:

@@ -1,8 +1,10 @@
 """Runs a job where Ray put it: inline for one worker, under Ray Train for several."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import ray
 import ray.train
 import ray.train.torch
 import torch
@@ -10,7 +12,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from study.cluster.resources import Resources
+from study.cluster.resources import Resources, loader_workers_on
 from study.job import Job, run_job
 from study.training.loop import EpochReport
 
@@ -35,6 +37,7 @@ def execute(
     resources: Resources,
     report: Callable[[dict[str, Any]], None],
     *,
+    at_once: int,
     storage: str,
 ) -> None:
     """Runs the job in this process, or with several workers through Ray Train's TorchTrainer.
@@ -44,15 +47,17 @@ def execute(
         resources: The training's processes and what each takes.
         report: Takes the metrics of each epoch; with several workers they reach Tune through
             Ray Train instead.
+        at_once: How many trainings run at once, which share the nodes' cores for loading.
         storage: A folder that every node sees, for Ray Train's own files.
     """
     if resources.workers == 1:
         torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
-        run_job(job, lambda epoch: report(metrics_of(job, epoch)))
+        here = _with_loaders(job, resources, at_once)
+        run_job(here, lambda epoch: report(metrics_of(job, epoch)))
         return
     TorchTrainer(
         _train_on_worker,
-        train_loop_config={"job": job, "threads": max(1, int(resources.cpus_per_worker))},
+        train_loop_config={"job": job, "resources": resources, "at_once": at_once},
         scaling_config=ScalingConfig(
             num_workers=resources.workers,
             use_gpu=resources.gpus_per_worker > 0,
@@ -68,6 +73,16 @@ def execute(
 
 
 def _train_on_worker(config: dict[str, Any]) -> None:
-    job: Job = config["job"]
-    torch.set_num_threads(config["threads"])
+    resources: Resources = config["resources"]
+    job = _with_loaders(config["job"], resources, config["at_once"])
+    torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
     run_job(job, lambda epoch: ray.train.report(metrics_of(job, epoch)))
+
+
+def _with_loaders(job: Job, resources: Resources, at_once: int) -> Job:
+    """The job with loader processes for this node, where the user didn't say how many."""
+    if job.loader_workers is not None:
+        return job
+    here = ray.get_runtime_context().get_node_id()
+    (node,) = (node["Resources"] for node in ray.nodes() if node["NodeID"] == here)
+    return replace(job, loader_workers=loader_workers_on(node, resources, at_once=at_once))

@@ -101,6 +101,13 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _json("versions", "versions of the packages", required=False),
             Column(name="started_at", type=pa.timestamp("us"), about="start, UTC"),
             _json("scored_parts", "parts whose scores were kept", required=False),
+            _text(
+                "precision",
+                "what its products were computed in",
+                required=False,
+                one_of=("float32", "tf32", "bfloat16"),
+            ),
+            _text("notes", "what to know of how it ran", required=False),
         ),
         "epochs": (
             _text("training_id", "the training"),
@@ -111,6 +118,12 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _fraction("validation_top1", "validation top-1", required=False),
             _real("seconds", "wall time in seconds"),
             _real("clips_per_second", "clips trained a second", required=False),
+            Column(
+                name="halved",
+                type=pa.bool_(),
+                about="whether forward passes had half the videos planned, for want of GPU memory",
+                required=False,
+            ),
         ),
         "trials": (
             _text("study", "the study that searched"),

@@ -7,6 +7,8 @@ one above all, stands alone.
 
 import csv
 import io
+import json
+import math
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +27,7 @@ from study.results.store import ResultStore
 __all__ = ["FORMATS", "Cell", "FilledTable", "load", "render", "whole_grid"]
 
 MISSING = "–"
+WHOLE_BATCH = "the whole batch"
 WIDTH = 100
 OURS = "an ablation of ours; the paper has no such table"
 
@@ -155,6 +158,7 @@ def _our_rows(
         """
         SELECT r.study, r.arm, r.dataset, r.split, r.seed, r.fusion, r.views, r.top1, r.top5,
                r.mean_class_accuracy, r.videos, r.tuning, r.modality, t.started_at,
+               t.precision, t.notes, t.hyperparameters,
                coalesce(r.missing_videos, t.missing_videos) AS missing_videos,
                coalesce(r.classes, (SELECT max(len(s.scores)) FROM scores s
                                     WHERE s.training_id = r.training_id)) AS classes
@@ -227,7 +231,7 @@ def _facts(rows: Sequence[Row], labels: Mapping[str, str]) -> dict[str, str]:
     missing = {row["missing_videos"] for row in rows} - {None}
     classes = {row["classes"] for row in rows} - {None}
     videos = dict.fromkeys((row["split"], row["videos"]) for row in rows)
-    return {
+    facts = {
         "study": _list(row["study"] for row in rows),
         "splits": _list(row["split"] for row in rows),
         "seeds": _list(row["seed"] for row in rows),
@@ -238,6 +242,20 @@ def _facts(rows: Sequence[Row], labels: Mapping[str, str]) -> dict[str, str]:
         "modality": _by_arm(rows, labels, lambda row: row["modality"] or "unknown"),
         "hyperparameters": _by_arm(rows, labels, lambda row: row["tuning"]),
     }
+    if any(row["precision"] for row in rows):
+        facts["precision"] = _by_arm(rows, labels, lambda row: row["precision"] or "unknown")
+    if any(_micro_batch(row) != WHOLE_BATCH for row in rows):
+        facts["micro-batch"] = _by_arm(rows, labels, _micro_batch)
+    return facts
+
+
+def _micro_batch(row: Row) -> str:
+    """Returns the videos of a forward pass where that changes the result, and the passes."""
+    settings = json.loads(row["hyperparameters"] or "{}")
+    passes = settings.get("accumulation_steps", 1)
+    if passes == 1:
+        return WHOLE_BATCH
+    return f"{math.ceil(settings['batch_size'] / passes)} videos × {passes}"
 
 
 def _our_footers(
@@ -303,6 +321,12 @@ def _warnings(
                 "Our numbers there are of the videos that it has, not of the dataset."
             )
         of_arm: dict[str, set[tuple[str, int]]] = {}
+        noted = dict.fromkeys(
+            (labels[row["arm"]], row["notes"])
+            for row in rows
+            if row["dataset"] == dataset and row["notes"]
+        )
+        warnings += [f"{label} on {title}: {note}." for label, note in noted]
         for row in rows:
             if row["dataset"] == dataset:
                 of_arm.setdefault(row["arm"], set()).add((row["split"], row["seed"]))

@@ -67,6 +67,7 @@ class EpochReport:
         validation_top1: Top-1 of the late average on the validation videos; None without them.
         seconds: The epoch's wall time, validation included.
         clips_per_second: Training clips a second over all processes, validation left out.
+        halved: Whether forward passes had half the videos planned, as the GPU's memory was short.
     """
 
     epoch: int
@@ -76,6 +77,7 @@ class EpochReport:
     validation_top1: float | None
     seconds: float
     clips_per_second: float
+    halved: bool = False
 
 
 def train(
@@ -90,6 +92,7 @@ def train(
     report: Callable[[EpochReport], None] | None = None,
     validated: Callable[[int, Scores], None] | None = None,
     compile: bool = False,
+    accumulation_steps: int | None = None,
     activation_checkpointing: bool = False,
     loader_workers: int = 0,
     until: int | None = None,
@@ -117,6 +120,8 @@ def train(
         validated: Receives the validation videos' scores after each epoch, with the epoch's
             number from 1, before `report` is called.
         compile: Whether to use ``torch.compile``.
+        accumulation_steps: Passes into which each process divides its share of a batch; None for
+            the hyperparameters'. It may differ from those of the epochs in a checkpoint.
         activation_checkpointing: Whether to compute activations again in the backward pass: less
             memory, about a third more time, and the same result.
         loader_workers: Loader processes of each process; 0 loads in the process itself.
@@ -139,7 +144,14 @@ def train(
     if activation_checkpointing:
         recompute_activations(model)
     run = _TrainingRun.start(
-        model, train_data, hyperparameters, seed, device, compile, loader_workers
+        model,
+        train_data,
+        hyperparameters,
+        seed,
+        device,
+        compile,
+        loader_workers,
+        accumulation_steps or hyperparameters.accumulation_steps,
     )
     last = hyperparameters.epochs if until is None else min(until, hyperparameters.epochs)
     history = _resume(checkpoint, run, last)
@@ -166,6 +178,7 @@ def train(
                 validation_top1=top1,
                 seconds=_slowest(time.perf_counter() - started, run.device),
                 clips_per_second=len(train_data) / trained,
+                halved=run.halved,
             )
         )
         if checkpoint is not None and _rank() == 0:
@@ -184,8 +197,8 @@ class _TrainingRun:
         forward: The network as it is called: data-parallel, compiled, both or neither.
         no_sync: Makes the context in which a backward pass keeps its gradients to its process.
         batches: Indices of each batch of the current epoch; `loader` reads them.
-        halved: Whether the forward passes have half the videos that the hyperparameters ask for,
-            because the GPU's memory was too small.
+        passes: Forward and backward passes of a process in a step, as planned.
+        halved: Whether forward passes have half the videos planned, as the GPU's memory was short.
     """
 
     model: VideoModel
@@ -199,6 +212,7 @@ class _TrainingRun:
     seed: int
     device: torch.device
     loader_workers: int
+    passes: int
     halved: bool = False
 
     @classmethod
@@ -211,9 +225,12 @@ class _TrainingRun:
         device: str | torch.device,
         compile: bool,
         loader_workers: int,
+        passes: int,
     ) -> "_TrainingRun":
         device = torch.device(device)
         cuda = device.type == "cuda"
+        if cuda:
+            torch.set_float32_matmul_precision("high")  # TF32, which convolutions use by default
         torch.backends.cudnn.deterministic = True  # or a seed would not fix a GPU's result
         put_channels_last(model.to(device).train())
         forward: Callable[..., ModelOutput] = model
@@ -245,12 +262,13 @@ class _TrainingRun:
             seed=seed,
             device=device,
             loader_workers=loader_workers,
+            passes=passes,
         )
 
     @property
     def accumulation_steps(self) -> int:
         """Forward and backward passes of a process in a step."""
-        return self.hyperparameters.accumulation_steps * (2 if self.halved else 1)
+        return self.passes * (2 if self.halved else 1)
 
     @property
     def identity(self) -> dict[str, Any]:

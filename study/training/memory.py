@@ -190,6 +190,7 @@ def choose_micro_batch(
     available_bytes: int,
     world_size: int = 1,
     precisions: Sequence[str] = ("float32",),
+    accumulation_steps: int | None = None,
 ) -> MicroBatch:
     """Divides a batch into the fewest forward passes that fit and are equal.
 
@@ -203,17 +204,19 @@ def choose_micro_batch(
         available_bytes: The device's memory.
         world_size: Processes, each with a device of its own.
         precisions: Those that may be used, the preferred one first.
+        accumulation_steps: Passes that are asked for, however few would fit; None chooses.
 
     Raises:
-        ValueError: If not one video fits.
+        ValueError: If not one video fits, or not those of the passes that are asked for.
     """
     share = math.ceil(batch_size / world_size)
+    least = 1 if accumulation_steps is None else math.ceil(share / accumulation_steps)
     for precision in precisions:
         for checkpointing in (False, True):
             needed = estimate(precision, checkpointing)
             fitting = _most_that_fit(needed, share, available_bytes)
-            if fitting:
-                steps = _equal_passes(share, math.ceil(share / fitting))
+            if fitting >= least:
+                steps = accumulation_steps or _equal_passes(share, math.ceil(share / fitting))
                 videos = math.ceil(share / steps)
                 return MicroBatch(
                     videos=videos,
@@ -222,10 +225,12 @@ def choose_micro_batch(
                     precision=precision,
                     needed_bytes=needed.total_bytes(videos),
                 )
+    what = "one video needs" if least == 1 else f"{least} videos a pass need"
+    instead = "" if least == 1 else "raise accumulation_steps or leave it out, "
     raise ValueError(
-        f"one video needs {needed.total_bytes(1) / GIB:.1f} GiB of GPU memory in {precision} with "
-        f"activation checkpointing, but the GPU has {available_bytes / GIB:.1f} GiB; lower "
-        "segments or crop_size, choose a smaller backbone, set precision=bfloat16 or take a "
+        f"{what} {needed.total_bytes(least) / GIB:.1f} GiB of GPU memory in {precision} with "
+        f"activation checkpointing, but the GPU has {available_bytes / GIB:.1f} GiB; {instead}"
+        "lower segments or crop_size, choose a smaller backbone, set precision=bfloat16 or take a "
         "larger GPU"
     )
 

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from study.cluster.resources import Resources, trainings_at_once
+from study.cluster.resources import Resources, loader_workers_on, trainings_at_once
 
 
 def test_one_worker_takes_its_resources_from_tune_and_several_from_ray_train():
@@ -50,3 +50,20 @@ def test_as_many_trainings_run_at_once_as_the_nodes_hold(resources, nodes, fitti
 def test_impossible_resources_are_refused(arguments, said):
     with pytest.raises(ValueError, match=said):
         Resources(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("node", "resources", "at_once", "loaders"),
+    [
+        ({"CPU": 64}, Resources(), 64, 0),
+        ({"CPU": 64, "GPU": 8}, Resources(), 8, 0),  # it trains on the CPU
+        ({"CPU": 32, "GPU": 8}, Resources(gpus_per_worker=1), 8, 3),
+        ({"CPU": 32, "GPU": 8}, Resources(gpus_per_worker=1, workers=4), 2, 3),
+        ({"CPU": 32, "GPU": 8}, Resources(gpus_per_worker=1), 4, 7),
+        ({"CPU": 32, "GPU": 8}, Resources(gpus_per_worker=1), 1, 8),
+        ({"CPU": 16, "GPU": 1}, Resources(gpus_per_worker=0.25), 4, 3),
+        ({"CPU": 4, "GPU": 4}, Resources(gpus_per_worker=1), 4, 1),
+    ],
+)
+def test_loaders_share_the_nodes_cores_among_its_trainings(node, resources, at_once, loaders):
+    assert loader_workers_on(node, resources, at_once=at_once) == loaders

@@ -111,8 +111,11 @@ def _train(model: VideoModel, change: dict[str, Any] | None = None, **options: A
 
 
 def _same(history: list[EpochReport], other: list[EpochReport]) -> bool:
-    """Equal but for wall times."""
-    plain = [[replace(e, seconds=0, clips_per_second=0) for e in h] for h in (history, other)]
+    """Equal but for wall times and how the batch was divided."""
+    plain = [
+        [replace(e, seconds=0, clips_per_second=0, halved=False) for e in h]
+        for h in (history, other)
+    ]
     return plain[0] == plain[1]
 
 
@@ -325,6 +328,23 @@ def test_out_of_memory_is_met_once_and_only_where_videos_can_be_divided(
     with pytest.raises(torch.OutOfMemoryError):
         _train(model, change)
     assert model.entrance.calls == (1 if change else 2)
+
+
+@pytest.mark.filterwarnings("ignore:CUDA out of memory")
+def test_an_epoch_says_whether_its_passes_were_halved() -> None:
+    assert [epoch.halved for epoch in _train(_hungry(), {"epochs": 2})] == [False, False]
+    assert [epoch.halved for epoch in _train(_hungry(3), {"epochs": 2})] == [True, True]
+
+
+def test_passes_that_are_planned_apart_train_as_the_hyperparameters_would(tmp_path: Path) -> None:
+    """And a training goes on in other passes, for they are no part of its identity."""
+    one, other, again = (_hungry() for _ in range(3))
+    expected = _train(one, {"epochs": 2, "accumulation_steps": 2})
+    assert _same(_train(other, {"epochs": 2}, accumulation_steps=2), expected)
+    assert _identical(one, other)
+    path = tmp_path / "one.pt"
+    _train(again, {"epochs": 2}, checkpoint=path, until=1, accumulation_steps=5)
+    assert len(_train(again, {"epochs": 2}, checkpoint=path, accumulation_steps=2)) == 2
 
 
 def test_out_of_memory_in_a_later_epoch_fails() -> None:

@@ -279,6 +279,22 @@ def test_checkpointing_and_then_another_precision_come_in_only_where_needed() ->
         chosen(5, "float32")
 
 
+def test_passes_that_are_asked_for_stay_or_are_refused() -> None:
+    def chosen(gib: int, steps: int) -> tuple[int, int, bool]:
+        found = choose_micro_batch(
+            lambda precision, checkpointing: affine(0, GIB // 2 if checkpointing else GIB),
+            batch_size=8,
+            available_bytes=gib * GIB,
+            accumulation_steps=steps,
+        )
+        return found.videos, found.accumulation_steps, found.activation_checkpointing
+
+    assert chosen(40, 4) == (2, 4, False)
+    assert chosen(7, 1) == (8, 1, True)
+    with pytest.raises(ValueError, match=r"8 videos a pass need 5\.4 GiB .*raise accumulation_st"):
+        chosen(4, 1)
+
+
 def test_scoring_takes_the_most_clips_that_fit() -> None:
     estimate = affine(0, GIB)
     sizes = [
