@@ -80,7 +80,6 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _integer("seed", "the random seed"),
             _text("status", "finished or failed", one_of=("finished", "failed")),
             _text("error", "why it failed", required=False),
-            _text("traceback", "where in the code it failed", required=False),
             _integer("epochs", "epochs trained", required=False),
             _integer("train_videos", "videos trained on", required=False),
             _integer("validation_videos", "videos held out of train", required=False),
@@ -101,6 +100,7 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _json("versions", "versions of the packages", required=False),
             Column(name="started_at", type=pa.timestamp("us"), about="start, UTC"),
             _json("scored_parts", "parts whose scores were kept", required=False),
+            _text("traceback", "where in the code it failed", required=False),
             _text(
                 "precision",
                 "what its products were computed in",
