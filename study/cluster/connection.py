@@ -209,6 +209,8 @@ def _own_ray() -> Iterator[None]:
     own = {
         "RAY_GCS_SERVER_PORT": str(port),
         "RAY_ADDRESS": f"{LOOPBACK}:{port}",
+        # Or its agents outlive a killed Ray by a minute, in which they call for the dead GCS.
+        "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",  # its processes bind the loopback only

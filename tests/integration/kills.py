@@ -321,7 +321,7 @@ def difference(expected: Any, found: Any) -> str:
 
 
 def kill_rounds(rounds: int, seed: int, *, say: Callable[[str], None] = print) -> list[str]:
-    """Does rounds of kills; every fourth is of a preparation.
+    """Does rounds of kills; every third is of a preparation.
 
     Args:
         rounds: How many.
@@ -335,7 +335,7 @@ def kill_rounds(rounds: int, seed: int, *, say: Callable[[str], None] = print) -
     with tempfile.TemporaryDirectory(prefix="kills-", dir="/tmp") as folder:
         known = subjects(Path(folder))
         for number in range(rounds):
-            name = "prepare" if number % 4 == 3 else "study"
+            name = "prepare" if number % 3 == 2 else "study"
             try:
                 told = one_round(known[name], random.Random(f"{seed}/{number}"))
                 say(f"seed {seed} round {number}: {name}: ok: {told}")
