@@ -294,12 +294,15 @@ class Study:
 
 
 def check_settings(request: Request, dataset: str) -> None:
-    """Checks what can be checked before the dataset's clip store is made: arms and settings.
+    """Checks what can be checked before the dataset's clip store is made.
 
     Raises:
-        ValueError: If an arm or a changed setting isn't possible.
+        ValueError: If an arm or a changed setting isn't possible, or the study to go on with isn't
+            there.
     """
     space = _space_on(request, dataset)
+    if request.must_exist:
+        _check_exists(request.name or f"{space.name}-{dataset}", request.results)
     arms = _arms(request, space)
     base = space.settings.updated(Settings.of(request.changes))
     for arm in arms:

@@ -78,6 +78,8 @@ def running_ray(address: str | None, *, nested: bool = False) -> Iterator[list[d
             yield [node["Resources"] for node in _nodes()]
     finally:
         ray.shutdown()
+        if address is None:  # its token is no other Ray's
+            _read_environment_again()
 
 
 def _connect(address: str) -> None:
@@ -218,10 +220,8 @@ def _own_ray() -> Iterator[None]:
     before = {name: os.environ[name] for name in own if name in os.environ}
     clusters = ray_constants.ENABLE_RAY_CLUSTER
     os.environ.update(own)
-    # This process has read its environment when Ray was imported; Ray reads it again so too.
     ray_constants.ENABLE_RAY_CLUSTER = False
-    _raylet.Config.initialize("")  # type: ignore[attr-defined]
-    _raylet.AuthenticationTokenLoader.instance().reset_cache()  # type: ignore[attr-defined]
+    _read_environment_again()
     try:
         yield
     finally:
@@ -229,6 +229,12 @@ def _own_ray() -> Iterator[None]:
         for name in own:
             os.environ.pop(name, None)
         os.environ.update(before)
+
+
+def _read_environment_again() -> None:
+    """Has Ray take up the environment as it is now; by itself it reads it once a process."""
+    _raylet.Config.initialize("")  # type: ignore[attr-defined]
+    _raylet.AuthenticationTokenLoader.instance().reset_cache()  # type: ignore[attr-defined]
 
 
 def _nodes() -> list[dict[str, Any]]:

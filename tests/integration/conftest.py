@@ -51,11 +51,17 @@ def study_run(tiny_store: Path, tmp_path: Path) -> Run:
 
 def study_command(store: Path, results: Path, *arguments: str) -> list[str]:
     """The command line of a study that takes a second or two to train."""
-    command = [sys.executable, "-m", "study.run", "--space", "stilt", "--dataset", "folder"]
+    command = [sys.executable, "-m", "study.run", "--space", "stilt"]
     command += ["--data", str(store), "--results", str(results), "--weights", "none"]
     if "--set" not in arguments:
-        command += ["--set", *SMALL]
+        command += ["--set", *small()]
     return [*command, *arguments]
+
+
+def small(*changes: str) -> list[str]:
+    """What ``--set`` needs for trainings of a second or two, with other values for some."""
+    named = {text.partition("=")[0] for text in changes}
+    return [*(text for text in SMALL if text.partition("=")[0] not in named), *changes]
 
 
 SMALL = (

@@ -9,12 +9,14 @@ import argparse
 import ctypes
 import os
 import random
+import select
 import shutil
 import signal
 import struct
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -27,11 +29,11 @@ from study.data.datasets import embedded
 from study.data.store.clip_store import ClipStore
 from study.results.store import ResultStore
 from tests.conftest import CLASSES, CLIPS, videos_of
-from tests.integration.conftest import SMALL, environment, study_command
+from tests.integration.conftest import environment, small, study_command
 from tests.integration.processes import session, shared_memory_left
 
 LONGEST = 240.0  # seconds that a command may take
-GONE_WITHIN = 45.0  # seconds in which the processes of a killed command end by themselves
+GONE_WITHIN = 90.0  # seconds in which the processes of a killed command end by themselves
 STARTS = 4  # of a command that was killed, until it ends well
 
 STORE = "store"
@@ -104,7 +106,7 @@ def subjects(folder: Path) -> dict[str, Subject]:
             folder / "prepared" / STORE,
             results,
             *("--trials", "4", "--at-once", "2", "--arms", "spatial", "stil"),
-            *("--set", *SMALL, "epochs=3"),
+            *("--set", *small("epochs=3")),
         )
 
     preparation = Subject(prepare, PREPARATION_TARGETS, store_content)
@@ -207,19 +209,30 @@ def checkpoints_written(results: Path) -> Iterator[Callable[[], dict[str, int]]]
     if libc.inotify_add_watch(descriptor, os.fsencode(folder), moved_to) < 0:
         raise OSError(ctypes.get_errno(), "the folder of checkpoints can't be watched")
     counts: Counter[str] = Counter()
+    done = threading.Event()
 
-    def counted() -> dict[str, int]:
-        with suppress(BlockingIOError):
-            while events := os.read(descriptor, 1 << 16):
+    def count() -> None:
+        """Reads at once what happens: the kernel makes one of like events that wait unread."""
+        while not done.is_set() or select.select([descriptor], [], [], 0)[0]:
+            if select.select([descriptor], [], [], 0.1)[0]:
+                events = os.read(descriptor, 1 << 16)
                 while events:
                     (size,) = struct.unpack_from("I", events, 12)
                     counts[events[16 : 16 + size].rstrip(b"\0").decode()] += 1
                     events = events[16 + size :]
+
+    def counted() -> dict[str, int]:
+        done.set()
+        counting.join()
         return dict(counts)
 
+    counting = threading.Thread(target=count)
+    counting.start()
     try:
         yield counted
     finally:
+        done.set()
+        counting.join()
         os.close(descriptor)
 
 

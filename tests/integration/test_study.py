@@ -14,7 +14,7 @@ import torch
 
 from study.results.store import ResultStore
 from study.run import main
-from tests.integration.conftest import SMALL, Run, environment, study_command
+from tests.integration.conftest import Run, environment, small, study_command
 from tests.integration.processes import open_to_others, session
 
 ARMS = ("spatial", "stil", "stil-weighted", "stil-awf-entropy")
@@ -106,8 +106,8 @@ def test_an_interrupted_study_says_so_in_a_line_and_keeps_what_finished(
 @pytest.mark.slow
 def test_a_training_that_diverges_is_recorded_and_the_rest_goes_on(study_run: Run, tmp_path: Path):
     done = study_run(
-        *("--tuning", "fixed", "--arms", "spatial", "stil", "--set", *SMALL),
-        *("epochs=1", "loss_weights.temporal=1e30", "learning_rate=1e6"),
+        *("--tuning", "fixed", "--arms", "spatial", "stil", "--set"),
+        *small("epochs=1", "loss_weights.temporal=1e30", "learning_rate=1e6"),
     )
     assert done.returncode == 1
     assert "study.run: failed: " in done.stderr
@@ -132,7 +132,7 @@ def test_two_workers_train_through_ray_train_beside_another_ray_and_free_their_p
     """The workers fill the machine: were a training's place kept, the next would wait for ever."""
     done = study_run(
         *("--workers", "2", "--cpus-per-worker", "0.9", "--at-once", "1"),
-        *("--tuning", "fixed", "--seeds", "2", "--arms", "stil", "--set", *SMALL, "epochs=1"),
+        *("--tuning", "fixed", "--seeds", "2", "--arms", "stil", "--set", *small("epochs=1")),
     )
     assert done.returncode == 0, done.stderr
     trainings = lines(tmp_path / "results", "trainings")
@@ -156,7 +156,7 @@ def test_two_workers_train_through_ray_train_beside_another_ray_and_free_their_p
         (("--weights", "other.pt"), "the weights don't fit backbone 'small'"),
         (("--train-on", "all"), "--train-on all leaves no validation part"),
         (("--resume", "--name", "never"), "no study 'never'"),
-        (("--workers", "0"), "workers >= 1 must hold, but got 0"),
+        (("--workers", "0"), "--workers must be a whole number of at least 1"),
         (("--name", "a/b"), "--name begins with a letter or digit"),
     ],
 )

@@ -82,7 +82,7 @@ def test_a_store_takes_precomputed_flow(videos, annotations, settings, tmp_path)
             fields[name] = write_flow(tmp_path / "flow" / name, 7 + number, "files", seed=number)
     store = tmp_path / "store"
     words = f"folder --videos {videos} --flow {tmp_path}/flow --store {store} --short-side 24"
-    assert main([*words.split(), "--quality", "100", "--workers", "1"]) == 0
+    assert main([*words.split(), "--name", "folder", "--quality", "100", "--workers", "1"]) == 0
     opened = ClipStore.open(store)
     assert opened.settings == StoreSettings(
         dataset="folder", short_side=24, flow=None, jpeg_quality=100
