@@ -171,11 +171,11 @@ class Parameter:
             for name, values in self.applies_to
         )
 
-    def spell(self, value: Any) -> Any:
+    def to_optuna(self, value: Any) -> Any:
         """Returns a value as Optuna stores it."""
         return value
 
-    def read(self, stored: Any) -> Any:
+    def from_optuna(self, stored: Any) -> Any:
         """Returns the value that Optuna stores so."""
         return stored
 
@@ -234,15 +234,15 @@ class Choice(Parameter):
 
     def suggest(self, trial: "optuna.Trial") -> Any:
         """Returns one of the choices, as Optuna stores it."""
-        return trial.suggest_categorical(self.name, tuple(map(self.spell, self.choices)))
+        return trial.suggest_categorical(self.name, tuple(map(self.to_optuna, self.choices)))
 
-    def spell(self, value: Any) -> Any:
+    def to_optuna(self, value: Any) -> Any:
         """Returns a value as Optuna stores it, which has no tuples: ``relu3+relu5``."""
         return "+".join(value) if isinstance(value, tuple) else value
 
-    def read(self, stored: Any) -> Any:
+    def from_optuna(self, stored: Any) -> Any:
         """Returns the choice that Optuna stores so."""
-        return next(value for value in self.choices if self.spell(value) == stored)
+        return next(value for value in self.choices if self.to_optuna(value) == stored)
 
     def allows(self, value: Any) -> bool:
         """Returns whether the value is one of the choices."""
@@ -435,7 +435,11 @@ class Space:
         """
         known = {parameter.name: parameter for parameter in self.parameters_for(arm)}
         return Settings.of(
-            {name: known[name].read(value) for name, value in values.items() if name in known}
+            {
+                name: known[name].from_optuna(value)
+                for name, value in values.items()
+                if name in known
+            }
         )
 
 

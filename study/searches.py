@@ -127,7 +127,7 @@ def _check_searched(study: Study, parameter: Parameter) -> None:
     for arm in arms:
         for value in values:
             try:
-                study.trial(arm, study.targets[0], {parameter.name: parameter.spell(value)})
+                study.trial(arm, study.targets[0], {parameter.name: parameter.to_optuna(value)})
             except ValueError as error:
                 raise ValueError(f"--search {parameter.name}: {error}") from None
 
@@ -200,7 +200,7 @@ def _first_values(parameters: tuple[Parameter, ...], start: Training) -> dict[st
             name = parameter.name.removeprefix("loss_weights.")
             known[parameter.name] = start.hyperparameters.loss_weights.get(name, 1.0)
         if parameter.name in known and parameter.allows(known[parameter.name]):
-            first[parameter.name] = parameter.spell(known[parameter.name])
+            first[parameter.name] = parameter.to_optuna(known[parameter.name])
     return first
 
 

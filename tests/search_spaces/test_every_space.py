@@ -166,7 +166,7 @@ def test_parameters_change_the_training_or_fusion_of_each_arm_that_takes_them(
         for parameter in space.parameters_for(arm):
             values = parameter.choices if hasattr(parameter, "choices") else (0.123,)
             for value in values:
-                found = {parameter.name: parameter.spell(value)}
+                found = {parameter.name: parameter.to_optuna(value)}
                 changed = settings_of(arm, base, space=space, found=found)
                 assert changed != plain or value == known(plain, parameter.name)
                 make_options(arm.model, changed.options)
