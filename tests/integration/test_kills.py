@@ -8,4 +8,4 @@ from tests.integration.kills import kill_rounds
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # of a busy machine
 def test_what_is_killed_at_any_moment_ends_as_if_nobody_had_killed_it() -> None:
-    assert kill_rounds(3, seed=7) == []
+    assert kill_rounds(2, seed=7) == []
