@@ -218,7 +218,11 @@ class Conductor(JobSource):
         self._progress.publish(self._outlook, at_once=True)
 
     def _write_search(self, one: ArmSearch, trials: Sequence[Trial]) -> None:
-        """Writes the trials that have newly ended; of a finished search deletes checkpoints."""
+        """Writes the trials that have newly ended; deletes checkpoints that nothing needs.
+
+        While any search goes on, an arm whose own is finished may wait for the others, and its
+        trial's training isn't planned yet.
+        """
         name = one.search.name
         ended = [trial for trial in trials if trial.ended and self._is_new((name, trial.number))]
         for trial in ended:
@@ -226,7 +230,7 @@ class Conductor(JobSource):
         if ended:
             journal = self._study.folder / "searches" / f"{self._study.name}.journal"
             write_journal(journal, one.search, trials)
-        if any(waiting.search == name for waiting in self._outlook.waiting):
+        if self._outlook.waiting:
             return
         for trial in trials:
             identity = self._agenda.training(one, trial.values).training_id

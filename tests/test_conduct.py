@@ -45,8 +45,6 @@ class Runner:
         study: The study.
         places: How many jobs run at once.
         seed: Of the order.
-        kills: After how many jobs the driver is killed, which forgets what runs.
-        failing: The failure of a job, or None.
     """
 
     def __init__(self, study: Study, places: int, seed: int = 0) -> None:
@@ -72,7 +70,12 @@ class Runner:
         return self.conductor
 
     def end(self, job: Job) -> None:
-        self.ran[job.training.training_id, job.until, job.parts] += 1
+        identity = job.training.training_id
+        if any(identity == earlier for earlier, _, _ in self.ran):
+            assert job.checkpoint.exists(), "what one job trained, the next goes on from"
+        self.ran[identity, job.until, job.parts] += 1
+        job.checkpoint.parent.mkdir(exist_ok=True, parents=True)
+        job.checkpoint.touch()
         run_fake_job(self.study, job)
         self.conductor.ended(job)
 
