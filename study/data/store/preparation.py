@@ -40,7 +40,7 @@ __all__ = [
 GPU_WORKERS = 4  # some decode while the GPU, which they share, computes for another
 _JOBS_AHEAD = 2
 _POLL_SECONDS = 0.5
-_ATTEMPTS = 2  # before a video that kills its worker is given up
+_ATTEMPTS = 2  # workers that may be killed at one video, or as they start
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -236,7 +236,7 @@ class _Pool:
         except BaseException:
             self.close()
             raise
-        self._attempts: dict[str, int] = {}
+        self._attempts: dict[str | None, int] = {}  # by video; None: as it started
 
     def _start(self) -> _Worker:
         child = ChildProcess("study.data.store.preparation:serve")
@@ -329,22 +329,24 @@ class _Pool:
         return outcomes
 
     def _replace(self, worker: _Worker, death: ChildDiedError) -> list[tuple[str, str]]:
-        """Starts a worker in place of one that died, and has its videos done again.
+        """Starts a worker in place of one that was killed, and has its videos done again.
 
-        A video that killed a worker before is skipped.
+        A video at which a worker was killed before is skipped: once says nothing of the video, for
+        the system kills processes too.
+
+        Raises:
+            RuntimeError: If it ended by itself, or two were killed before they could begin.
         """
-        if not worker.ready or not death.by_signal:
+        jobs = worker.jobs
+        at = jobs[0] if worker.ready and jobs else None
+        self._attempts[at] = self._attempts.get(at, 0) + 1
+        if not death.by_signal or (not worker.ready and self._attempts[at] >= _ATTEMPTS):
             raise RuntimeError(f"a worker process {death}; what it printed says why")
         worker.child.kill()
         self._workers.remove(worker)
         self._workers.append(self._start())
-        jobs = worker.jobs
-        if not jobs:
-            return []
-        at = jobs[0]
-        self._attempts[at] = self._attempts.get(at, 0) + 1
         outcomes = []
-        if self._attempts[at] >= _ATTEMPTS:
+        if at is not None and self._attempts[at] >= _ATTEMPTS:
             self._builder.skip(at, f"the process that prepared it {death}")
             outcomes.append((jobs.popleft(), "skipped"))
         outcomes += [(name, "busy") for name in jobs]

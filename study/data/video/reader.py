@@ -5,8 +5,9 @@ can be killed: `study.data.video.decoders`. Every file is decoded twice: once to
 that are whole and compare them with what the container promises, once to deliver. PyAV comes
 first: it marks frames that it had to patch, and reads the formats of the field at least as fast as
 decord, which fills frames that it can't decode with copies of their neighbours and seeks to a wrong
-frame in files with packed B-frames. decord is asked only where PyAV hangs or crashes, and is
-refused when it made up frames.
+frame in files with packed B-frames. decord is asked only where PyAV hangs or crashes twice, and is
+refused when it made up frames. One death says nothing of the video: the system kills processes too,
+as where memory runs out.
 """
 
 import stat
@@ -107,6 +108,7 @@ class VideoReader:
         check_number("deadline", deadline, above=0)
         self._deadline = deadline
         self._child: ChildProcess | None = None
+        self._path = ""
         self._info: VideoInfo | None = None
 
     def __enter__(self) -> "VideoReader":
@@ -117,10 +119,13 @@ class VideoReader:
 
     def close(self) -> None:
         """Ends the decoder process."""
+        self._end_process()
+        self._info = None
+
+    def _end_process(self) -> None:
         if self._child is not None:
             self._child.kill()
             self._child = None
-        self._info = None
 
     def open(self, path: str | Path) -> VideoInfo:
         """Decodes the whole video once and says what is there.
@@ -128,17 +133,24 @@ class VideoReader:
         Raises:
             BadVideoError: If it is no video, not whole, too large, or no decoder survives it.
         """
-        self._info = None
-        decoders = _decoders_for(Path(path))
+        self._path, self._info = str(path), None
         failures = []
-        for decoder in decoders:
+        for decoder in _decoders_for(Path(path)):
             try:
-                self._info = self._ask(("open", str(path), decoder))
+                self._info = self._open_with(decoder)
                 return self._info
             except (ChildStuckError, ChildDiedError) as failure:
-                self.close()
+                self._end_process()
                 failures.append(f"{decoder} {_said(failure)}")
         raise BadVideoError("; ".join(failures))
+
+    def _open_with(self, decoder: str) -> VideoInfo:
+        request = ("open", self._path, decoder)
+        try:
+            return self._ask(request)
+        except ChildDiedError:
+            self._end_process()
+            return self._ask(request)
 
     def read(self, indices: Sequence[int], *, short_side: int) -> Iterator[Frame]:
         """Reads frames of the video that was opened last.
@@ -154,31 +166,46 @@ class VideoReader:
             ValueError: If no video is open, or the indices don't ascend or are out of range.
             BadVideoError: If the decoder failed where it had succeeded when the video was opened.
         """
-        if self._info is None:
+        info = self._info
+        if info is None:
             raise ValueError("open a video first")
         if any(b <= a for a, b in pairwise(indices)):
             raise ValueError("indices must ascend")
-        if indices and not 0 <= indices[0] <= indices[-1] < self._info.frames:
+        if indices and not 0 <= indices[0] <= indices[-1] < info.frames:
             raise ValueError(
-                f"indices must be in 0..{self._info.frames - 1}, got {indices[0]}..{indices[-1]}"
+                f"indices must be in 0..{info.frames - 1}, got {indices[0]}..{indices[-1]}"
             )
-        width, height = resized_size(self._info.width, self._info.height, short_side)
-        delivered = False
+        delivered, died = 0, False
         try:
-            request: tuple[Any, ...] = ("read", list(indices), short_side)
-            for _ in indices:
-                self._ask(request)
-                request = ()
-                frame = np.empty((height, width, 3), np.uint8)
-                assert self._child is not None
-                self._child.receive_into(frame.data.cast("B"), self._deadline)
-                yield frame
-            delivered = True
+            while delivered < len(indices):
+                try:
+                    for frame in self._frames(info, indices[delivered:], short_side):
+                        delivered += 1
+                        yield frame
+                except ChildDiedError:
+                    if died:
+                        raise
+                    died = True
+                    self._end_process()
+                    if self._open_with(info.decoder) != info:
+                        raise BadVideoError("changed while it was read") from None
         except (ChildStuckError, ChildDiedError) as failure:
-            raise BadVideoError(f"{self._info.decoder} {_said(failure)}") from None
+            raise BadVideoError(f"{info.decoder} {_said(failure)}") from None
         finally:
-            if not delivered:
+            if delivered < len(indices):
                 self.close()
+
+    def _frames(self, info: VideoInfo, indices: Sequence[int], short_side: int) -> Iterator[Frame]:
+        """Yields frames as the decoder process delivers them."""
+        width, height = resized_size(info.width, info.height, short_side)
+        request: tuple[Any, ...] = ("read", list(indices), short_side)
+        for _ in indices:
+            self._ask(request)
+            request = ()
+            frame = np.empty((height, width, 3), np.uint8)
+            assert self._child is not None
+            self._child.receive_into(frame.data.cast("B"), self._deadline)
+            yield frame
 
     def _ask(self, request: tuple[Any, ...]) -> Any:
         """Sends a request unless it is empty, and returns the answer to it or to the last one."""

@@ -152,30 +152,32 @@ def test_what_a_killed_process_was_at_is_taken_over(videos, full_settings, undis
     assert_same(undisturbed, store)
 
 
-def test_a_worker_that_is_killed_loses_nothing(
-    videos, annotations, full_settings, undisturbed, tmp_path
+@pytest.mark.parametrize("process", ["preparation:serve", "decoders:serve"])
+@pytest.mark.parametrize("done", [0, 2])
+def test_a_process_that_is_killed_loses_nothing(
+    videos, annotations, full_settings, undisturbed, tmp_path, process, done
 ):
+    """Also one that has not begun yet."""
     killed: list[int] = []
 
     def kill_one(progress):
-        workers = children_of(os.getpid())
-        if not killed and workers:
-            os.kill(workers[0], signal.SIGKILL)
-            killed.append(workers[0])
+        if not killed and progress.done >= done and (pids := children_of(os.getpid(), process)):
+            os.kill(pids[0], signal.SIGKILL)
+            killed.append(pids[0])
 
-    def ready_first(progress):
-        if progress.done > 1:
-            kill_one(progress)
-
-    prepare(annotations, videos, tmp_path / "store", full_settings, workers=2, progress=ready_first)
+    prepare(annotations, videos, tmp_path / "store", full_settings, workers=2, progress=kill_one)
     assert killed
     assert_same(undisturbed, tmp_path / "store")
 
 
-def children_of(pid: int) -> list[int]:
+def children_of(pid: int, process: str) -> list[int]:
     lists = Path(f"/proc/{pid}/task").glob("*/children")
-    pids = [int(child) for path in lists for child in path.read_text().split()]
-    return [p for p in pids if b"preparation:serve" in Path(f"/proc/{p}/cmdline").read_bytes()]
+    found: list[int] = []
+    for child in [int(child) for path in lists for child in path.read_text().split()]:
+        if process.encode() in Path(f"/proc/{child}/cmdline").read_bytes():
+            found.append(child)
+        found += children_of(child, process)
+    return found
 
 
 def test_counting_what_is_staged_bears_with_others_that_clear_it_away(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from study.data.process import ChildProcess
 from study.data.video import decoders
 from study.data.video.reader import BadVideoError, VideoReader, resize, resized_size
 from tests.data.video_files import decode_all, moving_square, write_video
@@ -248,7 +249,7 @@ def decoder_of(reader: VideoReader) -> int:
 
 
 def test_a_decoder_that_hangs_is_killed_and_the_next_one_asked(avi):
-    with VideoReader(deadline=3) as reader:
+    with VideoReader(deadline=5) as reader:
         reader.open(avi)
         os.kill(decoder_of(reader), signal.SIGSTOP)
         info = reader.open(avi)
@@ -258,28 +259,65 @@ def test_a_decoder_that_hangs_is_killed_and_the_next_one_asked(avi):
         np.testing.assert_array_equal(by_decord, list(reader.read([0, 7, 39], short_side=96)))
 
 
-def test_a_decoder_that_crashes_is_replaced(avi):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_decoder_that_dies_once_is_replaced_by_the_same(reader, avi, number):
+    reader.open(avi)
+    os.kill(decoder_of(reader), number)
+    assert reader.open(avi).decoder == "pyav"
+
+
+@pytest.mark.parametrize("after", [0, 1, 25])
+def test_a_decoder_that_dies_once_while_frames_are_read_loses_none(reader, avi, after):
+    reader.open(avi)
+    whole = list(reader.read(range(1, 40), short_side=2000))
+    reader.open(avi)
+    frames = reader.read(range(1, 40), short_side=2000)
+    first = [next(frames) for _ in range(after)]
+    os.kill(decoder_of(reader), signal.SIGKILL)
+    np.testing.assert_array_equal([*first, *frames], whole)
+
+
+class Dying(ChildProcess):
+    """A process that dies as soon as PyAV is asked to open a video."""
+
+    number = signal.SIGKILL
+    died = 0
+
+    def send(self, message):
+        if message[0] == "open" and message[2] == "pyav":
+            os.kill(self.pid, self.number)
+            Dying.died += 1
+        super().send(message)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
+def test_a_decoder_that_dies_twice_gives_way_to_the_next(avi, monkeypatch, number):
+    monkeypatch.setattr(Dying, "number", number)
+    monkeypatch.setattr(Dying, "died", 0)
+    monkeypatch.setattr("study.data.video.reader.ChildProcess", Dying)
     with VideoReader(deadline=20) as reader:
-        reader.open(avi)
-        os.kill(decoder_of(reader), signal.SIGSEGV)
         assert reader.open(avi).decoder == "decord"
+        assert Dying.died == 2
+        monkeypatch.setattr("study.data.video.reader._decoders_for", lambda path: ["pyav"])
+        with pytest.raises(BadVideoError, match=f"^pyav died of {number.name}$"):
+            reader.open(avi)
 
 
 def test_a_decoder_that_hangs_while_frames_are_read_is_given_up(avi):
-    with VideoReader(deadline=1) as reader:
+    with VideoReader(deadline=5) as reader:
         reader.open(avi)
         frames = reader.read(range(40), short_side=2000)
         next(frames)
         os.kill(decoder_of(reader), signal.SIGSTOP)
-        with pytest.raises(BadVideoError, match="hung: no sign of life for 1 s"):
+        with pytest.raises(BadVideoError, match="hung: no sign of life for 5 s"):
             list(frames)
 
 
 def test_frames_that_decord_makes_up_are_refused(real_data):
     clip = real_data / "videos/hmdb51/wave/TrumanShow_wave_f_nm_np1_fr_med_26.avi"
-    with VideoReader(deadline=20) as reader:
+    with VideoReader(deadline=5) as reader:
         reader.open(clip)
-        os.kill(decoder_of(reader), signal.SIGKILL)
+        os.kill(decoder_of(reader), signal.SIGSTOP)
         with pytest.raises(BadVideoError, match="replaced frames that don't decode"):
             reader.open(clip)
 
