@@ -2,8 +2,9 @@
 
 Read from the top: `train` is the whole of it, and what it calls follows in the order of use.
 The result depends on the initial weights, the data, the hyperparameters and the seed. Stopping and
-resuming doesn't change a bit of it, nor do loader workers; the number of processes changes the
-order in which floating-point numbers are summed, and which dropout mask meets which video.
+resuming, after an epoch or within one, doesn't change a bit of it, nor do loader workers; the
+number of processes changes the order in which floating-point numbers are summed, and which dropout
+mask meets which video.
 """
 
 import contextlib
@@ -13,8 +14,8 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ from study.scores import Scores, top_k_accuracy
 from study.training.checkpoint import DamagedCheckpointError, load_checkpoint, save_checkpoint
 from study.training.evaluation import score
 from study.training.hyperparameters import Hyperparameters
+from study.training.interruption import CheckpointTimes, random_state, set_random_state
 from study.training.recomputation import recompute_activations
 
 __all__ = [
@@ -93,6 +95,7 @@ def train(
     validated: Callable[[int, Scores], None] | None = None,
     compile: bool = False,
     accumulation_steps: int | None = None,
+    halved: bool = False,
     activation_checkpointing: bool = False,
     loader_workers: int = 0,
     until: int | None = None,
@@ -102,8 +105,10 @@ def train(
     When ``torch.distributed`` is initialised every process calls this with the same arguments,
     and each batch is divided between them.
 
-    Where one process runs out of the GPU's memory in the first epoch of a call, it begins that
-    epoch once more with half the videos in each forward pass, and says so in a warning.
+    Where a training of one process runs out of the GPU's memory in the first epoch of a call, it
+    begins that epoch once more with half the videos in each forward pass, and says so in a warning.
+    Of several processes the others would wait for the one: all have to end, and to be called again
+    with `halved`.
 
     Args:
         model: Trained in place, and left on `device` in the channels-last memory format.
@@ -112,9 +117,9 @@ def train(
         hyperparameters: How to train.
         seed: Of order and dropout; the data has its own, the initial weights are the caller's.
         device: ``cpu`` or a CUDA device.
-        checkpoint: A file written after every epoch, on storage that all processes see. If it is
-            there the training goes on from it; a damaged one is kept as ``NAME.damaged``, and
-            the training starts again.
+        checkpoint: A file written after every epoch, and every five minutes within a longer one,
+            on storage that all processes see. If it is there the training goes on from it; a
+            damaged one is kept as ``NAME.damaged``, and the training starts again.
         report: Called on every process after each epoch. On resuming it is called first with
             the last finished epoch, which the caller may have missed.
         validated: Receives the validation videos' scores after each epoch, with the epoch's
@@ -122,6 +127,7 @@ def train(
         compile: Whether to use ``torch.compile``.
         accumulation_steps: Passes into which each process divides its share of a batch; None for
             the hyperparameters'. It may differ from those of the epochs in a checkpoint.
+        halved: Whether forward passes have half the videos from the start.
         activation_checkpointing: Whether to compute activations again in the backward pass: less
             memory, about a third more time, and the same result.
         loader_workers: Loader processes of each process; 0 loads in the process itself.
@@ -135,7 +141,8 @@ def train(
         ValueError: If the checkpoint is of another training, a loss weight has no loss, or both
             `compile` and `activation_checkpointing` are asked for.
         NonFiniteLossError: If a loss becomes infinite or not a number.
-        torch.OutOfMemoryError: If the GPU's memory is too small for half the videos as well.
+        torch.OutOfMemoryError: If the GPU's memory is too small for half the videos as well, or
+            that of one of several processes for all of its own.
     """
     if compile and activation_checkpointing:
         raise ValueError(
@@ -152,15 +159,18 @@ def train(
         compile,
         loader_workers,
         accumulation_steps or hyperparameters.accumulation_steps,
+        halved,
+        checkpoint,
     )
     last = hyperparameters.epochs if until is None else min(until, hyperparameters.epochs)
-    history = _resume(checkpoint, run, last)
+    _resume(run, last)
+    history = run.history
     if history and report is not None:
         report(history[-1])
     first = len(history)
     for epoch in range(first, last):
-        started = time.perf_counter()
-        lr, losses = (_train_epoch if epoch > first else _train_first_epoch)(run, epoch)
+        started = time.perf_counter() - run.seconds_before(epoch)
+        lr, losses = (_train_epoch if epoch > first else _train_first_epoch)(run, epoch, started)
         trained = _slowest(time.perf_counter() - started, run.device)
         top1 = None
         if validation_data is not None:
@@ -181,8 +191,7 @@ def train(
                 halved=run.halved,
             )
         )
-        if checkpoint is not None and _rank() == 0:
-            _save(checkpoint, run, history)
+        _save(run)
         if report is not None:
             report(history[-1])
     return history
@@ -199,6 +208,9 @@ class _TrainingRun:
         batches: Indices of each batch of the current epoch; `loader` reads them.
         passes: Forward and backward passes of a process in a step, as planned.
         halved: Whether forward passes have half the videos planned, as the GPU's memory was short.
+        checkpoint: The file to write, if any.
+        history: Reports of the finished epochs.
+        unfinished: The state of the epoch that a checkpoint was written in, to go on with.
     """
 
     model: VideoModel
@@ -213,7 +225,10 @@ class _TrainingRun:
     device: torch.device
     loader_workers: int
     passes: int
-    halved: bool = False
+    halved: bool
+    checkpoint: Path | None
+    history: list[EpochReport] = field(default_factory=list)
+    unfinished: dict[str, Any] | None = None
 
     @classmethod
     def start(
@@ -226,6 +241,8 @@ class _TrainingRun:
         compile: bool,
         loader_workers: int,
         passes: int,
+        halved: bool,
+        checkpoint: Path | None,
     ) -> "_TrainingRun":
         device = torch.device(device)
         cuda = device.type == "cuda"
@@ -263,12 +280,24 @@ class _TrainingRun:
             device=device,
             loader_workers=loader_workers,
             passes=passes,
+            halved=halved,
+            checkpoint=checkpoint,
         )
 
     @property
     def accumulation_steps(self) -> int:
         """Forward and backward passes of a process in a step."""
         return self.passes * (2 if self.halved else 1)
+
+    def unfinished_state(self, epoch: int) -> dict[str, Any] | None:
+        """Returns the state that an epoch, from 0, goes on from; None where it begins."""
+        state = self.unfinished
+        return state if state is not None and state["epoch"] == epoch else None
+
+    def seconds_before(self, epoch: int) -> float:
+        """Returns the time that an epoch, from 0, took before the training was interrupted."""
+        state = self.unfinished_state(epoch)
+        return 0.0 if state is None else float(state["seconds"])
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -282,9 +311,9 @@ class _TrainingRun:
         }
 
 
-def _resume(path: Path | None, run: _TrainingRun, last: int) -> list[EpochReport]:
-    """Restores a checkpoint of at most `last` epochs, and returns the reports of its epochs."""
-    history: list[EpochReport] = []
+def _resume(run: _TrainingRun, last: int) -> None:
+    """Restores a checkpoint that isn't beyond the end of epoch `last`, counted from 1."""
+    path = run.checkpoint
     state = None if path is None else _load(path)
     if state is not None:
         saved = state.get("identity", {})
@@ -294,22 +323,21 @@ def _resume(path: Path | None, run: _TrainingRun, last: int) -> list[EpochReport
                 f"checkpoint {path} is of another training: its {' and '.join(differing)} differ; "
                 "give another path, or delete it to train from the start"
             )
-        history = [EpochReport(**epoch) for epoch in state["history"]]
-        if len(history) > last:
-            history = []
-        else:
+        if len(state["history"]) + (state["unfinished"] is not None) <= last:
+            run.history = [EpochReport(**epoch) for epoch in state["history"]]
+            run.unfinished = state["unfinished"]
             run.model.load_state_dict(state["model"])
             run.optimizer.load_state_dict(state["optimizer"])
-            run.halved = state["halved"]
+            run.halved = run.halved or state["halved"]
     if dist.is_initialized():
-        finished = torch.tensor([len(history), -len(history)], device=run.device)
-        dist.all_reduce(finished, dist.ReduceOp.MAX)
-        if finished.sum() != 0:
+        epochs, steps = len(run.history), run.unfinished["steps"] if run.unfinished else 0
+        reached = torch.tensor([epochs, -epochs, steps, -steps], device=run.device)
+        dist.all_reduce(reached, dist.ReduceOp.MAX)
+        if reached.sum() != 0:
             raise ValueError(
                 f"checkpoint {path} is not the same for every process: this one finds "
-                f"{len(history)} epochs there; put it on storage that all of them see"
+                f"{epochs} epochs and {steps} steps there; put it on storage that all of them see"
             )
-    return history
 
 
 def _load(path: Path) -> dict[str, Any] | None:
@@ -329,29 +357,37 @@ def _load(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _save(path: Path, run: _TrainingRun, history: Sequence[EpochReport]) -> None:
-    """Writes a checkpoint; random states aren't in it, since each epoch has its own seed."""
+def _save(run: _TrainingRun, unfinished: dict[str, Any] | None = None) -> None:
+    """Writes the checkpoint, if one is asked for.
+
+    Random states are in it within an epoch only, for each epoch has its own seed.
+    """
+    if run.checkpoint is None or _rank() != 0:
+        return
     save_checkpoint(
-        path,
+        run.checkpoint,
         {
             "identity": run.identity,
             "model": run.model.state_dict(),
             "optimizer": run.optimizer.state_dict(),
             "halved": run.halved,
-            "history": [asdict(epoch) for epoch in history],
+            "history": [asdict(epoch) for epoch in run.history],
+            "unfinished": unfinished,
         },
     )
 
 
-def _train_first_epoch(run: _TrainingRun, epoch: int) -> tuple[float, dict[str, float]]:
+def _train_first_epoch(
+    run: _TrainingRun, epoch: int, started: float
+) -> tuple[float, dict[str, float]]:
     """Trains the first epoch of a call, again at half the videos a pass if memory runs out."""
     one_video = run.accumulation_steps >= run.hyperparameters.batch_size
     if run.halved or one_video or _world() > 1:  # other processes would wait for this one
-        return _train_epoch(run, epoch)
+        return _train_epoch(run, epoch, started)
     states = run.model.state_dict(), run.optimizer.state_dict()
     model_state, optimizer_state = tree_map_only(Tensor, lambda x: x.to("cpu", copy=True), states)
     try:
-        return _train_epoch(run, epoch)
+        return _train_epoch(run, epoch, started)
     except torch.OutOfMemoryError as error:
         warnings.warn(
             f"{error}; training goes on with half the videos in each forward pass, "
@@ -364,23 +400,37 @@ def _train_first_epoch(run: _TrainingRun, epoch: int) -> tuple[float, dict[str, 
     run.optimizer.zero_grad()
     run.model.load_state_dict(model_state)
     run.optimizer.load_state_dict(optimizer_state)
-    return _train_epoch(run, epoch)
+    return _train_epoch(run, epoch, started)
 
 
-def _train_epoch(run: _TrainingRun, epoch: int) -> tuple[float, dict[str, float]]:
-    """Trains on every video once; returns the last learning rate and the mean losses."""
-    hyperparameters = run.hyperparameters
+def _train_epoch(run: _TrainingRun, epoch: int, started: float) -> tuple[float, dict[str, float]]:
+    """Trains on every video once, or on those that are left of an interrupted epoch.
+
+    Args:
+        run: The training.
+        epoch: From 0.
+        started: When the epoch began, by ``time.perf_counter``.
+
+    Returns:
+        The last learning rate and the mean losses.
+    """
+    hyperparameters, unfinished = run.hyperparameters, run.unfinished_state(epoch)
     steps = _epoch_steps(
         len(run.data), hyperparameters.batch_size, run.accumulation_steps, run.seed, epoch
     )
-    run.batches[:] = [own.indices for step in steps for own in step.micro_batches]
+    first = 0 if unfinished is None else unfinished["steps"]
+    run.batches[:] = [own.indices for step in steps[first:] for own in step.micro_batches]
     run.data.set_epoch(epoch)
     losses = _EpochLosses(epoch, len(run.data))
     batches = iter(run.loader)
     # After the loader, which draws a seed for its processes.
     torch.manual_seed(_seed(DROPOUT_STREAM, run.seed, epoch, _rank()))
-    lr = hyperparameters.learning_rate
-    for number, step in enumerate(steps):
+    if unfinished is not None:
+        losses.restore(unfinished["losses"], run.device)
+        if _rank() < len(unfinished["random"]):
+            set_random_state(unfinished["random"][_rank()], run.device)
+    times = CheckpointTimes(lambda seconds: _slowest(seconds, run.device))
+    for number, step in enumerate(steps[first:], start=first):
         lr = learning_rate(hyperparameters, epoch * len(steps) + number, len(steps))
         for group in run.optimizer.param_groups:
             group["lr"] = lr
@@ -390,10 +440,26 @@ def _train_epoch(run: _TrainingRun, epoch: int) -> tuple[float, dict[str, float]
             clip_gradients(run.model, hyperparameters.clip_norm)
         run.optimizer.step()
         losses.add(sums, lr)
+        if run.checkpoint is not None and number + 1 < len(steps) and times.due():
+            _save_within_epoch(run, epoch, number + 1, losses, started)
     if _world() > 1:  # running statistics that weren't synchronised become the first process's
         for buffer in run.model.buffers():
             dist.broadcast(buffer, 0)
     return lr, losses.mean()
+
+
+def _save_within_epoch(
+    run: _TrainingRun, epoch: int, steps: int, losses: "_EpochLosses", started: float
+) -> None:
+    """Writes a checkpoint after so many steps of an epoch; every process has to come here."""
+    unfinished = {
+        "epoch": epoch,
+        "steps": steps,
+        "seconds": time.perf_counter() - started,
+        "losses": losses.state(),
+        "random": _of_all(random_state(run.device)),
+    }
+    _save(run, unfinished)
 
 
 @dataclass(frozen=True)
@@ -553,6 +619,29 @@ class _EpochLosses:
         if len(self._pending) == CHECK_EVERY:
             self._flush()
 
+    def state(self) -> dict[str, Any]:
+        """Returns all that was added, as plain values; every process has to call it."""
+        sums = [sums.cpu() for sums, _ in self._pending]
+        return {
+            "names": self._names,
+            "steps": self._steps,
+            "totals": self._totals,
+            "rates": [lr for _, lr in self._pending],
+            "pending": _of_all(sums),
+        }
+
+    def restore(self, state: dict[str, Any], device: torch.device) -> None:
+        """Takes up what `state` returned.
+
+        Where there are now other processes than then, they divide the sums of those between them.
+        """
+        self._names, self._steps, self._totals = state["names"], state["steps"], state["totals"]
+        own = state["pending"][_rank() :: _world()]
+        for step, lr in enumerate(state["rates"]):
+            none = torch.zeros(len(self._names))
+            sums = [process[step] for process in own] or [none]
+            self._pending.append((torch.stack(sums).sum(0).to(device), lr))
+
     def mean(self) -> dict[str, float]:
         """Returns each loss's mean over the epoch's videos."""
         if self._pending:
@@ -597,6 +686,14 @@ def _slowest(seconds: float, device: torch.device) -> float:
     most = torch.tensor(seconds, dtype=torch.float64, device=device)
     dist.all_reduce(most, dist.ReduceOp.MAX)
     return most.item()
+
+
+def _of_all(value: Any) -> list[Any]:
+    """Returns the values of all processes, by rank."""
+    values = [value] * _world()
+    if _world() > 1:
+        dist.all_gather_object(values, value)
+    return values
 
 
 def _digest(value: Any) -> str:

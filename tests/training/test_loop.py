@@ -1,8 +1,13 @@
+import contextlib
 import copy
 import math
 import os
+import random
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -22,9 +27,10 @@ from study.data.clips.transforms import model_inputs
 from study.plan import clip_settings
 from study.scores import Scores
 from study.training import loop
-from study.training.checkpoint import load_checkpoint
+from study.training.checkpoint import load_checkpoint, save_checkpoint
 from study.training.evaluation import score
 from study.training.hyperparameters import Hyperparameters
+from study.training.interruption import CheckpointTimes
 from study.training.loop import (
     EpochReport,
     NonFiniteLossError,
@@ -412,6 +418,83 @@ def test_a_resumed_training_is_bit_for_bit_the_uninterrupted_one(tmp_path: Path)
     assert _identical(other, straight)
 
 
+class _InterruptedError(Exception):
+    pass
+
+
+@contextmanager
+def _interrupted_before(step: float, *, chance: float = 1.0, seed: int = 0) -> Iterator[list[int]]:
+    """Raises before a step of the optimiser, with checkpoints written within epochs by chance.
+
+    Yields:
+        The numbers of the steps that were begun, from 0 over all epochs.
+    """
+    begun: list[int] = []
+    draw = random.Random(seed)
+
+    def rate(hyperparameters: Hyperparameters, number: int, steps_per_epoch: int) -> float:
+        if len(begun) >= step:
+            raise _InterruptedError
+        begun.append(number)
+        return learning_rate(hyperparameters, number, steps_per_epoch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "learning_rate", rate)
+        patch.setattr(CheckpointTimes, "due", lambda times: draw.random() < chance)
+        patch.setattr(loop, "CHECK_EVERY", 2)
+        yield begun
+
+
+SMALL_BATCHES = {"batch_size": 2, "epochs": 2}  # 7 steps an epoch
+
+
+@pytest.mark.parametrize("accumulation_steps", [1, 2])
+@pytest.mark.parametrize("seed", range(3))
+def test_an_epoch_interrupted_within_is_bit_for_bit_the_uninterrupted_one(
+    tmp_path: Path, seed: int, accumulation_steps: int
+) -> None:
+    change = {**SMALL_BATCHES, "accumulation_steps": accumulation_steps}
+    straight, checkpoint = _stilt(dropout=0.5), tmp_path / "one.pt"
+    with _interrupted_before(math.inf):
+        expected = _train(straight, change, validation=_data(straight, augment=False))
+    for steps in (*random.Random(seed).choices((1, 3, 4, 9), k=5), math.inf):
+        other = _stilt(9 if checkpoint.exists() else 0, dropout=0.5)
+        data = _data(other, augment=False)
+        with contextlib.suppress(_InterruptedError), _interrupted_before(steps, chance=0.6):
+            history = _train(other, change, validation=data, checkpoint=checkpoint)
+            break
+    assert _same(history, expected)
+    assert _identical(other, straight)
+
+
+def test_an_interrupted_epoch_goes_on_at_the_next_step_and_keeps_its_time(tmp_path: Path) -> None:
+    begun = []
+    for steps in (3, 2, math.inf):
+        with contextlib.suppress(_InterruptedError), _interrupted_before(steps) as some:
+            history = _train(_auxiliary(), SMALL_BATCHES, checkpoint=tmp_path / "one.pt")
+        begun += some
+        if steps == 2:
+            path = tmp_path / "one.pt"
+            state = load_checkpoint(path)
+            assert (state["unfinished"]["epoch"], state["unfinished"]["steps"]) == (0, 5)
+            state["unfinished"]["seconds"] += 1000
+            save_checkpoint(path, state)
+    assert begun == list(range(14))
+    assert [epoch.seconds > 1000 for epoch in history] == [True, False]
+    assert history[0].clips_per_second < VIDEOS / 1000
+
+
+def test_an_epoch_that_is_begun_beyond_the_wanted_one_is_left_out_of_account(
+    tmp_path: Path,
+) -> None:
+    one, other = _auxiliary(), _auxiliary()
+    with pytest.raises(_InterruptedError), _interrupted_before(9):
+        _train(one, SMALL_BATCHES, checkpoint=tmp_path / "one.pt")
+    with _interrupted_before(math.inf) as begun:
+        _train(other, SMALL_BATCHES, checkpoint=tmp_path / "one.pt", until=1)
+    assert begun == list(range(7))
+
+
 def test_a_finished_training_is_not_trained_again_but_reported(tmp_path: Path) -> None:
     model, again = _auxiliary(), _auxiliary()
     history = _train(model, checkpoint=tmp_path / "one.pt")
@@ -621,6 +704,20 @@ def _train_in_one_of_two_processes(rank: int, folder: Path) -> None:
     except ValueError as error:
         refusal = str(error)
     restarted = _train(_auxiliary(), checkpoint=folder / "damaged.pt")
+    straight, stopped = _stilt(dropout=0.5), _stilt(dropout=0.5)
+    within = folder / "within.pt"
+    with _interrupted_before(math.inf):
+        expected = _train(straight, SMALL_BATCHES)
+    with contextlib.suppress(_InterruptedError), _interrupted_before(10):
+        _train(stopped, SMALL_BATCHES, checkpoint=within)
+    dist.barrier()
+    if rank == 0:
+        shutil.copy(within, folder / "unfinished.pt")
+    with _interrupted_before(math.inf) as begun:
+        continued = _train(stopped, SMALL_BATCHES, checkpoint=within)
+    assert begun == list(range(10, 14))
+    assert _same(continued, expected)
+    assert _identical(stopped, straight)
     torch.save(
         {
             "model": model.state_dict(),
@@ -670,6 +767,19 @@ def test_one_process_goes_on_from_the_checkpoint_of_two(
     model = _stilt()
     history = _train(model, DISTRIBUTED, checkpoint=folder / "distributed.pt")
     assert [asdict(epoch) for epoch in history] == ranks[0]["history"]
+
+
+def test_one_process_goes_on_within_an_epoch_of_two(
+    two_processes: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    folder, _ = two_processes
+    model = _stilt(dropout=0.5)
+    with _interrupted_before(math.inf) as begun:
+        history = _train(model, SMALL_BATCHES, checkpoint=folder / "unfinished.pt")
+    assert begun == list(range(10, 14))
+    two = load_checkpoint(folder / "within.pt")["history"]
+    # Other videos meet other dropout masks from there on; what was summed before is the same.
+    assert history[1].train_loss == pytest.approx(two[1]["train_loss"], rel=0.2)
 
 
 def test_a_loss_that_is_not_finite_in_one_process_stops_all(

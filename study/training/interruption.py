@@ -1,0 +1,63 @@
+"""What an epoch needs to go on, in the middle and to the last bit, where it was interrupted."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["CHECKPOINT_EVERY_SECONDS", "CheckpointTimes", "random_state", "set_random_state"]
+
+CHECKPOINT_EVERY_SECONDS = 300.0  # within an epoch; each epoch's end has a checkpoint of its own
+
+
+class CheckpointTimes:
+    """Says after which steps of an epoch to write a checkpoint: the same ones on every process.
+
+    Processes have to agree, and on a GPU that waits for the steps that are under way. So they
+    compare clocks seldom: after the first step, then half way through the steps that are left by
+    the time taken so far, and so on.
+
+    Args:
+        agree: Returns a number of seconds that all processes agree on, given each one's own.
+        now: Returns the time in seconds.
+    """
+
+    def __init__(
+        self, agree: Callable[[float], float], now: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._agree = agree
+        self._now = now
+        self._restart()
+
+    def due(self) -> bool:
+        """Counts one step more, and returns whether to write a checkpoint now."""
+        self._steps += 1
+        if self._steps < self._look:
+            return False
+        seconds = self._agree(self._now() - self._began)
+        if seconds >= CHECKPOINT_EVERY_SECONDS:
+            self._restart()
+            return True
+        left = self._steps * (CHECKPOINT_EVERY_SECONDS / seconds - 1)
+        self._look = self._steps + max(1, int(left / 2))
+        return False
+
+    def _restart(self) -> None:
+        self._began, self._steps, self._look = self._now(), 0, 1
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """Returns the state of torch's random numbers by kind of device, as bytes."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Sets what `random_state` returned, as far as this device has such numbers."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
