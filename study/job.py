@@ -33,6 +33,7 @@ from study.training.loop import EpochReport, train
 from study.training.weights import read_state_dict
 
 __all__ = [
+    "GpuMemoryError",
     "Job",
     "Parts",
     "build_model",
@@ -50,6 +51,10 @@ __all__ = [
 
 VALIDATION_FRACTION = 0.2
 EPOCHS_EVERY_SECONDS = 10.0
+
+
+class GpuMemoryError(ValueError):
+    """The GPU's memory is too small for a job as it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +78,8 @@ class Job:
         gpu: Whether it trains on a GPU.
         accumulation_steps: Forward and backward passes of a process in a step; None for the
             hyperparameters'. It differs from theirs only where the result doesn't depend on it.
+        halved: Whether forward passes have half the videos that were planned, as one of the job's
+            processes ran out of memory.
         activation_checkpointing: Whether activations are computed again in the backward pass.
         scoring_batch: Clips that are scored in one forward pass; None for the batch size.
     """
@@ -91,6 +98,7 @@ class Job:
     loader_workers: int | None = None
     gpu: bool = False
     accumulation_steps: int | None = None
+    halved: bool = False
     activation_checkpointing: bool = False
     scoring_batch: int | None = None
 
@@ -175,8 +183,9 @@ def run_job(job: Job, report: Callable[[EpochReport], None] | None = None) -> li
         Every epoch of the training up to the job's.
 
     Raises:
-        ValueError: If the store is not the one that the plan was made for, or the GPU's memory is
-            too small.
+        ValueError: If the store is not the one that the plan was made for.
+        GpuMemoryError: If the GPU's memory is too small for half the videos in each forward pass,
+            or with several processes for those that were planned.
     """
     started = datetime.now(UTC)
     if (epochs := finished_epochs(job)) is not None:
@@ -216,6 +225,7 @@ def _run(
         validated=validated,
         compile=job.compile,
         accumulation_steps=job.accumulation_steps,
+        halved=job.halved,
         activation_checkpointing=job.activation_checkpointing,
         loader_workers=job.loader_workers or 0,
         until=job.until,
@@ -234,14 +244,14 @@ def _run(
 
 @contextlib.contextmanager
 def _memory_errors_explained(job: Job) -> Iterator[None]:
-    """Turns an out-of-memory error, which would only repeat itself, into one that says so."""
+    """Turns an out-of-memory error into one that says what to do about it."""
     try:
         yield
     except torch.OutOfMemoryError as error:
         hyperparameters = job.training.hyperparameters
         passes = job.accumulation_steps or hyperparameters.accumulation_steps
         needed = str(error).splitlines()[0].partition(" See documentation")[0]
-        raise ValueError(
+        raise GpuMemoryError(
             f"the GPU's memory is too small for batches of {hyperparameters.batch_size} videos in "
             f"{passes} passes: {needed} Set a smaller --gpu-memory, or --set "
             f"accumulation_steps={min(2 * passes, hyperparameters.batch_size)}"

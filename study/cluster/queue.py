@@ -16,7 +16,7 @@ from ray.tune.experiment import Trial
 from ray.tune.search import Searcher
 
 from study.cluster.resources import Resources
-from study.cluster.worker import execute
+from study.cluster.worker import REPEATING, execute
 from study.job import Job, record_failure
 
 __all__ = ["JobSource", "Placement", "run_jobs"]
@@ -172,7 +172,7 @@ def _run_one(config: dict[str, Any], *, placement: Placement) -> None:
             at_once=placement.at_once,
             storage=placement.scratch,
         )
-    except (ArithmeticError, ValueError, TypeError, LookupError, FileNotFoundError) as error:
+    except REPEATING as error:
         reason = f"{type(error).__name__}: {error}"
         record_failure(job, reason, traceback=traceback.format_exc())
         tune.report({"failed": reason, METRIC: 0})

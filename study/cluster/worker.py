@@ -1,5 +1,6 @@
 """Runs a job where Ray put it: inline for one worker, under Ray Train for several."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -8,17 +9,18 @@ import ray
 import ray.train
 import ray.train.torch
 import torch
-from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from study.cluster.resources import Resources, loader_workers_on
-from study.job import Job, run_job
+from study.job import GpuMemoryError, Job, run_job
 from study.training.loop import EpochReport
 
-__all__ = ["execute", "metrics_of"]
+__all__ = ["REPEATING", "execute", "metrics_of"]
 
-WORKER_FAILURES = 2  # a lost worker's training goes on from its checkpoint this many times
+REPEATING = (ArithmeticError, ValueError, TypeError, LookupError, FileNotFoundError)
+"""Errors that a job would only meet again."""
 
 
 def metrics_of(job: Job, epoch: EpochReport) -> dict[str, Any]:
@@ -49,13 +51,35 @@ def execute(
             Ray Train instead.
         at_once: How many trainings run at once, which share the nodes' cores for loading.
         storage: A folder that every node sees, for Ray Train's own files.
+
+    Raises:
+        WorkerGroupError: If one of several workers was lost.
+        GpuMemoryError: If the GPU's memory is too small for half the videos in each forward pass
+            as well.
+        Exception: Whatever else the job raises, by one worker or several.
     """
     if resources.workers == 1:
         torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
         here = _with_loaders(job, resources, at_once)
         run_job(here, lambda epoch: report(metrics_of(job, epoch)))
         return
-    TorchTrainer(
+    try:
+        _train_on_several(job, resources, at_once=at_once, storage=storage)
+    except GpuMemoryError as error:
+        if job.halved:
+            raise
+        warnings.warn(
+            f"{error}; the training is started again with half the videos in each forward pass",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        half = replace(job, halved=True)
+        _train_on_several(half, resources, at_once=at_once, storage=storage)
+
+
+def _train_on_several(job: Job, resources: Resources, *, at_once: int, storage: str) -> None:
+    """Runs a job with Ray Train, which starts none again but where a node was taken away."""
+    trainer = TorchTrainer(
         _train_on_worker,
         train_loop_config={"job": job, "resources": resources, "at_once": at_once},
         scaling_config=ScalingConfig(
@@ -64,12 +88,20 @@ def execute(
             resources_per_worker=resources.of_worker,
         ),
         run_config=RunConfig(
-            name=f"train-{job.training.training_id}-{job.until}",
+            name=f"train-{job.training.training_id}-{job.until}{'-halved' * job.halved}",
             storage_path=storage,
-            failure_config=FailureConfig(max_failures=WORKER_FAILURES, controller_failure_limit=3),
+            failure_config=FailureConfig(max_failures=0, controller_failure_limit=3),
             callbacks=[TuneReportCallback()],
         ),
-    ).fit()
+    )
+    try:
+        trainer.fit()
+    except WorkerGroupError as error:
+        # The other workers fail too, for the one that failed first no longer answers them.
+        failures = [one for one in error.worker_failures.values() if isinstance(one, REPEATING)]
+        if failures:
+            raise failures[0] from error
+        raise
 
 
 def _train_on_worker(config: dict[str, Any]) -> None:
