@@ -215,3 +215,13 @@ def test_a_head_reaches_machines_of_ones_own() -> None:
     assert cluster["auth"].keys() == {"ssh_user", "ssh_private_key"}  # Ray hands the key to it
     starts = cluster["head_start_ray_commands"][-1]
     assert "RAY_enable_autoscaler_v2=0" in starts  # the new one starts no worker of this kind
+
+
+def test_spot_workers_watch_for_their_notice_and_ray_up_does_not_wait_for_it() -> None:
+    cluster = described("cluster.yaml")
+    assert "InstanceMarketOptions" in cluster["available_node_types"]["gpu"]["node_config"]
+    *_, start, watch = cluster["worker_start_ray_commands"]
+    assert "ray start" in start
+    assert "RAY_AUTH_MODE=token" in watch
+    assert "setsid --fork" in watch
+    assert "python -m study.cluster.spot > /tmp/study-spot.log 2>&1 < /dev/null" in watch
