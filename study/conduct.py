@@ -180,7 +180,11 @@ class Conductor(JobSource):
         self._look_again(job)
 
     def lost(self, job: Job, reason: str) -> None:
-        """Has the job started again from its checkpoint, unless it gets no further."""
+        """Has the job started again from its checkpoint, unless it gets no further.
+
+        Further is an epoch further: a checkpoint within an epoch doesn't count. What is lost with a
+        node that was drained isn't reported here, for Ray starts that again by itself.
+        """
         identity, reached = job.training.training_id, self._progress.reached(job)
         if reached > self._furthest.get(identity, 0):
             self._furthest[identity], self._lost[identity] = reached, 0

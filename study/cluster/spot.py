@@ -23,6 +23,7 @@ METADATA = "http://169.254.169.254/latest"  # the instance's own, by Amazon's do
 POLL_SECONDS = 5.0  # as often as Amazon recommends
 ANSWER_SECONDS = 2.0
 TOKEN_SECONDS = 60
+EARLY_SECONDS = 30.0  # Ray takes a loss for a preemption once the deadline that it knows has passed
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ def drain_node(seconds: float) -> None:
             *(str(Path(sys.executable).with_name("ray")), "drain-node"),
             *("--reason", "DRAIN_NODE_REASON_PREEMPTION"),
             *("--reason-message", "EC2 takes the spot instance away"),
-            *("--deadline-remaining-seconds", str(int(seconds))),
+            *("--deadline-remaining-seconds", str(max(0, int(seconds - EARLY_SECONDS)))),
         ],
         check=True,
     )

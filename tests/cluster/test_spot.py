@@ -112,11 +112,11 @@ def test_metadata_that_fails_and_a_drain_that_fails_are_tried_again(
 def test_the_drain_is_a_command_that_ray_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     commands = pytest.importorskip("ray.scripts.scripts")
     ran: list[list[str]] = []
-    monkeypatch.setattr(spot.subprocess, "run", lambda command, check: ran.append(command))
+    monkeypatch.setattr(subprocess, "run", lambda command, check: ran.append(command))
     spot.drain_node(119.7)
     ((program, name, *arguments),) = ran
     assert program.endswith("/bin/ray")
     taken = commands.cli.commands[name].make_context(name, arguments).params
     assert taken["reason"] == "DRAIN_NODE_REASON_PREEMPTION"
-    assert taken["deadline_remaining_seconds"] == 119
+    assert taken["deadline_remaining_seconds"] == 89  # before it is taken away
     assert taken["node_id"] is None  # this node

@@ -147,10 +147,11 @@ class VideoReader:
     def _open_with(self, decoder: str) -> VideoInfo:
         request = ("open", self._path, decoder)
         try:
-            return self._ask(request)
+            info: VideoInfo = self._ask(request)
         except ChildDiedError:
             self._end_process()
-            return self._ask(request)
+            info = self._ask(request)
+        return info
 
     def read(self, indices: Sequence[int], *, short_side: int) -> Iterator[Frame]:
         """Reads frames of the video that was opened last.
