@@ -87,7 +87,7 @@ def _answer(options: argparse.Namespace) -> None:
     if options.status is not None:
         print(_statuses(store, options.status))
     elif options.table:
-        from study.results.tables import render  # imports torch: seconds that SQL needn't take
+        from study.results.tables import render
 
         print(render(options.table, store, options.format, options.study))
     else:
