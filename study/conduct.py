@@ -129,9 +129,7 @@ class Conductor(JobSource):
     @property
     def failures(self) -> list[str]:
         """What failed and why, for a person."""
-        return [
-            f"{', '.join(failure.arms)}: {failure.reason}" for failure in self._outlook.failures
-        ]
+        return list(map(str, self._outlook.failures))
 
     @property
     def done(self) -> bool:

@@ -112,9 +112,7 @@ class Progress:
                 for one in outlook.waiting
                 if one.at_rungs
             ],
-            failures=[
-                f"{', '.join(failure.arms)}: {failure.reason}" for failure in outlook.failures
-            ],
+            failures=list(map(str, outlook.failures)),
             seconds_left=self._seconds_left(outlook),
         )
 

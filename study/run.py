@@ -362,7 +362,8 @@ def _print_plan(study: Study, console: Console) -> None:
         f"{len(study.arms)} arms × {request.seeds} seed{'s' if request.seeds > 1 else ''} from "
         f"{len(plan.trainings)} trainings of {_epochs(plan)} epochs"
     )
-    if pinned := sorted(request.changes.keys() & {one.name for one in request.space.parameters}):
+    searched = {one.name for one in request.space.on(study.targets[0].dataset).parameters}
+    if pinned := sorted(request.changes.keys() & searched):
         say.say(f"set, so not searched: {', '.join(pinned)}")
     need = ", ".join(f"{amount:g} {name}" for name, amount in request.resources.total.items())
     say.say(
