@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from study.agenda import Agenda, Finished, Outlook
+from study.agenda import Agenda, Finished, Outlook, next_jobs
 from study.job import rung_key, stored_parts
 from study.results.rows import load_validation_scores, validation_accuracy
 from study.results.store import ResultStore
 
-__all__ = ["Ledger", "Objective"]
+__all__ = ["Ledger", "Objective", "look"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,3 +108,11 @@ class Ledger:
                 fusion_lambda=values.get("fusion_lambda"),  # type: ignore[arg-type]
             )
         return bool(scores)
+
+
+def look(agenda: Agenda, ledger: Ledger) -> Outlook:
+    """Returns where a study stands: asks what is next until the results have no more to say."""
+    outlook = next_jobs(agenda, ledger.finished)
+    while ledger.read(agenda, outlook):
+        outlook = next_jobs(agenda, ledger.finished)
+    return outlook
