@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from study.agenda import Agenda, Outlook
+from study.durations import told_duration
 from study.estimate import Paces, epoch_passes, estimate_study, key_of
 from study.job import Job
 from study.plan import Training
@@ -195,5 +196,5 @@ def _standing(status: Status) -> str:
     said += [f"best so far {100 * max(status.best.values()):.1f} %"] if status.best else []
     said.append(f"{status.rows} of {status.rows_planned} rows")
     if status.seconds_left is not None:
-        said.append(f"about {max(1, round(status.seconds_left / 60))} min left")
+        said.append(f"about {told_duration(max(60.0, status.seconds_left))} left")
     return " · ".join(said)
