@@ -40,9 +40,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     for module in pkgutil.iter_modules(__path__, prefix=f"{__name__}."):
-        # Fusion holds no network, and brings scikit-learn into every process that trains one.
-        if module.name != f"{__name__}.fusion":
-            importlib.import_module(module.name)
+        importlib.import_module(module.name)
     for home in ("output", "registry", "video_model"):
         globals().update(
             {

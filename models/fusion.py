@@ -29,15 +29,14 @@ the one with the largest gain P_y - λ M_y, and λ only moves which. That litera
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linprog
-from scipy.sparse import block_diag
-from scipy.special import softmax
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
+
+if TYPE_CHECKING:  # what reads the table alone, as every training does, waits for no solver
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import LinearSVC
 
 __all__ = [
     "CONSTRAINTS",
@@ -276,6 +275,8 @@ class AdaptiveFusion:
             weights = _solve_unit_ball(gains)
             equal = len(scores) ** -0.5
         elif constraint == "entropy":
+            from scipy.special import softmax
+
             weights = softmax(gains / TEMPERATURE, axis=1)
         else:
             weights = _solve_linear_program(gains, FLOOR if constraint == "floor" else 0)
@@ -394,6 +395,9 @@ def _solve_linear_program(gains: FloatArray, floor: float) -> FloatArray:
     Adding a constant to a class's gains, or scaling them, leaves its optimum where it is; both are
     used to bring small differences clear of the solver's tolerances.
     """
+    from scipy.optimize import linprog
+    from scipy.sparse import block_diag
+
     classes, streams = gains.shape
     centred = gains - gains.mean(axis=1, keepdims=True)
     scale = np.abs(centred).max(axis=1, keepdims=True)
@@ -480,8 +484,8 @@ class EarlyFusion:
 
     c: float
     widths: Mapping[str, int]
-    scaler: StandardScaler
-    svm: LinearSVC | None
+    scaler: "StandardScaler"
+    svm: "LinearSVC | None"
     seen: IntArray
     num_classes: int
 
@@ -507,6 +511,9 @@ class EarlyFusion:
         Raises:
             ValueError: If shapes, streams or labels don't fit.
         """
+        from sklearn.preprocessing import StandardScaler
+        from sklearn.svm import LinearSVC
+
         _check_streams(features, "features", same_width=False)
         _check_labels(labels, features, classes=num_classes)
         _check_streams(validation_features, "features", same_width=False)
@@ -566,7 +573,7 @@ def _widths(features: Streams) -> dict[str, int]:
     return {stream: array.shape[1] for stream, array in features.items()}
 
 
-def _standardised(scaler: StandardScaler, x: FloatArray) -> FloatArray:
+def _standardised(scaler: "StandardScaler", x: FloatArray) -> FloatArray:
     standard: FloatArray = scaler.transform(x) / np.sqrt(x.shape[1])
     return standard
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from search_spaces.attention_consistency import attention_consistency
-from search_spaces.comparators import FINAL, comparators
+from search_spaces.comparators import FINAL, VOLUMES, comparators
 from search_spaces.conv_fusion import conv_fusion
 from search_spaces.cstm import cstm
 from search_spaces.embedded import EMBEDDED
@@ -16,6 +16,7 @@ __all__ = ["all_systems", "final_arms"]
 
 # What a clip is belongs to a system; how it is trained is the protocol's.
 CLIP = ("segments", "test_segments")
+OF_A_BACKBONE = ("backbone", "partial_bn")  # options that the comparators' settings name
 
 
 def final_arms() -> tuple[tuple[Space, str, str], ...]:
@@ -89,7 +90,11 @@ def _own(space: Space, name: str) -> Settings:
     arm = space.arm(name)
     own = space.settings.updated(arm.own)
     return Settings(
-        options={key: value for key, value in own.options.items() if key in arm.known_options},
+        options={
+            key: value
+            for key, value in own.options.items()
+            if key not in OF_A_BACKBONE or arm.model not in VOLUMES
+        },
         hyperparameters={
             **{k: v for k, v in space.settings.hyperparameters.items() if k in CLIP},
             **arm.hyperparameters,

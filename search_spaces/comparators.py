@@ -12,7 +12,7 @@ from search_spaces.embedded import fit_to_embedded
 from search_spaces.registry import register_space
 from search_spaces.space import Arm, Real, Settings, Space, Table, TableRow
 
-__all__ = ["FINAL", "comparators"]
+__all__ = ["FINAL", "VOLUMES", "comparators"]
 
 BOTH = ("spatial", "temporal")
 FINAL = {
@@ -32,6 +32,9 @@ FINAL = {
     "artnet": "ARTNet",
 }
 """The arm of each network that the space ``all`` compares, with its label there."""
+
+VOLUMES = ("c3d", "s3d", "s3d_g", "r2plus1d", "i3d", "artnet")
+"""The networks of volumes, which have no backbone."""
 
 AVERAGING = ("two_stream", "tsn", "attentional_pooling")  # of segments, so of any number
 TOO_LARGE = ("s3d", "s3d_g")  # for the embedded dataset, as is every backbone of an arm's own

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from models import model_options
+import models  # whose networks, and with them torch, come at the first use of a name
 from models.checks import check_number
 from models.fusion import FUSIONS
 
@@ -140,7 +140,7 @@ class Arm:
     @property
     def known_options(self) -> frozenset[str]:
         """The options that the arm's model has."""
-        return frozenset(field.name for field in fields(model_options(self.model)))
+        return frozenset(field.name for field in fields(models.model_options(self.model)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

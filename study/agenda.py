@@ -172,6 +172,10 @@ class Failure:
     search: str | None = None
     training_id: str | None = None
 
+    def __str__(self) -> str:
+        """Returns arms and reason, for a person."""
+        return f"{', '.join(self.arms)}: {self.reason}"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outlook:

@@ -14,13 +14,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from study.agenda import ArmSearch, Outlook, next_jobs
+from study.agenda import ArmSearch, Outlook
 from study.cluster.connection import at_once_on, check_shared, running_ray
 from study.cluster.queue import JobSource, Placement, run_jobs
 from study.driver_lock import only_driver
 from study.job import Job, checkpoint_path, record_failure
 from study.labels import describe, trial_label
-from study.ledger import Ledger
+from study.ledger import Ledger, look
 from study.progress import Progress
 from study.request import Study
 from study.results.store import ResultStore
@@ -112,7 +112,7 @@ class Conductor(JobSource):
         self._key = {one.search.name: key for key, one in searches.items()}
         objectives = {name: objective_of(study, key) for name, key in self._key.items()}
         self._ledger = Ledger(self._results, objectives)
-        self._progress = Progress(study, self._results, display, at_once=at_once)
+        self._progress = Progress(study, self._agenda, self._results, display, at_once=at_once)
         hours = study.request.max_hours
         self._stop_at = math.inf if hours is None else time.monotonic() + 3600 * hours
         self._lost: Counter[str] = Counter()
@@ -129,9 +129,7 @@ class Conductor(JobSource):
     @property
     def failures(self) -> list[str]:
         """What failed and why, for a person."""
-        return [
-            f"{', '.join(failure.arms)}: {failure.reason}" for failure in self._outlook.failures
-        ]
+        return list(map(str, self._outlook.failures))
 
     @property
     def done(self) -> bool:
@@ -210,10 +208,8 @@ class Conductor(JobSource):
         self._look()
 
     def _look(self) -> None:
-        """Asks what is next until the results have no more to say, then writes what is new."""
-        self._outlook = next_jobs(self._agenda, self._ledger.finished)
-        while self._ledger.read(self._agenda, self._outlook):
-            self._outlook = next_jobs(self._agenda, self._ledger.finished)
+        """Asks where the study stands, then writes what is new."""
+        self._outlook = look(self._agenda, self._ledger)
         for one in self._agenda.searches:
             self._write_search(one, self._outlook.searches[one.search.name])
         for row in self._outlook.rows:

@@ -38,6 +38,7 @@ __all__ = [
     "Parts",
     "build_model",
     "checkpoint_path",
+    "device_name",
     "epoch_row",
     "finished_epochs",
     "record_failure",
@@ -492,7 +493,7 @@ def _write(
                 "parameters": count_parameters(setup.model),
                 "gflops": _gflops(setup.model, training),
                 "seconds": seconds,
-                "device": _device_name(setup.device),
+                "device": device_name(setup.device),
                 "precision": _precision(job),
                 "notes": _notes(epochs),
                 "workers": dist.get_world_size() if dist.is_initialized() else 1,
@@ -568,7 +569,7 @@ def _notes(epochs: Sequence[EpochReport]) -> str | None:
     )
 
 
-def _device_name(device: str) -> str:
+def device_name(device: str) -> str:
     """Returns the GPU's or the processor's name, as the system gives it."""
     if device != "cpu":
         return torch.cuda.get_device_name(device)

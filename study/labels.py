@@ -8,7 +8,7 @@ from models import model_options
 from study.plan import Target, Training
 from study.search import Trial
 
-__all__ = ["describe", "trial_label"]
+__all__ = ["describe", "describe_net", "trial_label"]
 
 
 def trial_label(target: Target, arm: str, trial: Trial) -> str:
@@ -30,6 +30,12 @@ def _shown(value: Any) -> str:
 
 def describe(training: Training, among: Iterable[Training] = ()) -> str:
     """A training in a few words for the terminal: what tells it apart from those beside it."""
+    what = describe_net(training, among)
+    return f"{what} split {training.target.split} seed {training.seed}"
+
+
+def describe_net(training: Training, among: Iterable[Training] = ()) -> str:
+    """A training in a few words, without split and seed."""
     others = [other for other in among if other.model == training.model]
     usual = asdict(model_options(training.model)())
     told = []
@@ -40,8 +46,7 @@ def describe(training: Training, among: Iterable[Training] = ()) -> str:
     segments = training.hyperparameters.segments
     if any(other.hyperparameters.segments != segments for other in others):
         told.append(f"{segments} segments")
-    what = f"{training.model} ({', '.join(told)})" if told else training.model
-    return f"{what} split {training.target.split} seed {training.seed}"
+    return f"{training.model} ({', '.join(told)})" if told else training.model
 
 
 def _told(name: str, value: Any) -> str:

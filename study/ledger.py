@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from study.agenda import Agenda, Finished, Outlook
+from study.agenda import Agenda, Finished, Outlook, next_jobs
 from study.job import rung_key, stored_parts
 from study.results.rows import load_validation_scores, validation_accuracy
 from study.results.store import ResultStore
 
-__all__ = ["Ledger", "Objective"]
+__all__ = ["Ledger", "Objective", "look"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +37,7 @@ class Ledger:
     def __init__(self, results: ResultStore, objectives: Mapping[str, Objective]) -> None:
         self._results = results
         self._objectives = objectives
-        self._known: set[str] = set()
+        self._known: dict[str, set[tuple[str, str] | None]] = {}  # by training: what was read
         self._values: dict[tuple[str, str], dict[int, float]] = {}
         self._parts: dict[str, frozenset[str]] = {}
         self._failed: dict[str, str] = {}
@@ -53,7 +53,7 @@ class Ledger:
 
     def forget(self, training_id: str) -> None:
         """Has a training's results read again, as one of its jobs has ended."""
-        self._known = {key for key in self._known if training_id not in key}
+        self._known.pop(training_id, None)
 
     def read(self, agenda: Agenda, outlook: Outlook) -> bool:
         """Reads the results of what an outlook names and nobody has asked for before.
@@ -64,20 +64,22 @@ class Ledger:
         found = [
             self._read_parts(identity)
             for identity in outlook.plan.trainings
-            if self._is_new(f"parts {identity}")
+            if self._is_new(identity)
         ]
         for one in agenda.searches:
             for trial in outlook.searches[one.search.name]:
                 identity = agenda.training(one, trial.values).training_id
                 key = (one.search.name, one.reading_key(identity, trial.values))
-                if self._is_new(f"{key} {identity}"):
+                if self._is_new(identity, key):
                     found.append(self._read_values(key, identity, one.search.rungs, trial.values))
         return any(found)
 
-    def _is_new(self, key: str) -> bool:
-        if key in self._known:
+    def _is_new(self, identity: str, key: tuple[str, str] | None = None) -> bool:
+        """Whether a training's value to a search, or its parts without one, is asked for first."""
+        known = self._known.setdefault(identity, set())
+        if key in known:
             return False
-        self._known.add(key)
+        known.add(key)
         return True
 
     def _read_parts(self, identity: str) -> bool:
@@ -106,3 +108,11 @@ class Ledger:
                 fusion_lambda=values.get("fusion_lambda"),  # type: ignore[arg-type]
             )
         return bool(scores)
+
+
+def look(agenda: Agenda, ledger: Ledger) -> Outlook:
+    """Returns where a study stands: asks what is next until the results have no more to say."""
+    outlook = next_jobs(agenda, ledger.finished)
+    while ledger.read(agenda, outlook):
+        outlook = next_jobs(agenda, ledger.finished)
+    return outlook

@@ -7,8 +7,11 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from study.agenda import Outlook
+from study.agenda import Agenda, Outlook
+from study.durations import told_duration
+from study.estimate import Paces, epoch_passes, estimate_study, key_of
 from study.job import Job
+from study.plan import Training
 from study.request import Study
 from study.results.status import RunningJob, Status, write_status
 from study.results.store import ResultStore
@@ -25,20 +28,29 @@ class Progress:
 
     Args:
         study: The study.
+        agenda: Its agenda.
         results: Its results.
         display: Shows what happens.
         at_once: How many jobs run at once, for the time left.
     """
 
     def __init__(
-        self, study: Study, results: ResultStore, display: StudyDisplay, *, at_once: int
+        self,
+        study: Study,
+        agenda: Agenda,
+        results: ResultStore,
+        display: StudyDisplay,
+        *,
+        at_once: int,
     ) -> None:
         self._study = study
+        self._agenda = agenda
         self._results = results
         self._display = display
         self._at_once = at_once
         self._running: dict[str, _Running] = {}
-        self._pace: dict[str, float] = {}  # seconds an epoch, by model
+        self._untuned = study.plan()
+        self._epochs: dict[str, tuple[Training, float]] = {}  # an epoch's seconds, by network
         self._published = 0.0
 
     def __bool__(self) -> bool:
@@ -63,7 +75,7 @@ class Progress:
         running = self._running[job.training.training_id]
         running.report(epoch, accuracy)
         if running.seconds_per_epoch is not None:
-            self._pace[job.training.model] = running.seconds_per_epoch
+            self._epochs[key_of(job.training)] = (job.training, running.seconds_per_epoch)
         self._display.reported(job.training.training_id, epoch, accuracy)
 
     def reached(self, job: Job) -> int:
@@ -112,28 +124,32 @@ class Progress:
                 for one in outlook.waiting
                 if one.at_rungs
             ],
-            failures=[
-                f"{', '.join(failure.arms)}: {failure.reason}" for failure in outlook.failures
-            ],
+            failures=list(map(str, outlook.failures)),
             seconds_left=self._seconds_left(outlook),
         )
 
     def _seconds_left(self, outlook: Outlook) -> float | None:
-        """What is known to be left, at the pace of each model's epochs so far."""
-        if not self._pace:
+        """What is left at the pace of the epochs so far: the middle of what is expected."""
+        if not self._epochs:
             return None
-        usual = sum(self._pace.values()) / len(self._pace)
-        left = 0.0
-        for one in outlook.jobs:
-            running = self._running.get(one.training.training_id)
-            epochs = one.until - (0 if running is None else running.epoch)
-            left += epochs * self._pace.get(one.training.model, usual)
-        for waiting in outlook.waiting:
-            own = outlook.searches[waiting.search]
-            epochs_of = [max(trial.readings) for trial in own if trial.ended and trial.readings]
-            expected = sum(epochs_of) / len(epochs_of) if epochs_of else 1.0
-            left += (waiting.unproposed + waiting.at_rungs) * expected * usual
-        return left / self._at_once
+        paces = Paces()
+        for training, seconds in self._epochs.values():
+            passes = epoch_passes(training, self._study.parts[training.target.split])
+            paces.add(
+                training,
+                seconds=seconds * self._study.request.resources.workers / passes,
+                source="measured",
+            )
+        left = estimate_study(
+            self._study,
+            self._agenda,
+            outlook,
+            paces,
+            untuned=self._untuned,
+            at_once=self._at_once,
+            reached={key: running.epoch for key, running in self._running.items()},
+        )
+        return sum(left.wall) / 2
 
 
 @dataclass
@@ -180,5 +196,5 @@ def _standing(status: Status) -> str:
     said += [f"best so far {100 * max(status.best.values()):.1f} %"] if status.best else []
     said.append(f"{status.rows} of {status.rows_planned} rows")
     if status.seconds_left is not None:
-        said.append(f"about {max(1, round(status.seconds_left / 60))} min left")
+        said.append(f"about {told_duration(max(60.0, status.seconds_left))} left")
     return " · ".join(said)

@@ -5,6 +5,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime
@@ -15,7 +16,7 @@ import duckdb
 
 from study.results.grids import FORMATS, Grid
 from study.results.schema import VIEWS
-from study.results.status import read_statuses, render_status
+from study.results.status import read_failed, read_statuses, render_status
 from study.results.store import DamagedResultError, ResultStore, open_results
 
 __all__ = ["main"]
@@ -31,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.study and not options.table:
         parser.error("--study goes with --table; in SQL, write WHERE study = '…'")
+    if options.traceback and options.status is None:
+        parser.error("--traceback goes with --status")
     try:
         _answer(options)
         sys.stdout.flush()
@@ -66,6 +69,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="STUDY",
         help="where each study, or one of them, stands: what runs, what waits, what failed",
     )
+    parser.add_argument(
+        "--traceback",
+        action="store_true",
+        help="with --status, the whole tracebacks of failed trainings, not the last lines",
+    )
     parser.add_argument("--study", help="the study that --table shows (default: the last)")
     parser.add_argument(
         "--results", default="results", metavar="DIR", help="folder or URI (default: results)"
@@ -85,16 +93,16 @@ def _answer(options: argparse.Namespace) -> None:
         return
     store = open_results(options.results)
     if options.status is not None:
-        print(_statuses(store, options.status))
+        print(_statuses(store, options.status, whole=options.traceback))
     elif options.table:
-        from study.results.tables import render  # imports torch: seconds that SQL needn't take
+        from study.results.tables import render
 
         print(render(options.table, store, options.format, options.study))
     else:
         _query(store, options.sql, options.format)
 
 
-def _statuses(store: ResultStore, study: str) -> str:
+def _statuses(store: ResultStore, study: str, *, whole: bool) -> str:
     statuses = read_statuses(store)
     shown = [status for status in statuses if study in ("", status.study)]
     if not statuses:
@@ -102,7 +110,10 @@ def _statuses(store: ResultStore, study: str) -> str:
     if not shown:
         there = ", ".join(status.study for status in statuses)
         raise ValueError(f"there is no study {study!r} with a status; there are {there}")
-    return "\n\n".join(map(render_status, shown))
+    width = shutil.get_terminal_size().columns
+    return "\n\n".join(
+        render_status(one, read_failed(store, one.study), whole=whole, width=width) for one in shown
+    )
 
 
 def _listing() -> str:

@@ -2,17 +2,13 @@
 
 import argparse
 import json
-import math
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 import search_spaces
 from models.checks import check_number
@@ -23,9 +19,8 @@ from study.data.datasets.catalog import list_datasets
 from study.data.store.embedded import prepare_embedded
 from study.data.store.remote import is_uri
 from study.driver_lock import StudyRunsError
-from study.labels import describe
-from study.plan import Plan, Training
-from study.provenance import canonical_json
+from study.dry_run import print_dry_run
+from study.plan import Plan
 from study.request import Request, Study, check_request, check_settings
 from study.results.store import DamagedResultError, ResultStore
 from study.results.tables import render
@@ -84,7 +79,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         return REFUSED
     _print_plan(study, console)
     if arguments.dry_run:
-        _print_arms(study, console)
+        print_dry_run(study, console, address=arguments.address)
         return DONE
     try:
         failed = run_study(study, address=arguments.address, terminal=Terminal(console))
@@ -146,7 +141,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--results", default="results", metavar="DIR", help="the results folder or s3:// address")
     add("--name", help="the study's name (default: <space>-<dataset>)")
     add("--resume", action="store_true", help="go on with a study of this name; it must exist")
-    add("--dry-run", action="store_true", help="print the plan and stop")
+    add(
+        "--dry-run",
+        action="store_true",
+        help="print the plan and about how long it takes, and stop",
+    )
     return parser
 
 
@@ -362,7 +361,8 @@ def _print_plan(study: Study, console: Console) -> None:
         f"{len(study.arms)} arms × {request.seeds} seed{'s' if request.seeds > 1 else ''} from "
         f"{len(plan.trainings)} trainings of {_epochs(plan)} epochs"
     )
-    if pinned := sorted(request.changes.keys() & {one.name for one in request.space.parameters}):
+    searched = {one.name for one in request.space.on(study.targets[0].dataset).parameters}
+    if pinned := sorted(request.changes.keys() & searched):
         say.say(f"set, so not searched: {', '.join(pinned)}")
     need = ", ".join(f"{amount:g} {name}" for name, amount in request.resources.total.items())
     say.say(
@@ -374,59 +374,6 @@ def _print_plan(study: Study, console: Console) -> None:
 
 def _epochs(plan: Plan) -> int:
     return max(one.hyperparameters.epochs for one in plan.trainings.values())
-
-
-def _print_arms(study: Study, console: Console) -> None:
-    """Every arm with the training that serves it, then what each of these takes."""
-    plan = study.plan()
-    numbers = {identity: number for number, identity in enumerate(plan.trainings, start=1)}
-    table = Table("arm", "fusion", "split", "seed", "training", box=box.SIMPLE)
-    for row in plan.rows:
-        training = row.training
-        number = numbers[training.training_id]
-        table.add_row(
-            row.arm.name,
-            row.arm.fusion,
-            training.target.split,
-            str(training.seed),
-            f"{number}: {describe(training, plan.trainings.values())}",
-        )
-    console.print(table)
-    _print_nets(study, plan, console)
-
-
-def _print_nets(study: Study, plan: Plan, console: Console) -> None:
-    """What a process of each training does and needs; trainings of one net, once."""
-    alike: dict[str, list[tuple[int, Training]]] = {}
-    for number, training in enumerate(plan.trainings.values(), start=1):
-        net = canonical_json([training.model, training.options, asdict(training.hyperparameters)])
-        alike.setdefault(net, []).append((number, training))
-    memory = [] if study.gpu is None else ["GiB needed"]
-    table = Table(
-        "trainings", *memory, "micro-batch", "precision", "steps an epoch", box=box.SIMPLE
-    )
-    for numbered in alike.values():
-        first = numbered[0][1]
-        hyperparameters, division = first.hyperparameters, study.division(first)
-        passes, needed = hyperparameters.accumulation_steps, []
-        how: list[str] = [hyperparameters.precision]
-        if division is not None:
-            passes = division.accumulation_steps
-            needed = [f"{division.needed_bytes / 2**30:.1f}"]
-            how += ["checkpointing"] if division.activation_checkpointing else []
-        share = math.ceil(hyperparameters.batch_size / study.request.resources.workers)
-        steps = {
-            math.ceil(len(study.parts[one.target.split].train) / hyperparameters.batch_size)
-            for _, one in numbered
-        }
-        table.add_row(
-            ", ".join(str(number) for number, _ in numbered),
-            *needed,
-            f"{math.ceil(share / passes)} videos × {passes}",
-            ", ".join(how),
-            "–".join(str(count) for count in sorted({min(steps), max(steps)})),
-        )
-    console.print(table)
 
 
 def _print_tables(study: Study, console: Console) -> None:

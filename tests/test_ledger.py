@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from models.fusion import FUSIONS
-from study.agenda import Agenda, Outlook, next_jobs
+from study.agenda import Agenda, Outlook
 from study.job import rung_key
-from study.ledger import Ledger, Objective
+from study.ledger import Ledger, Objective, look
 from study.request import Study
 from study.results.rows import load_validation_scores
 from study.results.store import ResultStore
@@ -32,10 +32,7 @@ class Opened:
         self.ledger = Ledger(self.results, self.objectives)
 
     def look(self) -> Outlook:
-        outlook = next_jobs(self.agenda, self.ledger.finished)
-        while self.ledger.read(self.agenda, outlook):
-            outlook = next_jobs(self.agenda, self.ledger.finished)
-        return outlook
+        return look(self.agenda, self.ledger)
 
     def run(self, outlook: Outlook, count: int) -> list[str]:
         """Runs the first jobs; returns their trainings' ids."""

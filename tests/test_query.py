@@ -15,6 +15,7 @@ import pytest
 
 from study import query
 from study.results.schema import VIEWS
+from study.results.status import Status, write_status
 from study.results.store import ResultStore
 from tests.sample_results import row, training, write_rows
 
@@ -88,15 +89,25 @@ def test_a_long_result_is_cut_as_text_and_whole_as_csv(
     assert len(out.splitlines()) == 12346
 
 
-def test_sql_waits_for_no_torch(results: Path) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    [["SELECT count(*) FROM rows"], ["--list"], ["--table", "stilt-4"], ["--status"]],
+    ids=lambda arguments: arguments[0].partition(" ")[0],
+)
+def test_an_answer_waits_for_neither_torch_nor_a_solver(
+    results: Path, arguments: list[str]
+) -> None:
+    status = Status(study="first", state="done", host="node7", process=1, updated_at=0.0)
+    write_status(ResultStore(results), status)
     code = (
         "import sys; from study.query import main; "
-        f"main(['SELECT count(*) FROM rows', '--results', {str(results)!r}]); "
-        "print('torch' in sys.modules)"
+        f"code = main({[*arguments, '--results', str(results)]!r}); "
+        "print(code, [name for name in ('torch', 'sklearn', 'scipy', 'optuna', 'ray') "
+        "if name in sys.modules])"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(query.__file__).parents[1])}
     output = subprocess.check_output([sys.executable, "-c", code], text=True, env=environment)
-    assert output.splitlines()[-1] == "False"
+    assert output.splitlines()[-1] == "0 []"
 
 
 def test_a_table_is_shown(results: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +137,21 @@ def test_what_is_set_is_said_not_to_be_searched(
 ) -> None:
     study_for(asked, tiny_store, tmp_path, "--set", "learning_rate=0.01")
     assert "set, so not searched: learning_rate" in capsys.readouterr().out
+
+
+def test_what_only_the_dataset_lets_search_is_said_to_be_set_too(
+    asked: list[Study],
+    tiny_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    space = search_spaces.get("stilt")
+    more = (*space.parameters, Real(name="momentum", low=0.5, high=0.9))
+    variants = {"folder": lambda own: replace(own, parameters=more)}
+    monkeypatch.setattr(search_spaces, "get", lambda name: replace(space, variants=variants))
+    study_for(asked, tiny_store, tmp_path, "--set", "momentum=0.6")
+    assert "set, so not searched: momentum" in capsys.readouterr().out
 
 
 def test_a_plan_is_printed_without_running(

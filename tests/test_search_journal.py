@@ -1,11 +1,14 @@
 """The journal as Optuna's own tools open it."""
 
+import json
 import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from wsgiref.util import setup_testing_defaults
 
 import optuna
+import optuna_dashboard
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -77,6 +80,32 @@ def test_optuna_reads_the_trials_in_their_order(tmp_path: Path) -> None:
     assert told(path, search) == expected(ended)
     best = max(trial.readings[9] for trial in ended if trial.state == "complete")
     assert opened(path, search).best_value == best
+
+
+def test_the_dashboard_shows_the_same_trials(tmp_path: Path) -> None:
+    search, path = make_search(), tmp_path / "mine.journal"
+    ended = trials(search)
+    write_journal(path, search, ended)
+    dashboard = optuna_dashboard.wsgi(JournalStorage(JournalFileBackend(str(path))))
+
+    def answer(url: str) -> Any:
+        environ: dict[str, Any] = {"PATH_INFO": url, "QUERY_STRING": "after=0"}
+        setup_testing_defaults(environ)
+        return json.loads(b"".join(dashboard(environ, lambda *_: None)))
+
+    (study,) = answer("/api/studies")["study_summaries"]
+    assert study["study_name"] == search.name
+    shown = answer(f"/api/studies/{study['study_id']}")["trials"]
+    assert [(one["number"], one["state"]) for one in shown] == [
+        (trial.number, {"failed": "Fail"}.get(trial.state, trial.state.capitalize()))
+        for trial in ended
+    ]
+    for one, trial in zip(shown, ended, strict=True):
+        drawn = {point["step"]: point["value"] for point in one["intermediate_values"]}
+        assert drawn == trial.readings
+        values = {p["name"]: p["param_external_value"] for p in one["params"]}
+        assert float(values["learning_rate"]) == trial.values["learning_rate"]
+        assert str(trial.values["options.towers"]) in values["options.towers"]
 
 
 def test_two_searches_stand_in_one_journal(tmp_path: Path) -> None:

@@ -1,15 +1,28 @@
 """Where running studies stand: what each driver says of its own, for whoever sees the results."""
 
 import json
+import os
+import socket
+import textwrap
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 
+from study.durations import told_duration
 from study.results.store import ResultStore
 
-__all__ = ["RunningJob", "Status", "read_statuses", "render_status", "write_status"]
+__all__ = [
+    "FailedTraining",
+    "RunningJob",
+    "Status",
+    "read_failed",
+    "read_statuses",
+    "render_status",
+    "write_status",
+]
 
 FOLDER = "status"
+TRACEBACKS = 5  # failed trainings that are shown unless all are asked for
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +50,8 @@ class Status:
 
     Attributes:
         study: Its name.
-        state: ``running``, ``done``, ``failed`` (done, but rows are missing) or ``stopped``.
+        state: ``running``, ``done``, ``failed`` (done, but rows are missing) or ``stopped`` (at
+            ``--max-hours``). One that was killed or interrupted still says ``running``.
         host: The machine of its driver.
         process: The driver's process there.
         updated_at: When this was true, in seconds since 1970.
@@ -84,35 +98,136 @@ def read_statuses(results: ResultStore) -> list[Status]:
     return sorted(found, key=lambda status: -status.updated_at)
 
 
-def render_status(status: Status, *, now: float | None = None) -> str:
-    """Returns a study's status as lines of text."""
-    now = time.time() if now is None else now
-    ago = _duration(max(0.0, now - status.updated_at))
-    lines = [
-        f"{status.study}: {status.state}, {ago} ago (process {status.process} on {status.host})",
-        f"  arms: {', '.join(status.arms)}",
-        f"  rows: {status.rows} of {status.rows_planned}",
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FailedTraining:
+    """A training that failed and hasn't succeeded since.
+
+    Attributes:
+        label: Its model, split, seed and id.
+        error: Why, in a line.
+        traceback: Where in the code, or None where its process was lost.
+    """
+
+    label: str
+    error: str
+    traceback: str | None
+
+
+def read_failed(results: ResultStore, study: str) -> list[FailedTraining]:
+    """Returns the trainings of a study that failed, in the order in which they did."""
+    lines = results.read("trainings", study=study, status="failed").sort_by("started_at")
+    return [
+        FailedTraining(
+            label=f"{line['model']} split {line['split']} seed {line['seed']} "
+            f"({line['training_id']})",
+            error=line["error"] or "",
+            traceback=line["traceback"],
+        )
+        for line in lines.to_pylist()
     ]
-    for name, counts in status.trials.items():
-        said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-        best = f"; best {100 * status.best[name]:.1f} %" if name in status.best else ""
-        lines.append(f"  search {name}: {said}{best}")
-    for job in status.jobs:
-        accuracy = job.validation_top1
-        said = "" if accuracy is None else f", validation {100 * accuracy:.1f} %"
-        if job.seconds_per_epoch is not None and job.epoch < job.until:
-            left = job.seconds_per_epoch * (job.until - job.epoch)
-            said += f", about {_duration(left)} left"
-        lines.append(f"  running: {job.label}: epoch {job.epoch}/{job.until}{said}")
-    lines += [f"  waits: {what}" for what in status.waits]
-    if status.seconds_left and status.state == "running":
-        lines.append(f"  about {_duration(status.seconds_left)} left")
-    lines += [f"  FAILED: {failure}" for failure in status.failures]
+
+
+def render_status(
+    status: Status,
+    failed: Sequence[FailedTraining] = (),
+    *,
+    whole: bool = False,
+    width: int = 80,
+    now: float | None = None,
+) -> str:
+    """Returns a study's status as text.
+
+    Args:
+        status: The status.
+        failed: Its trainings that failed.
+        whole: Whether to show all of their tracebacks rather than the last lines of a few.
+        width: Columns of the terminal.
+        now: Seconds since 1970; None for the clock.
+    """
+    lines = [*_fill(_heading(status, time.time() if now is None else now), width, indent=2)]
+    for name, said in _said(status):
+        lines += _fill(f"  {name:<8} {said}", width, indent=11)
+    for number, training in enumerate(failed):
+        if number == TRACEBACKS and not whole:
+            lines.append(f"  … and {len(failed) - number} more failed trainings")
+            break
+        lines += _fill(f"  {'failed':<8} {training.label}", width, indent=11)
+        lines += _trace(training, width, whole=whole)
+    if failed and not whole:
+        lines.append(f"  whole tracebacks: --status {status.study} --traceback")
     return "\n".join(lines)
 
 
-def _duration(seconds: float) -> str:
-    for unit, size in (("h", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
+def _heading(status: Status, now: float) -> str:
+    ago = told_duration(max(0.0, now - status.updated_at))
+    driver = f"process {status.process} on {status.host}"
+    if status.state == "running" and _is_gone(status):
+        return (
+            f"{status.study}: interrupted, last seen {ago} ago; {driver} is gone. The same command "
+            "goes on from there"
+        )
+    said = {
+        "running": "",
+        "stopped": " by --max-hours; the same command goes on from there",
+        "failed": "; rows are missing, which the same command tries again",
+    }
+    left = ""
+    if status.state == "running" and status.seconds_left:
+        left = f", about {told_duration(status.seconds_left)} left"
+    return f"{status.study}: {status.state}{said.get(status.state, '')}{left}, {ago} ago ({driver})"
+
+
+def _is_gone(status: Status) -> bool:
+    """Whether the driver was on this machine and has ended."""
+    if status.host != socket.gethostname():
+        return False
+    try:
+        os.kill(status.process, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # another user's
+        return False
+    return False
+
+
+def _said(status: Status) -> Iterator[tuple[str, str]]:
+    """What a status holds, each with its name."""
+    yield "arms", ", ".join(status.arms)
+    yield "rows", f"{status.rows} of {status.rows_planned}"
+    for name, counts in status.trials.items():
+        said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
+        best = f"; best {100 * status.best[name]:.1f} %" if name in status.best else ""
+        yield "search", f"{name}: {said}{best}"
+    if status.state == "running" and not _is_gone(status):
+        for job in status.jobs:
+            yield "running", _told_job(job)
+        for what in status.waits:
+            yield "waits", what
+    for failure in status.failures:
+        yield "MISSING", failure
+
+
+def _told_job(job: RunningJob) -> str:
+    said = f"{job.label}: epoch {job.epoch}/{job.until}"
+    if job.validation_top1 is not None:
+        said += f", validation {100 * job.validation_top1:.1f} %"
+    if job.seconds_per_epoch is not None and job.epoch < job.until:
+        left = job.seconds_per_epoch * (job.until - job.epoch)
+        said += f", about {told_duration(left)} left"
+    return said
+
+
+def _trace(training: FailedTraining, width: int, *, whole: bool) -> list[str]:
+    """The end of a traceback, from its last file on, or the whole of it."""
+    trace = (training.traceback or training.error).rstrip().splitlines()
+    if whole:
+        return [f"      {line}" for line in trace]
+    last = max((i for i, line in enumerate(trace) if line.startswith("  File ")), default=0)
+    lines = [line.strip() for line in trace[last:] if line.strip(" ^~")]
+    return [part for line in lines for part in _fill(f"{'':11}{line}", width, indent=13)]
+
+
+def _fill(text: str, width: int, *, indent: int) -> list[str]:
+    return textwrap.wrap(
+        text, width, subsequent_indent=" " * indent, break_on_hyphens=False, drop_whitespace=True
+    )

@@ -1,5 +1,10 @@
 """Where studies stand, written by a driver and read by whoever sees the results."""
 
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +12,7 @@ import pytest
 from study import query
 from study.results.status import RunningJob, Status, read_statuses, render_status, write_status
 from study.results.store import ResultStore
+from tests.sample_results import training
 
 RUNNING = Status(
     study="stilt-ucf101",
@@ -71,25 +77,91 @@ def _listed(one: Status) -> Status:
 
 def test_a_running_study_shows_jobs_searches_and_time() -> None:
     assert render_status(RUNNING, now=1042.0).splitlines() == [
-        "stilt-ucf101: running, 42 s ago (process 4711 on node7)",
-        "  arms: spatial, stil",
-        "  rows: 1 of 6",
-        "  search ucf101-1/stil/abc: 2 complete, 1 pruned, 5 to come; best 50.0 %",
-        "  running: stil trial 3: lr 0.01: epoch 4/9",
+        "stilt-ucf101: running, about 2 h left, 42 s ago (process 4711 on node7)",
+        "  arms     spatial, stil",
+        "  rows     1 of 6",
+        "  search   ucf101-1/stil/abc: 2 complete, 1 pruned, 5 to come; best 50.0 %",
+        "  running  stil trial 3: lr 0.01: epoch 4/9",
         # 24 epochs of 300 s are two hours.
-        "  running: stil trial 4: lr 0.1: epoch 3/27, validation 37.5 %, about 2 h left",
-        "  waits: 2 trials of ucf101-1/stil/abc wait for trial 3",
-        "  about 2 h left",
+        "  running  stil trial 4: lr 0.1: epoch 3/27, validation 37.5 %, about 2 h left",
+        "  waits    2 trials of ucf101-1/stil/abc wait for trial 3",
     ]
 
 
-def test_a_done_and_a_failed_study_say_so() -> None:
+def test_a_done_a_failed_and_a_stopped_study_say_so() -> None:
     assert render_status(DONE, now=2600.0).splitlines()[0] == (
         "cstm: done, 10 min ago (process 12 on node8)"
     )
-    lines = render_status(FAILED, now=500.0).splitlines()
-    assert lines[0].startswith("tsn: failed, 0 s ago")
-    assert lines[-1] == "  FAILED: stil: NonFiniteLossError: the loss became nan"
+    lines = render_status(FAILED, now=500.0, width=100).splitlines()
+    assert lines[0].startswith("tsn: failed; rows are missing, which the same command tries again")
+    assert lines[-1] == "  MISSING  stil: NonFiniteLossError: the loss became nan"
+    stopped = render_status(replace(RUNNING, state="stopped"), now=1000.0, width=100)
+    assert stopped.startswith("stilt-ucf101: stopped by --max-hours; the same command goes on")
+    assert "left" not in stopped
+    assert "running" not in stopped, "what ran was stopped too"
+
+
+def test_a_study_whose_driver_is_gone_is_interrupted() -> None:
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    here = replace(RUNNING, host=socket.gethostname(), process=child.pid)
+    child.wait()
+    gone = render_status(here, now=1042.0, width=200)
+    assert gone.startswith(
+        f"stilt-ucf101: interrupted, last seen 42 s ago; process {child.pid} on {here.host} is gone"
+    )
+    assert "epoch" not in gone
+    alive = replace(here, process=os.getpid())
+    assert render_status(alive, now=1042.0).startswith("stilt-ucf101: running")
+
+
+TRACE = """Traceback (most recent call last):
+  File "/somewhere/study/cluster/queue.py", line 160, in _run_one
+    execute(job)
+    ~~~~~~~^^^^^
+  File "/somewhere/study/training/loop.py", line 541, in _flush
+    raise NonFiniteLossError(
+        f"the {name} loss became {loss}"
+    )
+study.training.loop.NonFiniteLossError: the spatial loss became nan in epoch 1, step 2
+"""
+
+
+def test_a_failed_training_shows_where_and_all_of_it_on_request(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = ResultStore(tmp_path)
+    write_status(results, FAILED)
+    error = TRACE.splitlines()[-1]
+    for number in range(7):
+        line = training(f"t{number}", study="tsn", status="failed", error=error, traceback=TRACE)
+        results.write("trainings", f"t{number}", [line])
+    results.write("trainings", "t6", [training("t6", study="tsn")])  # it succeeded since
+    lost = training("lost", study="cstm", status="failed", error="its process was lost 3 times")
+    results.write("trainings", "lost", [lost])
+    code, out, _ = status(capsys, "tsn", "--results", tmp_path)
+    assert code == 0
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 80
+    at = lines.index("  failed   stilt split 1 seed 0 (t0)")
+    shown = " ".join(" ".join(lines[at + 1 :]).split())
+    assert shown.startswith('File "/somewhere/study/training/loop.py", line 541, in _flush raise')
+    assert "the spatial loss became nan in epoch 1, step 2" in shown
+    assert "queue.py" not in out
+    assert "… and 1 more failed trainings" in out
+    assert lines[-1] == "  whole tracebacks: --status tsn --traceback"
+    _, out, _ = status(capsys, "tsn", "--traceback", "--results", tmp_path)
+    indented = "\n".join(f"      {line}" for line in TRACE.splitlines())
+    assert out.count(indented) == 6
+    write_status(results, DONE)
+    _, out, _ = status(capsys, "cstm", "--results", tmp_path)
+    assert "           its process was lost 3 times" in out.splitlines()
+
+
+def test_a_traceback_without_a_status_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        query.main(["--list", "--traceback"])
+    assert stopped.value.code == 2
+    assert "--traceback goes with --status" in capsys.readouterr().err
 
 
 def test_the_command_shows_all_studies_or_one(
