@@ -330,7 +330,7 @@ def _load(path: Path) -> dict[str, Any] | None:
 
 
 def _save(path: Path, run: _TrainingRun, history: Sequence[EpochReport]) -> None:
-    """Writes a checkpoint; random states aren't in it, since each epoch has its own seed."""
+    """Writes a checkpoint; random states aren't in it, since each forward pass has its own seed."""
     save_checkpoint(
         path,
         {
@@ -377,8 +377,6 @@ def _train_epoch(run: _TrainingRun, epoch: int) -> tuple[float, dict[str, float]
     run.data.set_epoch(epoch)
     losses = _EpochLosses(epoch, len(run.data))
     batches = iter(run.loader)
-    # After the loader, which draws a seed for its processes.
-    torch.manual_seed(_seed(DROPOUT_STREAM, run.seed, epoch, _rank()))
     lr = hyperparameters.learning_rate
     for number, step in enumerate(steps):
         lr = learning_rate(hyperparameters, epoch * len(steps) + number, len(steps))
@@ -398,10 +396,17 @@ def _train_epoch(run: _TrainingRun, epoch: int) -> tuple[float, dict[str, float]
 
 @dataclass(frozen=True)
 class _MicroBatch:
-    """One forward and backward pass of this process: videos, and 1 or 0 as each one's weight."""
+    """One forward and backward pass of this process.
+
+    Attributes:
+        indices: Its videos.
+        weights: 1 or 0 as each one's weight.
+        seed: Of dropout.
+    """
 
     indices: list[int]
     weights: list[float]
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -431,7 +436,11 @@ def _epoch_steps(
         if len(own) < math.ceil(len(batch) / world):
             own, weights = [*own, batch[0]], [*weights, 0.0]
         micro_batches = [
-            _MicroBatch(own[first : first + size], weights[first : first + size])
+            _MicroBatch(
+                indices=own[first : first + size],
+                weights=weights[first : first + size],
+                seed=_seed(DROPOUT_STREAM, seed, epoch, rank, start, first),
+            )
             for first in range(0, len(own), size)
         ]
         steps.append(_Step(len(batch), micro_batches))
@@ -482,6 +491,7 @@ def _accumulate_gradients(
         labels = batch["label"].to(run.device, non_blocking=True)
         weights = torch.tensor(own.weights).to(run.device, non_blocking=True)
         last = number == len(step.micro_batches)
+        run.model.seed_forward(own.seed)
         with contextlib.nullcontext() if last else run.no_sync():
             with autocast:
                 output = run.forward(**model_inputs(batch, run.device))
