@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.checks import check_count, check_number
-from models.layers.head import mlp_head
+from models.layers.head import ClassifierWithFeatures, mlp_head
 from models.registry import register_model
 from models.volume_network import VolumeNetwork, VolumeOptions, scale_width
 
@@ -71,18 +71,18 @@ class C3d(VolumeNetwork):
         return nn.Sequential(layers), channels
 
     def _build_head(self, features: int) -> nn.Sequential:
-        return mlp_head(
-            features * self.options.head_grid**2,
-            self.options.head_dims,
-            self.num_classes,
-            dropout=self.options.dropout,
+        return ClassifierWithFeatures(
+            *mlp_head(
+                features * self.options.head_grid**2,
+                self.options.head_dims,
+                self.num_classes,
+                dropout=self.options.dropout,
+            )
         )
 
     def _classify(self, stream: str, maps: Tensor) -> tuple[Tensor, Tensor]:
         grid = self.options.head_grid
         pooled = F.adaptive_avg_pool2d(maps.mean(dim=2), grid)
         x = pooled.clone(memory_format=torch.contiguous_format).flatten(1)
-        *hidden, last = self._head(stream)
-        for layer in hidden:
-            x = layer(x)
-        return x, last(x)
+        features, logits = self.heads[stream](x)
+        return features, logits

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from models.backbones import Backbone
 from models.checks import check_count
 from models.layers.fully_connected import load_fully_connected, native_grid, pool_to_grid
-from models.layers.head import mlp_head
+from models.layers.head import ClassifierWithFeatures, mlp_head
 from models.registry import register_model
 from models.segment_network import SegmentNetwork, SegmentOptions
 
@@ -55,21 +55,21 @@ class TwoStream(SegmentNetwork):
         return self.options.head_grid or native_grid(self.options.backbone)
 
     def _build_head(self, backbone: Backbone) -> nn.Module:
-        return mlp_head(
-            backbone.num_features * self._grid() ** 2,
-            self.options.head_dims,
-            self.num_classes,
-            dropout=self.options.dropout,
+        return ClassifierWithFeatures(
+            *mlp_head(
+                backbone.num_features * self._grid() ** 2,
+                self.options.head_dims,
+                self.num_classes,
+                dropout=self.options.dropout,
+            )
         )
 
     def _pool(self, stream: str, maps: Tensor) -> Tensor:
         return pool_to_grid(maps, self._grid())
 
     def _classify(self, stream: str, frames: Tensor) -> tuple[Tensor, Tensor]:
-        *hidden, last = self._head(stream)
-        for layer in hidden:
-            frames = layer(frames)
-        return frames.mean(dim=1), last(frames).mean(dim=1)
+        features, logits = self.heads[stream](frames)
+        return features.mean(dim=1), logits.mean(dim=1)
 
     def load_backbone_weights(self, state_dict: Mapping[str, Tensor]) -> None:
         """Starts the backbones, and fc6 and fc7 where they have the checkpoint's shape."""

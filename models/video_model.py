@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from models.backbones import Backbone, create_backbone
 from models.checks import check_count
 from models.output import ModelOutput
+from models.randomness import StreamRandomness
 
 __all__ = ["STREAM_INPUTS", "VideoModel"]
 
@@ -73,6 +74,7 @@ class VideoModel(nn.Module):
         self.min_size = min_size
         self.partial_bn = partial_bn
         self.imagenet_network = ""
+        self._randomness: StreamRandomness | None = None
         # One draw for any streams, so that what is built next doesn't depend on them.
         self._seed = int(torch.randint(2**31, (), device="cpu"))
 
@@ -194,6 +196,29 @@ class VideoModel(nn.Module):
             owners = [stream for stream in self.streams if stream in name.split(".")]
             parameters.setdefault(owners[0] if len(owners) == 1 else "shared", []).append(parameter)
         return parameters
+
+    def stream_modules(self) -> dict[str, list[nn.Module]]:
+        """Returns the outermost modules that bear a stream's name, by stream."""
+        modules: dict[str, list[nn.Module]] = {}
+        for name, module in self.named_modules():
+            *above, last = name.split(".")
+            if last in self.streams and not set(above) & set(self.streams):
+                modules.setdefault(last, []).append(module)
+        return modules
+
+    def seed_forward(self, seed: int) -> None:
+        """Seeds what the next forward passes draw at random while training, such as dropout masks.
+
+        Each stream's modules draw from a sequence of their own, so that an independent stream
+        trains alone as it does with others. That holds while an outermost module that bears the
+        stream's name is called; what is called of its parts alone draws from the common sequence.
+
+        Args:
+            seed: Of all sequences, in [0, 2**32).
+        """
+        if self._randomness is None:
+            self._randomness = StreamRandomness(self.stream_modules())
+        self._randomness.seed(seed, next(self.parameters()).device)
 
     def train(self, mode: bool = True) -> Self:
         """Sets the training mode; with ``partial_bn`` all but the first BatchNorm stay frozen."""

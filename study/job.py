@@ -265,7 +265,7 @@ def _wanted_parts(job: Job) -> tuple[str, ...]:
         return ()
     wanted = {*job.parts, *stored_parts(ResultStore(job.results), job.training.training_id)}
     if "train" in wanted:  # features count in all parts
-        wanted |= {"validation", "test"}
+        wanted |= {"test"} if job.training.train_on == "all" else {"validation", "test"}
     return tuple(sorted(wanted))
 
 

@@ -175,6 +175,12 @@ def _prepare(given: argparse.Namespace, settings: StoreSettings, console: Consol
         group=given.group,
         name=settings.dataset if settings.dataset != given.dataset else None,
     )
+    if "group" in find_reader(given.dataset).takes and given.group is None:
+        console.print(
+            "[bold yellow]NO GROUPS:[/] without --group every video counts as a source of its own, "
+            "so clips cut from one source may stand on both sides of the split, and of train and "
+            "validation: accuracies are then too high. Where names tell the source, give --group."
+        )
     if given.videos is None and find_reader(given.dataset).render is not None:
         console.print(f"Rendering the {given.dataset} dataset's videos")
     with videos_folder(given.dataset, given.videos) as videos, _Display(console) as display:

@@ -9,6 +9,7 @@ from typing import Any
 from models import model_options
 from models.checks import check_count, check_number
 from models.fusion import FUSIONS
+from search_spaces.recipes import RECIPES
 from search_spaces.space import TUNINGS, Arm, Parameter, Settings, Space
 from study.cluster.resources import Resources
 from study.data.store.clip_store import ClipStore
@@ -60,7 +61,8 @@ class Request:
         seeds: How many seeds, 0, 1, ….
         train_on: ``train`` holds the validation part out, ``all`` trains on it too.
         weights: ``imagenet``, ``none`` or a path; None for ``imagenet`` on a real dataset.
-        changes: Settings by dotted name, put over the space's own; they are not searched.
+        recipe: Which of ``search_spaces.recipes.RECIPES`` is put over the space's own settings.
+        changes: Settings by dotted name, put over the recipe's; they are not searched.
         resources: What each training takes.
         at_once: How many trainings run at once; None for as many as the cluster holds.
         compile: Whether to use ``torch.compile``.
@@ -87,6 +89,7 @@ class Request:
     seeds: int = 1
     train_on: str = "train"
     weights: str | None = None
+    recipe: str = "paper"
     changes: Mapping[str, Any] = field(default_factory=dict)
     resources: Resources = field(default_factory=Resources)
     at_once: int | None = None
@@ -106,6 +109,10 @@ class Request:
         ):
             if value is not None:
                 check_count(flag, value, least=least, most=most)
+        if self.recipe not in RECIPES:
+            raise ValueError(
+                f"there is no --recipe {self.recipe!r}; there are {', '.join(RECIPES)}"
+            )
         _check_results(self.results)
         if self.max_hours is not None:
             check_number("--max-hours", self.max_hours, above=0)
@@ -304,7 +311,7 @@ def check_settings(request: Request, dataset: str) -> None:
     if request.must_exist:
         _check_exists(request.name or f"{space.name}-{dataset}", request.results)
     arms = _arms(request, space)
-    base = space.settings.updated(Settings.of(request.changes))
+    base = space.settings.updated(RECIPES[request.recipe]).updated(Settings.of(request.changes))
     for arm in arms:
         target = Target(dataset=dataset, store_fingerprint="", split="")
         make_training(arm.model, settings_of(arm, base, space=space), target=target, seed=0)
@@ -365,7 +372,7 @@ def check_request(request: Request) -> Study:
             for split in splits
         ),
         parts=parts,
-        base=_base_settings(space, request.changes, store),
+        base=_base_settings(space, request, store),
         provenance=git_state(),
     )
     _check_changes(request.changes, arms)
@@ -482,16 +489,16 @@ def _check_nothing_fits(arms: Sequence[Arm]) -> None:
         )
 
 
-def _base_settings(space: Space, changes: Mapping[str, Any], store: ClipStore) -> Settings:
-    """Returns the space's settings, fitted to what the store holds, then the user's changes."""
-    base = space.settings
+def _base_settings(space: Space, request: Request, store: ClipStore) -> Settings:
+    """Returns the recipe's settings, fitted to what the store holds, then the user's changes."""
+    base = space.settings.updated(RECIPES[request.recipe])
     fitted: dict[str, Any] = {"crop_size": _crop_size(store.settings.short_side)}
     wanted = base.hyperparameters.get("flow_length", 10)
     if store.settings.stacks is not None:
         fitted["flow_length"] = min(wanted, store.settings.flow_length)
         if "test_segments" not in base.hyperparameters:
             fitted["test_segments"] = min(25, store.settings.stacks)
-    return base.updated(Settings(hyperparameters=fitted)).updated(Settings.of(changes))
+    return base.updated(Settings(hyperparameters=fitted)).updated(Settings.of(request.changes))
 
 
 def _crop_size(short_side: int) -> int:

@@ -70,9 +70,10 @@ def write_row(study: Study, results: ResultStore, row: PlannedRow) -> None:
 
 
 def views_of(training: Training) -> str:
-    """The test views of a training: frames × crops."""
+    """The test views of a training: clips (where they are several) × frames × crops."""
     hyperparameters = training.hyperparameters
-    return f"{hyperparameters.test_segments} frames × {hyperparameters.test_crops} crop"
+    clips = f"{hyperparameters.test_clips} clips × " if hyperparameters.test_clips > 1 else ""
+    return f"{clips}{hyperparameters.test_segments} frames × {hyperparameters.test_crops} crop"
 
 
 def write_trial(

@@ -263,3 +263,13 @@ def test_a_dataset_of_ones_own_is_called_as_its_folder_or_as_it_is_named(
         assert main([*words, "--store", str(tmp_path / "three"), "--name", name]) == 2
         assert said in capsys.readouterr().err
     assert not (tmp_path / "three").exists()
+
+
+def test_a_folder_without_groups_is_said_to_mix_sources(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["folder", "--videos", str(videos), *QUICK]
+    assert main([*words, "--store", str(tmp_path / "one")]) == 0
+    assert "NO GROUPS: without --group every video counts as a source" in capsys.readouterr().out
+    assert main([*words, "--store", str(tmp_path / "two"), "--group", "(.)$"]) == 0
+    assert "NO GROUPS" not in capsys.readouterr().out

@@ -154,6 +154,36 @@ def test_what_only_the_dataset_lets_search_is_said_to_be_set_too(
     assert "set, so not searched: momentum" in capsys.readouterr().out
 
 
+def test_a_plan_of_few_steps_an_epoch_is_warned_of_and_the_recipe_for_small_data_named(
+    asked: list[Study], tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study_for(asked, tiny_store, tmp_path)
+    said = capsys.readouterr().out
+    assert "has 1 step only, and should have 10 or more: 20 train videos in batches of 128" in said
+    assert "give --recipe small, or --set batch_size=2 learning_rate=RATE" in said
+    assert "folder was prepared without --group" in said
+    for batch_size, warned in (("3", True), ("2", False)):
+        study_for(asked, tiny_store, tmp_path, "--set", f"batch_size={batch_size}")
+        assert ("train videos in batches of" in capsys.readouterr().out) is warned
+
+
+def test_a_recipe_is_what_is_started_from_and_set_goes_over_it(
+    asked: list[Study], tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--recipe", "small", "--set", "batch_size=8")
+    study = study_for(asked, tiny_store, tmp_path, *flags)
+    for training in study.plan().trainings.values():
+        found = training.hyperparameters
+        assert (found.learning_rate, found.schedule, found.clip_norm) == (0.02, "cosine", 5.0)
+        assert (found.batch_size, found.epochs) == (8, 100)
+        assert training.options["dropout"] == training.options["attention_dropout"] == 0
+    assert "learning_rate" in {parameter.name for parameter in study.space.parameters}
+    paper = study_for(asked, tiny_store, tmp_path, "--recipe", "paper")
+    assert paper.base == study_for(asked, tiny_store, tmp_path).base
+    with pytest.raises(ValueError, match="there is no --recipe 'tiny'; there are paper, small"):
+        Request(space=paper.space, store="", results="results", recipe="tiny")
+
+
 def test_a_plan_is_printed_without_running(
     asked: list[Study], tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,9 +2,9 @@
 
 from itertools import pairwise
 
-from torch import nn
+from torch import Tensor, nn
 
-__all__ = ["mlp_head"]
+__all__ = ["ClassifierWithFeatures", "mlp_head"]
 
 
 def mlp_head(
@@ -33,3 +33,14 @@ def mlp_head(
     nn.init.xavier_normal_(last.weight)
     nn.init.zeros_(last.bias)
     return nn.Sequential(*layers, last)
+
+
+class ClassifierWithFeatures(nn.Sequential):
+    """Layers of a classifier that also returns what the last of them sees."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        """Maps (…, D) to features (…, D') and logits (…, N)."""
+        *hidden, last = self
+        for layer in hidden:
+            x = layer(x)
+        return x, last(x)

@@ -246,7 +246,7 @@ def epochs_plot(curves: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], *, 
                     shown = [epoch for epoch in epochs if epoch[column] is not None]
                     scale = 100 if column == "validation_top1" else 1
                     axes.plot(
-                        [epoch["epoch"] + 1 for epoch in shown],
+                        [epoch["epoch"] for epoch in shown],
                         [scale * epoch[column] for epoch in shown],
                         color=colour,
                         alpha=0.85 if len(trainings) == 1 else 0.5,

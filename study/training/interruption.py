@@ -1,13 +1,9 @@
-"""What an epoch needs to go on, in the middle and to the last bit, where it was interrupted."""
+"""When to write checkpoints within an epoch."""
 
 import time
 from collections.abc import Callable
-from typing import Any
 
-import torch
-from torch import Tensor
-
-__all__ = ["CHECKPOINT_EVERY_SECONDS", "CheckpointTimes", "random_state", "set_random_state"]
+__all__ = ["CHECKPOINT_EVERY_SECONDS", "CheckpointTimes"]
 
 CHECKPOINT_EVERY_SECONDS = 300.0  # within an epoch; each epoch's end has a checkpoint of its own
 
@@ -46,18 +42,3 @@ class CheckpointTimes:
 
     def _restart(self) -> None:
         self._began, self._steps, self._look = self._now(), 0, 1
-
-
-def random_state(device: torch.device) -> dict[str, Tensor]:
-    """Returns the state of torch's random numbers by kind of device, as bytes."""
-    state = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
-
-
-def set_random_state(state: dict[str, Any], device: torch.device) -> None:
-    """Sets what `random_state` returned, as far as this device has such numbers."""
-    torch.set_rng_state(state["cpu"])
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)

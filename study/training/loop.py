@@ -35,7 +35,7 @@ from study.scores import Scores, top_k_accuracy
 from study.training.checkpoint import DamagedCheckpointError, load_checkpoint, save_checkpoint
 from study.training.evaluation import score
 from study.training.hyperparameters import Hyperparameters
-from study.training.interruption import CheckpointTimes, random_state, set_random_state
+from study.training.interruption import CheckpointTimes
 from study.training.recomputation import recompute_activations
 
 __all__ = [
@@ -360,7 +360,7 @@ def _load(path: Path) -> dict[str, Any] | None:
 def _save(run: _TrainingRun, unfinished: dict[str, Any] | None = None) -> None:
     """Writes the checkpoint, if one is asked for.
 
-    Random states are in it within an epoch only, for each epoch has its own seed.
+    Random states aren't in it, since each forward pass has its own seed.
     """
     if run.checkpoint is None or _rank() != 0:
         return
@@ -423,12 +423,8 @@ def _train_epoch(run: _TrainingRun, epoch: int, started: float) -> tuple[float, 
     run.data.set_epoch(epoch)
     losses = _EpochLosses(epoch, len(run.data))
     batches = iter(run.loader)
-    # After the loader, which draws a seed for its processes.
-    torch.manual_seed(_seed(DROPOUT_STREAM, run.seed, epoch, _rank()))
     if unfinished is not None:
         losses.restore(unfinished["losses"], run.device)
-        if _rank() < len(unfinished["random"]):
-            set_random_state(unfinished["random"][_rank()], run.device)
     times = CheckpointTimes(lambda seconds: _slowest(seconds, run.device))
     for number, step in enumerate(steps[first:], start=first):
         lr = learning_rate(hyperparameters, epoch * len(steps) + number, len(steps))
@@ -457,17 +453,23 @@ def _save_within_epoch(
         "steps": steps,
         "seconds": time.perf_counter() - started,
         "losses": losses.state(),
-        "random": _of_all(random_state(run.device)),
     }
     _save(run, unfinished)
 
 
 @dataclass(frozen=True)
 class _MicroBatch:
-    """One forward and backward pass of this process: videos, and 1 or 0 as each one's weight."""
+    """One forward and backward pass of this process.
+
+    Attributes:
+        indices: Its videos.
+        weights: 1 or 0 as each one's weight.
+        seed: Of dropout.
+    """
 
     indices: list[int]
     weights: list[float]
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -497,7 +499,11 @@ def _epoch_steps(
         if len(own) < math.ceil(len(batch) / world):
             own, weights = [*own, batch[0]], [*weights, 0.0]
         micro_batches = [
-            _MicroBatch(own[first : first + size], weights[first : first + size])
+            _MicroBatch(
+                indices=own[first : first + size],
+                weights=weights[first : first + size],
+                seed=_seed(DROPOUT_STREAM, seed, epoch, rank, start, first),
+            )
             for first in range(0, len(own), size)
         ]
         steps.append(_Step(len(batch), micro_batches))
@@ -548,6 +554,7 @@ def _accumulate_gradients(
         labels = batch["label"].to(run.device, non_blocking=True)
         weights = torch.tensor(own.weights).to(run.device, non_blocking=True)
         last = number == len(step.micro_batches)
+        run.model.seed_forward(own.seed)
         with contextlib.nullcontext() if last else run.no_sync():
             with autocast:
                 output = run.forward(**model_inputs(batch, run.device))

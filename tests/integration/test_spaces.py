@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import search_spaces
+from models.fusion import FUSIONS, Fitted, Fusion, Part
 from study.request import Request, Study, check_request
 from study.results.store import ResultStore
 from study.results.tables import load
@@ -28,14 +29,13 @@ def study_of(
     results: Path,
     *,
     changes: Mapping[str, Any] = SMALL,
-    arms: tuple[str, ...] | None = None,
+    **more: Any,
 ) -> Study:
     """A study of the space as it is on the embedded dataset, whose clips the tiny store has."""
     space = search_spaces.get(name).on("embedded")
     return check_request(
         Request(
             space=space,
-            arms=arms,
             store=store,
             trials=0,
             tuning="fixed",
@@ -43,6 +43,7 @@ def study_of(
             changes=changes,
             results=str(results),
             name=f"{name}-tiny",
+            **more,
         )
     )
 
@@ -120,3 +121,25 @@ def test_an_option_reaches_the_arms_whose_model_has_it(tiny_store: Path, tmp_pat
     }
     assert backbones["tsm"] == backbones["stm"] == "resnet18"
     assert backbones["c3d"] is None
+
+
+def test_a_study_that_trains_on_all_videos_gives_test_rows_alone(
+    tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of its fusions reads features of the train part, and fits nothing on validation."""
+    train_videos: list[int] = []
+
+    def fit(parts: Mapping[str, Part], *_: object) -> Fitted:
+        train_videos.append(len(parts["train"].features["spatial"]))
+        return Fitted(fuse=lambda part: part.scores["spatial"])
+
+    monkeypatch.setitem(FUSIONS, "weighted", Fusion(fit=fit, reads_features=True))
+    arms = ("spatial", "two-stream-weighted")
+    study = study_of("stilt", tiny_store, tmp_path, arms=arms, train_on="all")
+    assert not run_here(study).failures
+    rows = ResultStore(tmp_path).read("rows").to_pylist()
+    assert sorted((row["arm"], row["part"]) for row in rows) == [(arm, "test") for arm in arms]
+    [training] = ResultStore(tmp_path).read("trainings").to_pylist()
+    listed = len(study.store.annotations.splits["1"].train)
+    assert (training["train_videos"], training["validation_videos"]) == (listed, 0)
+    assert train_videos == [listed]

@@ -163,6 +163,39 @@ def test_independent_streams_share_no_gradient(name: str) -> None:
             assert gradient is None
 
 
+@pytest.mark.parametrize(
+    "name",
+    [name for name in sorted(CONFIGURATIONS) if "streams" in _option_names(name)],
+)
+def test_an_independent_stream_has_the_same_gradients_alone_dropout_included(name: str) -> None:
+    if CONFIGURATIONS[name].interacts:
+        pytest.skip("its streams interact")
+
+    def build(*streams: str) -> VideoModel:
+        options = {**CONFIGURATIONS[name].options, "streams": streams, "flow_length": 2}
+        options |= {option: 0.5 for option in _option_names(name) if "dropout" in option}
+        torch.manual_seed(0)
+        return create_model(name, num_classes=CLASSES, **options)
+
+    def gradients(model: VideoModel) -> dict[str, Tensor]:
+        for seed in (3, 4):
+            model.seed_forward(seed)
+            _loss(model(**clips), torch.arange(2)).backward()
+        return {k: p.grad for k, p in model.named_parameters() if p.grad is not None}
+
+    both = build("spatial", "temporal")
+    dropped = [layer for layer in both.modules() if isinstance(layer, nn.Dropout)]
+    assert any(layer.p == 0.5 for layer in dropped), "it draws masks"
+    clips = _clips(name, both)
+    together = gradients(both)
+    found: set[str] = set()
+    for stream in ("spatial", "temporal"):
+        alone = gradients(build(stream))
+        assert all(torch.equal(together[key], gradient) for key, gradient in alone.items())
+        found |= alone.keys()
+    assert found == together.keys()
+
+
 @every_model
 def test_evaluation_is_deterministic(name: str) -> None:
     model = _build(name).eval()

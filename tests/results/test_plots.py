@@ -4,8 +4,10 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix
 
+from study.results import plots
 from study.results.comparison import Comparison, compare
 from study.results.plots import (
     comparison_plot,
@@ -107,15 +109,29 @@ def test_a_wide_range_of_values_is_on_a_logarithmic_axis() -> None:
 
 
 def test_a_curve_of_one_epoch_and_one_without_validation_are_drawn() -> None:
-    one = {"epoch": 0, "train_loss": 1.5, "validation_top1": None}
+    one = {"epoch": 1, "train_loss": 1.5, "validation_top1": None}
     said = texts(
-        epochs_plot({NASTY: [[one]], "other net": [[one, {**one, "epoch": 1}]]}, title="t")
+        epochs_plot({NASTY: [[one]], "other net": [[one, {**one, "epoch": 2}]]}, title="t")
     )
     assert {"epoch", "training loss", "validation top-1, %", "other net"} <= set(said)
 
 
+def test_a_curve_stands_at_its_epochs_from_one_to_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(plots, "_svg", lambda figure: figures.append(figure) or "")
+    losses, accuracies = [2.0, 1.0, 0.5], [None, 0.25, 0.75]
+    epochs = [
+        {"epoch": number, "train_loss": loss, "validation_top1": top1}
+        for number, (loss, top1) in enumerate(zip(losses, accuracies, strict=True), start=1)
+    ]
+    epochs_plot({"net": [epochs]}, title="t")
+    left, right = (axes.lines[0] for axes in figures[0].axes)
+    np.testing.assert_array_equal(left.get_xydata(), [[1, 2.0], [2, 1.0], [3, 0.5]])
+    np.testing.assert_array_equal(right.get_xydata(), [[2, 25.0], [3, 75.0]])
+
+
 def test_the_same_plot_is_the_same_text() -> None:
-    one = {"epoch": 0, "train_loss": 1.5, "validation_top1": 0.5}
+    one = {"epoch": 1, "train_loss": 1.5, "validation_top1": 0.5}
     assert epochs_plot({"a": [[one]]}, title="t") == epochs_plot({"a": [[one]]}, title="t")
 
 

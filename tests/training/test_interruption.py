@@ -2,10 +2,9 @@ import itertools
 import math
 
 import pytest
-import torch
 
 from study.training import interruption
-from study.training.interruption import CheckpointTimes, random_state, set_random_state
+from study.training.interruption import CheckpointTimes
 
 
 def _written(durations: list[float], *, mine: float = 1.0) -> tuple[list[float], int]:
@@ -61,14 +60,3 @@ def test_a_process_with_another_clock_saves_at_the_same_steps() -> None:
 def test_a_short_epoch_is_not_saved_within() -> None:
     assert interruption.CHECKPOINT_EVERY_SECONDS == 300
     assert _written([1.0] * 299)[0] == []
-
-
-def test_random_numbers_go_on_where_they_were() -> None:
-    device = torch.device("cpu")
-    torch.manual_seed(3)
-    torch.rand(5)
-    state = random_state(device)
-    expected = torch.rand(5)
-    torch.manual_seed(4)
-    set_random_state(state, device)
-    assert torch.equal(torch.rand(5), expected)

@@ -604,16 +604,38 @@ def test_gradients_are_clipped_by_stream_where_streams_are_independent(interacti
             )
 
 
-def test_independent_streams_train_together_as_each_would_alone() -> None:
-    change = {"clip_norm": 0.5, "loss_weights": {"spatial": 0.7, "temporal": 1.3}}
-    both = _stilt(interaction=False)
-    history = _train(both, change)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"activation_checkpointing": True},
+        pytest.param(
+            {"device": "cuda"},
+            marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU"),
+        ),
+    ],
+    ids=str,
+)
+def test_independent_streams_train_together_to_the_last_bit_as_each_alone(
+    options: dict[str, Any], tmp_path: Path
+) -> None:
+    """Those of both stop and resume on the way."""
+    change = {
+        "clip_norm": 0.5,
+        "loss_weights": {"spatial": 0.7, "temporal": 1.3},
+        "accumulation_steps": 2,
+    }
+    both = _stilt(interaction=False, dropout=0.5)
+    device = options.get("device", "cpu")
+    options = {**options, "checkpoint": tmp_path / "both.pt"}
+    _train(_stilt(interaction=False, dropout=0.5), change, until=1, **options)
+    history = _train(both, change, **options)
     for stream in ("spatial", "temporal"):
-        alone = _stilt(interaction=False, streams=(stream,))
-        single = _train(alone, change)
-        assert single[-1].losses[stream] == pytest.approx(history[-1].losses[stream], rel=1e-5)
+        alone = _stilt(interaction=False, dropout=0.5, streams=(stream,))
+        single = _train(alone, change, device=device)
+        assert single[-1].losses[stream] == history[-1].losses[stream]
         for name, value in alone.state_dict().items():
-            torch.testing.assert_close(both.state_dict()[name], value)
+            assert torch.equal(both.state_dict()[name], value), name
 
 
 def test_a_checkpoint_beyond_the_wanted_epoch_is_left_out_of_account(tmp_path: Path) -> None:

@@ -61,6 +61,15 @@ class Annotations:
     flip_classes: tuple[int, ...]
     class_groups: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def has_groups(self) -> bool:
+        """Whether some video's group has another name than the video itself."""
+        return any(
+            video.group != video.name
+            for split in self.splits.values()
+            for video in (*split.train, *split.test)
+        )
+
 
 _MIRRORED = {
     "left": "right",

@@ -6,7 +6,7 @@ from pathlib import Path
 from study.data.datasets.annotations import Annotations, Split, Video
 from study.data.datasets.reader import register_dataset
 from study.data.datasets.validation import carve_validation
-from study.data.video.files import VIDEO_SUFFIXES
+from study.data.video.files import VIDEO_SUFFIXES, natural_key
 
 __all__ = ["annotate"]
 
@@ -105,7 +105,7 @@ def _group_of(stem: str, pattern: re.Pattern[str], path: Path) -> str:
 
 
 def _leave_one_group_out(videos: list[Video], pattern: re.Pattern[str]) -> dict[str, Split]:
-    groups = sorted({video.group for video in videos})
+    groups = sorted({video.group for video in videos}, key=natural_key)
     if len(groups) < 2:
         raise ValueError(
             f'group "{pattern.pattern}" puts all {len(videos)} videos into one group, '

@@ -92,7 +92,7 @@ def _sorted(place: Path, prefix: str) -> list[Path]:
         for file in place.iterdir()
         if file.name.startswith(prefix) and file.suffix.lower() in _SUFFIXES
     )
-    return sorted(files, key=natural_key)
+    return sorted(files, key=lambda file: (natural_key(file.stem), file.name))
 
 
 def _read_gray(file: Path) -> NDArray[np.uint8]:

@@ -323,7 +323,7 @@ class _ImagesDecoder:
     def __init__(self, path: str, pulse: _Pulse) -> None:
         self._files = sorted(
             (file for file in Path(path).iterdir() if file.suffix.lower() in _IMAGE_SUFFIXES),
-            key=natural_key,
+            key=lambda file: (natural_key(file.stem), file.name),
         )
         if not self._files:
             raise BadVideoError("folder without frames (.jpg, .png, …)")

@@ -18,10 +18,10 @@ VIDEO_SUFFIXES = frozenset(
 """Suffixes, in lower case, of files that count as videos."""
 
 
-def natural_key(file: Path) -> tuple[list[tuple[int, str]], str]:
-    """Sorts files by the numbers in their names: img_2 before img_10."""
-    parts = re.split(r"(\d+)", file.stem)
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts], file.name
+def natural_key(name: str) -> list[tuple[int, str]]:
+    """Sorts names by the numbers in them: img_2 before img_10."""
+    parts = re.split(r"(\d+)", name)
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
 def resolve_video(folder: Path, path: str) -> Path | None:

@@ -37,6 +37,13 @@ def test_a_folder_without_groups_is_split_once_and_by_class(tmp_path: Path) -> N
     assert annotate("folder", videos=tmp_path) == annotations
 
 
+def test_groups_come_in_the_order_of_the_numbers_in_their_names(tmp_path: Path) -> None:
+    people = ["person10", "person9", "person1", "person2"]
+    make_files(tmp_path, *(f"run/{person}_run.mp4" for person in people))
+    splits = annotate("folder", videos=tmp_path, group="^([^_]+)_").splits
+    assert list(splits) == ["person1", "person2", "person9", "person10"]
+
+
 def test_a_folder_takes_videos_of_any_container_and_folders_of_frames(tmp_path: Path) -> None:
     make_files(
         tmp_path,
