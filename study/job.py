@@ -8,7 +8,7 @@ import json
 import platform
 import resource
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -18,23 +18,23 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from models import VideoModel, create_model
+from models import VideoModel
 from models.flops import count_flops, count_parameters
 from study.data.clips.dataset import ClipDataset
-from study.data.datasets.annotations import Video
-from study.data.datasets.validation import carve_validation
+from study.data.datasets.parts import Parts, split_parts
 from study.data.store.clip_store import ClipStore
-from study.plan import Training, clip_settings
+from study.plan import Training
 from study.provenance import canonical_json
 from study.results.store import ResultStore
 from study.scores import Scores
+from study.training.clips import clip_settings
 from study.training.evaluation import score
+from study.training.initialisation import initial_network
 from study.training.loop import EpochReport, train
 from study.training.weights import read_state_dict
 
 __all__ = [
     "Job",
-    "Parts",
     "build_model",
     "checkpoint_path",
     "epoch_row",
@@ -43,12 +43,10 @@ __all__ = [
     "run_job",
     "rung_key",
     "score_lines",
-    "split_parts",
     "stored_parts",
     "training_row",
 ]
 
-VALIDATION_FRACTION = 0.2
 EPOCHS_EVERY_SECONDS = 10.0
 
 
@@ -103,62 +101,6 @@ class Job:
 def checkpoint_path(folder: str | Path, training_id: str) -> Path:
     """Returns the path of a training's checkpoint in the folder of checkpoints."""
     return Path(folder) / f"{training_id}.pt"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """A split's videos by part, as far as the store has them.
-
-    Attributes:
-        train: The videos to train on.
-        validation: The videos carved out of the listed train videos; none with ``train_on="all"``.
-        test: The videos to test on.
-        missing: How many listed videos the store doesn't have.
-    """
-
-    train: tuple[Video, ...]
-    validation: tuple[Video, ...]
-    test: tuple[Video, ...]
-    missing: int
-
-
-def split_parts(store: ClipStore, split: str, *, train_on: str = "train") -> Parts:
-    """Returns the train, validation and test videos of a split.
-
-    The validation part is carved from the listed train videos, whether or not they are in the
-    store, so that a missing video moves no other video from one part to another.
-
-    Raises:
-        ValueError: If a part has no video left.
-    """
-    listed = store.annotations.splits[split]
-    train, validation = (
-        (listed.train, ())
-        if train_on == "all"
-        else carve_validation(listed.train, fraction=VALIDATION_FRACTION)
-    )
-
-    def present(videos: Iterable[Video]) -> tuple[Video, ...]:
-        return tuple(video for video in videos if video.name in store)
-
-    parts = Parts(
-        train=present(train),
-        validation=present(validation),
-        test=present(listed.test),
-        missing=sum(video.name not in store for video in (*listed.train, *listed.test)),
-    )
-    empty = [
-        part
-        for part in ("train", "validation", "test")
-        if not getattr(parts, part) and not (part == "validation" and train_on == "all")
-    ]
-    if empty:
-        raise ValueError(
-            f"split {split!r} of {store.annotations.dataset} has no video in the "
-            f"{' and '.join(empty)} part: the clip store {store.path} has {len(store)} videos, "
-            f"{parts.missing} of the split's are missing. Prepare more of them."
-        )
-    return parts
 
 
 def run_job(job: Job, report: Callable[[EpochReport], None] | None = None) -> list[EpochReport]:
@@ -344,12 +286,14 @@ def build_model(job: Job, *, num_classes: int) -> VideoModel:
     Raises:
         ValueError: If the weights file is damaged, or doesn't fit the net.
     """
-    training = job.training
-    torch.manual_seed(training.seed)
-    model = create_model(training.model, num_classes=num_classes, **training.options)
-    if job.weights_file is not None:
-        model.load_backbone_weights(read_state_dict(Path(job.weights_file)))
-    return model
+    training, file = job.training, job.weights_file
+    return initial_network(
+        training.model,
+        training.options,
+        num_classes=num_classes,
+        seed=training.seed,
+        weights=None if file is None else read_state_dict(Path(file)),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -373,7 +317,12 @@ class _Setup:
         return cls(
             job=job,
             store=store,
-            parts=split_parts(store, job.training.target.split, train_on=job.training.train_on),
+            parts=split_parts(
+                store.annotations,
+                job.training.target.split,
+                stored=store,
+                train_on=job.training.train_on,
+            ),
             model=build_model(job, num_classes=len(store.annotations.classes)),
             device=_device(job),
         )

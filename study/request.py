@@ -6,14 +6,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from models import model_options
 from models.checks import check_count, check_number
 from models.fusion import FUSIONS
 from search_spaces.space import TUNINGS, Arm, Parameter, Settings, Space
 from study.cluster.resources import Resources
+from study.data.datasets.parts import Parts, split_parts
 from study.data.store.clip_store import ClipStore
 from study.fit import Gpu, choose_clips, divide_batch, fit_training, result_depends_on_passes
-from study.job import Job, Parts, build_model, split_parts
+from study.job import Job, build_model
 from study.plan import (
     Plan,
     Target,
@@ -22,11 +22,13 @@ from study.plan import (
     imagenet_network,
     make_plan,
     make_training,
+    model_modules,
     settings_of,
 )
-from study.provenance import canonical_json, code_version, git_state
+from study.provenance import canonical_json, git_state
 from study.results.store import ResultStore
 from study.search import Sampler
+from study.source import TRAINING, source_version
 from study.training.memory import MicroBatch
 from study.training.weights import Weights, find_weights
 
@@ -195,7 +197,7 @@ class Study:
             settings,
             train_on=self.request.train_on,
             weights=lambda network: self._weights(network).name,
-            code_version=code_version(model_options(model).__module__),
+            code=lambda net: source_version(model_modules(net).union(TRAINING)),
             **more,
         )
         if self.gpu is None:
@@ -346,7 +348,9 @@ def check_request(request: Request) -> Study:
             raise ValueError(
                 f"{dataset} has no split {split!r}; it has {', '.join(store.annotations.splits)}"
             )
-        parts[split] = split_parts(store, split, train_on=request.train_on)
+        parts[split] = split_parts(
+            store.annotations, split, stored=store, train_on=request.train_on
+        )
     study = Study(
         request=request,
         name=name,
