@@ -44,6 +44,7 @@ __all__ = [
     "rung_key",
     "score_lines",
     "stored_parts",
+    "trained_again",
     "training_row",
 ]
 
@@ -61,6 +62,7 @@ class Job:
         checkpoints: The folder of checkpoints, on storage that every node sees.
         study: The study's name.
         space: The space's name.
+        protocol: The study's protocol.
         until: The epoch after which the job ends: a rung of the search, or the last.
         parts: The parts to score at the end; none for a trial of the search.
         weights_file: A backbone weights file, or None to start from scratch.
@@ -81,6 +83,7 @@ class Job:
     checkpoints: str
     study: str
     space: str
+    protocol: str
     until: int
     parts: tuple[str, ...] = ()
     weights_file: str | None = None
@@ -170,7 +173,11 @@ def _run(
     writer.finish(epochs)
     if _is_first():
         seconds = sum(epoch.seconds for epoch in epochs) + time.perf_counter() - clock
-        _write(setup, rung, scored, epochs, started=started, seconds=seconds)
+        _write_scores(setup, rung, scored)
+        if job.until == job.training.hyperparameters.epochs:
+            again = _is_finished(ResultStore(job.results), job.training)
+            if writer.trained(epochs) or not again:
+                _write_training(setup, epochs, started=started, seconds=seconds, again=again)
     return epochs
 
 
@@ -194,7 +201,7 @@ def _wanted_parts(job: Job) -> tuple[str, ...]:
     """Returns the job's parts and those that are stored, which are written together."""
     if not job.parts:
         return ()
-    wanted = {*job.parts, *stored_parts(ResultStore(job.results), job.training.training_id)}
+    wanted = {*job.parts, *stored_parts(ResultStore(job.results), job.training)}
     if "train" in wanted:  # features count in all parts
         wanted |= {"validation", "test"}
     return tuple(sorted(wanted))
@@ -207,7 +214,7 @@ def finished_epochs(job: Job) -> list[EpochReport] | None:
         "validation_scores", keys=[rung_key(identity, job.until)], columns=["epoch"]
     ):
         return None
-    if job.parts and not set(job.parts) <= stored_parts(results, identity):
+    if job.parts and not set(job.parts) <= stored_parts(results, job.training):
         return None
     rows = results.read("epochs", keys=[identity]).sort_by("epoch").to_pylist()[: job.until]
     if len(rows) < job.until:
@@ -224,22 +231,37 @@ def rung_key(training_id: str, epoch: int) -> str:
     return f"{training_id}-{epoch}"
 
 
-def stored_parts(results: ResultStore, training_id: str) -> frozenset[str]:
-    """Returns the parts whose scores are stored; none before the training's last epoch."""
-    lines = results.read("trainings", keys=[training_id]).to_pylist()
-    said = {
+def stored_parts(results: ResultStore, training: Training) -> frozenset[str]:
+    """Returns the parts whose scores in the training's views, or features, are stored.
+
+    There are none before the training's last epoch.
+    """
+    if not _is_finished(results, training):
+        return frozenset()
+    kept = (("scores", ("validation", "test")), ("features", ("train",)))
+    return frozenset(
         part
-        for line in lines
-        if line["status"] == "finished"
-        for part in json.loads(line["scored_parts"])
-    }
-    found = {
-        part
-        for view, parts in (("scores", {"validation", "test"}), ("features", {"train"}))
-        for part in results.read(view, keys=[training_id], columns=["part"])["part"].to_pylist()
+        for view, parts in kept
+        for part in results.read(view, keys=[training.scoring_id], columns=["part"])["part"]
+        .unique()
+        .to_pylist()
         if part in parts
-    }
-    return frozenset(said & found)
+    )
+
+
+def trained_again(job: Job) -> bool:
+    """Returns whether a finished training has to be trained again to be scored.
+
+    That is where the results say that it is finished, but hold neither its scores nor those in
+    other views, and its checkpoint is gone.
+    """
+    finished = _is_finished(ResultStore(job.results), job.training)
+    return finished and finished_epochs(job) is None and not job.checkpoint.exists()
+
+
+def _is_finished(results: ResultStore, training: Training) -> bool:
+    lines = results.read("trainings", keys=[training.training_id], columns=["status"])
+    return "finished" in lines["status"].to_pylist()
 
 
 def record_failure(job: Job, reason: str, *, traceback: str | None = None) -> None:
@@ -364,6 +386,7 @@ class _EpochWriter:
         self._results = ResultStore(job.results)
         self._identity = job.training.training_id
         stored = self._results.read("epochs", keys=[self._identity]).to_pylist()
+        self._seconds = {row["epoch"]: row["seconds"] for row in stored}
         self._rows = {row["epoch"]: row for row in stored}
         self._written = time.monotonic()
 
@@ -375,6 +398,10 @@ class _EpochWriter:
     def finish(self, epochs: Sequence[EpochReport]) -> None:
         self._rows |= {epoch.epoch: epoch_row(self._identity, epoch) for epoch in epochs}
         self._write()
+
+    def trained(self, epochs: Sequence[EpochReport]) -> bool:
+        """Returns whether any of the training's epochs isn't one that was stored before."""
+        return any(self._seconds.get(epoch.epoch) != epoch.seconds for epoch in epochs)
 
     def _write(self) -> None:
         if _is_first():
@@ -388,52 +415,57 @@ def _is_first() -> bool:
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
-def _write(
-    setup: _Setup,
-    rung: Scores | None,
-    scored: Mapping[str, Scores],
-    epochs: Sequence[EpochReport],
-    *,
-    started: datetime,
-    seconds: float,
-) -> None:
-    """Writes the scores first and the line in ``trainings`` last, which says that all is there."""
+def _write_scores(setup: _Setup, rung: Scores | None, scored: Mapping[str, Scores]) -> None:
+    """Writes the validation scores of the job's last epoch, and those of the parts."""
     job = setup.job
     results, training = ResultStore(job.results), job.training
     identity = training.training_id
     if rung is not None:
         lines = list(score_lines(rung, "scores", training_id=identity, epoch=job.until))
         results.write("validation_scores", rung_key(identity, job.until), lines)
-    if job.until < training.hyperparameters.epochs:
-        return
     for view in ("scores", "features"):
         lines = [
             line
             for part, scores in scored.items()
             if (view == "features" and "train" in scored) or (view == "scores" and part != "train")
-            for line in score_lines(scores, view, training_id=identity, part=part)
+            for line in score_lines(
+                scores, view, training_id=identity, scoring_id=training.scoring_id, part=part
+            )
         ]
         if lines:
-            results.write(view, identity, lines)
-    results.write(
+            results.write(view, training.scoring_id, lines)
+
+
+def _write_training(
+    setup: _Setup,
+    epochs: Sequence[EpochReport],
+    *,
+    started: datetime,
+    seconds: float,
+    again: bool,
+) -> None:
+    """Writes the line in ``trainings``, after the scores: what it says is finished is there."""
+    job = setup.job
+    ResultStore(job.results).write(
         "trainings",
-        identity,
+        job.training.training_id,
         [
             {
                 **training_row(job),
                 "status": "finished",
                 "error": None,
-                "scored_parts": canonical_json(sorted({*scored, *stored_parts(results, identity)})),
                 "epochs": len(epochs),
                 "train_videos": len(setup.parts.train),
                 "validation_videos": len(setup.parts.validation),
                 "missing_videos": setup.parts.missing,
                 "parameters": count_parameters(setup.model),
-                "gflops": _gflops(setup.model, training),
+                "gflops": _gflops(setup.model, job.training),
                 "seconds": seconds,
                 "device": _device_name(setup.device),
+                "device_kind": _device_kind(setup.device),
+                "compiled": job.compile,
                 "precision": _precision(job),
-                "notes": _notes(epochs),
+                "notes": _notes(epochs, again=again),
                 "workers": dist.get_world_size() if dist.is_initialized() else 1,
                 "peak_memory_bytes": _peak_memory(setup.device),
                 "started_at": started,
@@ -456,12 +488,14 @@ def training_row(job: Job) -> dict[str, Any]:
         "store_fingerprint": training.target.store_fingerprint,
         "split": training.target.split,
         "seed": training.seed,
+        "protocol": job.protocol,
         "git_commit": job.provenance[0],
         "dirty": job.provenance[1],
         "versions": canonical_json(
             {"python": platform.python_version()}
             | {name: version(name) for name in ("torch", "torchvision", "numpy")}
         ),
+        "torch": version("torch"),
     }
 
 
@@ -496,15 +530,17 @@ def _precision(job: Job) -> str:
     return "tf32" if job.gpu and precision == "float32" else precision
 
 
-def _notes(epochs: Sequence[EpochReport]) -> str | None:
+def _notes(epochs: Sequence[EpochReport], *, again: bool) -> str | None:
     """Returns what whoever reads the training's rows must know."""
-    halved = [epoch.epoch for epoch in epochs if epoch.halved]
-    if not halved:
-        return None
-    return (
-        f"the GPU's memory was too small for the planned micro-batch: from epoch {halved[0]} on "
-        "each forward pass had half the videos"
-    )
+    notes = []
+    if halved := [epoch.epoch for epoch in epochs if epoch.halved]:
+        notes.append(
+            "the GPU's memory was too small for the planned micro-batch: from epoch "
+            f"{halved[0]} on each forward pass had half the videos"
+        )
+    if again:
+        notes.append("trained again, as it was to be scored and its checkpoint was gone")
+    return "; ".join(notes) or None
 
 
 def _device_name(device: str) -> str:
@@ -513,6 +549,11 @@ def _device_name(device: str) -> str:
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
     return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def _device_kind(device: str) -> str:
+    """Returns what its numbers depend on: the GPU's name, or ``cpu``."""
+    return "cpu" if device == "cpu" else torch.cuda.get_device_name(device)
 
 
 def _processor() -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from study.agenda import Agenda, Finished, Outlook
 from study.job import rung_key, stored_parts
+from study.plan import Training
 from study.results.rows import load_validation_scores, validation_accuracy
 from study.results.store import ResultStore
 
@@ -62,9 +63,9 @@ class Ledger:
             Whether there were any: then another outlook can be had.
         """
         found = [
-            self._read_parts(identity)
-            for identity in outlook.plan.trainings
-            if self._is_new(f"parts {identity}")
+            self._read_parts(row.training)
+            for row in outlook.plan.rows
+            if self._is_new(f"parts {row.training.training_id} {row.training.scoring_id}")
         ]
         for one in agenda.searches:
             for trial in outlook.searches[one.search.name]:
@@ -80,10 +81,10 @@ class Ledger:
         self._known.add(key)
         return True
 
-    def _read_parts(self, identity: str) -> bool:
-        parts = stored_parts(self._results, identity)
-        changed = self._parts.get(identity, frozenset()) != parts
-        self._parts[identity] = parts
+    def _read_parts(self, training: Training) -> bool:
+        parts = stored_parts(self._results, training)
+        changed = self._parts.get(training.scoring_id, frozenset()) != parts
+        self._parts[training.scoring_id] = parts
         return changed
 
     def _read_values(

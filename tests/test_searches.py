@@ -143,6 +143,7 @@ def older_trial(results: Path, **changes: Any) -> None:
     line = {
         "study": "older",
         "arm": "stil-awf-simplex",
+        "protocol": PROTOCOL,
         "dataset": "folder",
         "split": "1",
         "trial": 0,

@@ -10,7 +10,7 @@ from study.results.store import ResultStore
 
 __all__ = ["judgements", "prediction_lines"]
 
-IDENTITY = ("study", "arm", "dataset", "split", "seed", "part", "training_id")
+IDENTITY = ("study", "arm", "dataset", "split", "seed", "protocol", "part", "training_id")
 
 
 def prediction_lines(
@@ -24,8 +24,8 @@ def prediction_lines(
     """Returns the lines of view ``predictions`` for an arm's scores.
 
     Args:
-        identity: Study, arm, dataset, split, seed, part and training_id, as in view ``rows``;
-            other names are left out.
+        identity: Study, arm, dataset, split, seed, protocol, part and training_id, as in view
+            ``rows``; other names are left out.
         videos: V names.
         labels: (V,) classes.
         scores: (V, N) fused scores; the class with the highest is the prediction.
