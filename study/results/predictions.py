@@ -44,13 +44,17 @@ def prediction_lines(
     ]
 
 
-def judgements(store: ResultStore, *, study: str, dataset: str) -> dict[str, Judgements]:
-    """Reads which test videos each arm of a study got right, by arm.
+def judgements(
+    store: ResultStore, *, study: str, dataset: str, protocol: str
+) -> dict[str, Judgements]:
+    """Reads which test videos each arm of a study got right under a protocol, by arm.
 
     A seed of an arm counts if it has predictions of all videos that the arm predicts under any
     seed; an arm without such a seed is left out.
     """
-    lines = store.read("predictions", study=study, dataset=dataset, part="test").to_pylist()
+    lines = store.read(
+        "predictions", study=study, dataset=dataset, protocol=protocol, part="test"
+    ).to_pylist()
     by_arm: dict[str, list[dict[str, Any]]] = {}
     for line in lines:
         by_arm.setdefault(line["arm"], []).append(line)
