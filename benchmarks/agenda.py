@@ -54,6 +54,10 @@ class DrawnTraining:
         default_factory=lambda: SimpleNamespace(epochs=RUNGS[-1])
     )
 
+    @property
+    def scoring_id(self) -> str:
+        return self.training_id
+
 
 @cache
 def duration(draw: int, key: str, start: int, until: int) -> float:

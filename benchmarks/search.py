@@ -60,11 +60,11 @@ from search_spaces.space import Choice, Parameter, Real
 from study.data.clips.dataset import ClipDataset
 from study.data.store.embedded import prepare_embedded
 from study.job import build_model
-from study.plan import clip_settings
 from study.request import Request, Study, check_request
 from study.results.rows import validation_accuracy
 from study.scores import Scores
 from study.search import Readings, Search, Trial, default_rungs, trials_of
+from study.training.clips import clip_settings
 from study.training.loop import train
 
 CURVES = Path(__file__).with_name("search_curves.csv")

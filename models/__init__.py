@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         list_models,
         make_options,
         model_options,
+        options_without_effect,
         register_model,
     )
     from models.video_model import VideoModel
@@ -27,6 +28,7 @@ __all__ = [
     "list_models",
     "make_options",
     "model_options",
+    "options_without_effect",
     "register_model",
 ]
 

@@ -83,6 +83,15 @@ class AttentionConsistencyOptions(BackboneOptions):
         if self.lateral and self.map == "cam":
             raise ValueError("map='cam' needs a classifier for each stream, got lateral=True")
 
+    def without_effect(self) -> frozenset[str]:
+        """Returns the options that make no difference beside the others."""
+        unused: set[str] = set()
+        if self.form == "two_stream":
+            unused |= {"speed_ratio", "channel_ratio"}
+        if self.levels == ():
+            unused |= {"map", "distance", "stop_gradient"}
+        return frozenset(unused)
+
 
 def activation_energy(maps: Tensor) -> Tensor:
     """Returns mean_c F²: (B, C, T, h, w) → (B, T, h, w) in float32."""

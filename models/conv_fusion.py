@@ -78,6 +78,17 @@ class ConvFusionOptions(BackboneOptions):
         if self.head_grid is not None:
             check_count("head_grid", self.head_grid)
 
+    def without_effect(self) -> frozenset[str]:
+        """Returns the options that make no difference beside the others."""
+        unused: set[str] = set()
+        if self.method != "conv":
+            unused |= {"conv"}
+        if self.method == "bilinear":
+            unused |= {"head_dims"}
+        if self.pool == "2d" or (self.method == "bilinear" and self.towers == 1):
+            unused |= {"pool_frames"}
+        return frozenset(unused)
+
 
 def bilinear(spatial: Tensor, temporal: Tensor) -> Tensor:
     """Returns Σ_ij a_ijᵀ b_ij over cells, its signed square root, divided by its L2 norm.

@@ -49,6 +49,15 @@ class CstmOptions(SegmentOptions):
         if self.module != "2d":
             check_one_of("backbone", self.backbone, MIXING_BACKBONES)
 
+    def without_effect(self) -> frozenset[str]:
+        """Returns the options that make no difference beside the others."""
+        unused: set[str] = set()
+        if self.module not in ("shift", "3d_shift_sum", "cstm"):
+            unused |= {"shift_fraction"}
+        if self.module not in ("gsm_attention", "cstm"):
+            unused |= {"attention_reduction"}
+        return frozenset(unused)
+
 
 @register_model("cstm", CstmOptions)
 class Cstm(SegmentNetwork):

@@ -23,7 +23,9 @@ A network is a ``VideoModel`` registered together with a frozen dataclass of its
             self.check_inputs(rgb, flow)
             ...
 
-Whatever belongs to one stream alone lies in an ``nn.ModuleDict`` under that stream's name.
+Whatever belongs to one stream alone lies in an ``nn.ModuleDict`` under that stream's name. Options
+of which some make no difference under some values of the others have a method ``without_effect``
+that returns the names of those, so that no network is trained twice for them.
 """
 
 import dataclasses
@@ -33,7 +35,14 @@ from typing import Any, TypeVar
 from models.checks import check_names
 from models.video_model import VideoModel
 
-__all__ = ["create_model", "list_models", "make_options", "model_options", "register_model"]
+__all__ = [
+    "create_model",
+    "list_models",
+    "make_options",
+    "model_options",
+    "options_without_effect",
+    "register_model",
+]
 
 _Model = TypeVar("_Model", bound=VideoModel)
 _MODELS: dict[str, tuple[type[VideoModel], type]] = {}
@@ -91,6 +100,25 @@ def make_options(name: str, options: Mapping[str, Any]) -> Any:
         return kind(**options)
     except ValueError as error:
         raise ValueError(f"model {name!r}: {error}") from error
+
+
+def options_without_effect(name: str, options: Mapping[str, Any]) -> frozenset[str]:
+    """Returns the names of a model's options that make no difference beside the others.
+
+    Networks that differ in these alone have equal weights and equal outputs.
+
+    Args:
+        name: The model's name.
+        options: Values by name; what isn't given has its default.
+
+    Raises:
+        ValueError: If there is no such model or option, or a value isn't allowed.
+    """
+    made = make_options(name, options)
+    unused: frozenset[str] = (
+        made.without_effect() if hasattr(made, "without_effect") else frozenset()
+    )
+    return unused
 
 
 def create_model(name: str, *, num_classes: int, **options: Any) -> VideoModel:

@@ -80,6 +80,13 @@ class StiltOptions(BackboneOptions):
                 f"attend_over={self.attend_over!r}"
             )
 
+    def without_effect(self) -> frozenset[str]:
+        """Returns the options that make no difference beside the others."""
+        if self.interaction:
+            return frozenset()
+        attention = ("attention_dim", "rounds", "attention_dropout", "sharpness")
+        return frozenset({"attend_over", "positional_encoding", *attention})
+
 
 @register_model("stilt", StiltOptions)
 class Stilt(VideoModel):

@@ -62,6 +62,19 @@ class StinOptions(SegmentOptions):
         SegmentOptions.__post_init__(self)
         check_count("attention_dim", self.attention_dim)
 
+    def without_effect(self) -> frozenset[str]:
+        """Returns the options that make no difference beside the others."""
+        unused: set[str] = set()
+        if "spatial" not in self.streams:
+            unused |= {"difference_loss"}
+        if "temporal" not in self.streams:
+            unused |= {"attention_loss"}
+        if "spatial" not in self.streams or not (self.injection or self.difference_loss):
+            unused |= {"difference", "rectified"}
+        if "temporal" not in self.streams or not (self.injection or self.attention_loss):
+            unused |= {"attention_dim", "attend_within"}
+        return frozenset(unused)
+
 
 class ApparentDifference(nn.Module):
     """What changes from one segment to the next: D_t = φ(F_{t+1}) − φ(F_t), φ a 1×1 convolution.

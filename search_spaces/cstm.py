@@ -95,16 +95,8 @@ def cstm() -> Space:
         parameters=(
             Real(name="learning_rate", low=1e-4, high=1e-1, log=True),
             Real(name="options.dropout", low=0.0, high=0.8),
-            Choice(
-                name="options.attention_reduction",
-                choices=(4, 8, 16, 32),
-                applies_to=(("module", ("gsm_attention", "cstm")),),
-            ),
-            Choice(
-                name="options.shift_fraction",
-                choices=(0.0625, 0.125, 0.25),
-                applies_to=(("module", ("shift", "3d_shift_sum", "cstm")),),
-            ),
+            Choice(name="options.attention_reduction", choices=(4, 8, 16, 32)),
+            Choice(name="options.shift_fraction", choices=(0.0625, 0.125, 0.25)),
         ),
         tables=_tables(),
         # The paper's aren't public; these are gate-shift networks' on the same datasets.

@@ -149,9 +149,9 @@ class Parameter:
 
     Attributes:
         name: A dotted name, as ``Settings.of`` reads it.
-        applies_to: Model options, each with the values under which the parameter makes a
+        applies_to: Model options, each with the values under which a hyperparameter makes a
             difference. An arm that sets one otherwise, or whose model doesn't have it, doesn't
-            take the found value, so that it doesn't look like a new training.
+            take the found value. Of a model option, the model itself knows.
     """
 
     name: str
@@ -164,7 +164,11 @@ class Parameter:
             return FUSIONS[arm.fusion].takes_lambda
         if self.name in arm.hyperparameters:
             return False
-        if head == "options" and (option not in arm.known_options or option in arm.options):
+        if head == "options" and (
+            option not in arm.known_options
+            or option in arm.options
+            or option in models.options_without_effect(arm.model, arm.options)
+        ):
             return False
         return all(
             name in arm.known_options and arm.options.get(name, values[0]) in values

@@ -75,11 +75,7 @@ def stilt() -> Space:
         parameters=(
             Real(name="learning_rate", low=1e-4, high=1e-1, log=True),
             Real(name="fusion_lambda", low=1e-2, high=10.0, log=True),
-            Choice(
-                name="options.attention_dim",
-                choices=(64, 128, 256, 512),
-                applies_to=(("interaction", (True,)),),
-            ),
+            Choice(name="options.attention_dim", choices=(64, 128, 256, 512)),
             Real(name="loss_weights.spatial", low=0.5, high=2.0, log=True),
             Real(name="loss_weights.temporal", low=0.5, high=2.0, log=True),
         ),

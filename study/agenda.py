@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 _Ask = tuple[str, str]  # training id, reading key
-_Need = tuple[PlannedRow, str, tuple[str, ...]]  # a row, its training's id, the parts
+_Need = tuple[PlannedRow, tuple[str, ...]]  # a row and the parts that it needs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +106,8 @@ class Finished:
     Attributes:
         values: By search and reading key, the search's objective by epoch. A training that has come
             past a rung of a search has the value there, whatever it ran for.
-        parts: By training, the parts whose scores are stored; it has reached its last epoch.
+        parts: By scoring id, the parts whose scores are stored; the training has reached its last
+            epoch.
         failed: By training, why it failed for good.
     """
 
@@ -227,19 +228,21 @@ def next_jobs(agenda: Agenda, finished: Finished) -> Outlook:
         if name not in going_on
     }
     plan, needs = agenda._memory.plan(agenda, found)
-    left: dict[str, dict[str, None]] = {}  # the parts by training; a dict keeps their order
+    left: dict[str, tuple[Training, dict[str, None]]] = {}  # a dict keeps the parts' order
     rows, lost = [], []
-    for row, key, parts in needs:
-        stored = finished.parts.get(key, frozenset())
+    for row, parts in needs:
+        training = row.training
+        stored = finished.parts.get(training.scoring_id, frozenset())
         missing = [part for part in parts if part not in stored]
         if not missing:
             rows.append(row)
-        elif key in finished.failed:
-            lost.append((row, key))
+        elif training.training_id in finished.failed:
+            lost.append((row, training.training_id))
         else:
-            left.setdefault(key, {}).update(dict.fromkeys(missing))
+            _, of_scoring = left.setdefault(training.scoring_id, (training, {}))
+            of_scoring.update(dict.fromkeys(missing))
     return Outlook(
-        jobs=_queue(agenda, trials, plan, {key: tuple(parts) for key, parts in left.items()}),
+        jobs=_queue(agenda, trials, left),
         waiting=waiting,
         searches=trials,
         plan=plan,
@@ -271,10 +274,15 @@ def _waiting(search: Search, trials: tuple[Trial, ...]) -> Waiting | None:
 def _queue(
     agenda: Agenda,
     trials: Mapping[str, tuple[Trial, ...]],
-    plan: Plan,
-    left: Mapping[str, tuple[str, ...]],
+    left: Mapping[str, tuple[Training, Mapping[str, None]]],
 ) -> tuple[Job, ...]:
-    """The jobs in their order; of several of one training the first."""
+    """The jobs in their order; of several of one training the first.
+
+    Args:
+        agenda: What there is to do.
+        trials: By search, its trials.
+        left: By scoring id, the training and the parts that are still to be scored.
+    """
     jobs: list[tuple[float, int, str, Job]] = []
     for one in agenda.searches:
         for trial in trials[one.search.name]:
@@ -285,17 +293,16 @@ def _queue(
             job = Job(
                 training=training,
                 until=trial.next_rung,
-                parts=left.get(key, ()) if ends else (),
+                parts=tuple(left.get(training.scoring_id, (training, ()))[1]) if ends else (),
                 search=one.search.name,
                 trial=trial.number,
             )
             behind = one.search.trials - trial.number
             chain = 1 + -(-behind // one.search.lag)
             jobs.append((chain * _time(agenda, training), behind, key, job))
-    for key, parts in left.items():
-        training = plan.trainings[key]
-        job = Job(training=training, until=training.hyperparameters.epochs, parts=parts)
-        jobs.append((_time(agenda, training), 0, key, job))
+    for training, parts in left.values():
+        job = Job(training=training, until=training.hyperparameters.epochs, parts=tuple(parts))
+        jobs.append((_time(agenda, training), 0, training.training_id, job))
     queue: dict[str, Job] = {}
     for *_, key, job in sorted(jobs, key=lambda one: one[:2], reverse=True):
         queue.setdefault(key, job)
@@ -379,6 +386,6 @@ class _Memory:
         """The plan of what is found, and what its rows need."""
         if self._plan is None or self._plan[0] != found:
             plan = agenda.plan(found)
-            needs = tuple((row, row.training.training_id, agenda.parts(row)) for row in plan.rows)
+            needs = tuple((row, agenda.parts(row)) for row in plan.rows)
             self._plan = (found, plan, needs)
         return self._plan[1:]

@@ -18,13 +18,13 @@ from study.agenda import ArmSearch, Outlook
 from study.cluster.connection import at_once_on, check_shared, running_ray
 from study.cluster.queue import JobSource, Placement, run_jobs
 from study.driver_lock import only_driver
-from study.job import Job, checkpoint_path, record_failure
+from study.job import Job, checkpoint_path, record_failure, trained_again
 from study.labels import describe, trial_label
 from study.ledger import Ledger, look
 from study.progress import Progress
 from study.request import Study
 from study.results.store import ResultStore
-from study.rows import write_row, write_trial
+from study.rows import write_protocol, write_row, write_trial
 from study.search import Trial
 from study.search_journal import write_journal
 from study.searches import agenda_of, objective_of, searches_of
@@ -107,6 +107,7 @@ class Conductor(JobSource):
         self._study = study
         self._display = display
         self._results = ResultStore(study.request.results)
+        write_protocol(study, self._results)
         searches = searches_of(study)
         self._agenda = agenda_of(study, searches)
         self._key = {one.search.name: key for key, one in searches.items()}
@@ -151,6 +152,11 @@ class Conductor(JobSource):
             if one.training.training_id not in self._progress:
                 job = self._study.job(one.training, until=one.until, parts=one.parts)
                 self._progress.add(job, self._label(job))
+                if trained_again(job):
+                    self._display.say(
+                        f"{self._label(job)}: trained again, as its scores are to be made and its "
+                        "checkpoint is gone"
+                    )
                 return job
         return None
 
@@ -257,6 +263,7 @@ class Conductor(JobSource):
                 "arm": arm,
                 "dataset": target.dataset,
                 "split": target.split,
+                "protocol": self._study.protocol,
             },
         )
         if trial.state != "failed":

@@ -8,7 +8,7 @@ import json
 import platform
 import resource
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -18,24 +18,24 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from models import VideoModel, create_model
+from models import VideoModel
 from models.flops import count_flops, count_parameters
 from study.data.clips.dataset import ClipDataset
-from study.data.datasets.annotations import Video
-from study.data.datasets.validation import carve_validation
+from study.data.datasets.parts import Parts, split_parts
 from study.data.store.clip_store import ClipStore
-from study.plan import Training, clip_settings
+from study.plan import Training
 from study.provenance import canonical_json
 from study.results.store import ResultStore
 from study.scores import Scores
+from study.training.clips import clip_settings
 from study.training.evaluation import score
+from study.training.initialisation import initial_network
 from study.training.loop import EpochReport, train
 from study.training.weights import read_state_dict
 
 __all__ = [
     "GpuMemoryError",
     "Job",
-    "Parts",
     "build_model",
     "checkpoint_path",
     "device_name",
@@ -45,12 +45,11 @@ __all__ = [
     "run_job",
     "rung_key",
     "score_lines",
-    "split_parts",
     "stored_parts",
+    "trained_again",
     "training_row",
 ]
 
-VALIDATION_FRACTION = 0.2
 EPOCHS_EVERY_SECONDS = 10.0
 
 
@@ -69,6 +68,7 @@ class Job:
         checkpoints: The folder of checkpoints, on storage that every node sees.
         study: The study's name.
         space: The space's name.
+        protocol: The study's protocol.
         until: The epoch after which the job ends: a rung of the search, or the last.
         parts: The parts to score at the end; none for a trial of the search.
         weights_file: A backbone weights file, or None to start from scratch.
@@ -91,6 +91,7 @@ class Job:
     checkpoints: str
     study: str
     space: str
+    protocol: str
     until: int
     parts: tuple[str, ...] = ()
     weights_file: str | None = None
@@ -112,62 +113,6 @@ class Job:
 def checkpoint_path(folder: str | Path, training_id: str) -> Path:
     """Returns the path of a training's checkpoint in the folder of checkpoints."""
     return Path(folder) / f"{training_id}.pt"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Parts:
-    """A split's videos by part, as far as the store has them.
-
-    Attributes:
-        train: The videos to train on.
-        validation: The videos carved out of the listed train videos; none with ``train_on="all"``.
-        test: The videos to test on.
-        missing: How many listed videos the store doesn't have.
-    """
-
-    train: tuple[Video, ...]
-    validation: tuple[Video, ...]
-    test: tuple[Video, ...]
-    missing: int
-
-
-def split_parts(store: ClipStore, split: str, *, train_on: str = "train") -> Parts:
-    """Returns the train, validation and test videos of a split.
-
-    The validation part is carved from the listed train videos, whether or not they are in the
-    store, so that a missing video moves no other video from one part to another.
-
-    Raises:
-        ValueError: If a part has no video left.
-    """
-    listed = store.annotations.splits[split]
-    train, validation = (
-        (listed.train, ())
-        if train_on == "all"
-        else carve_validation(listed.train, fraction=VALIDATION_FRACTION)
-    )
-
-    def present(videos: Iterable[Video]) -> tuple[Video, ...]:
-        return tuple(video for video in videos if video.name in store)
-
-    parts = Parts(
-        train=present(train),
-        validation=present(validation),
-        test=present(listed.test),
-        missing=sum(video.name not in store for video in (*listed.train, *listed.test)),
-    )
-    empty = [
-        part
-        for part in ("train", "validation", "test")
-        if not getattr(parts, part) and not (part == "validation" and train_on == "all")
-    ]
-    if empty:
-        raise ValueError(
-            f"split {split!r} of {store.annotations.dataset} has no video in the "
-            f"{' and '.join(empty)} part: the clip store {store.path} has {len(store)} videos, "
-            f"{parts.missing} of the split's are missing. Prepare more of them."
-        )
-    return parts
 
 
 def run_job(job: Job, report: Callable[[EpochReport], None] | None = None) -> list[EpochReport]:
@@ -239,7 +184,11 @@ def _run(
     writer.finish(epochs)
     if _is_first():
         seconds = sum(epoch.seconds for epoch in epochs) + time.perf_counter() - clock
-        _write(setup, rung, scored, epochs, started=started, seconds=seconds)
+        _write_scores(setup, rung, scored)
+        if job.until == job.training.hyperparameters.epochs:
+            again = _is_finished(ResultStore(job.results), job.training)
+            if writer.trained(epochs) or not again:
+                _write_training(setup, epochs, started=started, seconds=seconds, again=again)
     return epochs
 
 
@@ -263,7 +212,7 @@ def _wanted_parts(job: Job) -> tuple[str, ...]:
     """Returns the job's parts and those that are stored, which are written together."""
     if not job.parts:
         return ()
-    wanted = {*job.parts, *stored_parts(ResultStore(job.results), job.training.training_id)}
+    wanted = {*job.parts, *stored_parts(ResultStore(job.results), job.training)}
     if "train" in wanted:  # features count in all parts
         wanted |= {"test"} if job.training.train_on == "all" else {"validation", "test"}
     return tuple(sorted(wanted))
@@ -276,7 +225,7 @@ def finished_epochs(job: Job) -> list[EpochReport] | None:
         "validation_scores", keys=[rung_key(identity, job.until)], columns=["epoch"]
     ):
         return None
-    if job.parts and not set(job.parts) <= stored_parts(results, identity):
+    if job.parts and not set(job.parts) <= stored_parts(results, job.training):
         return None
     rows = results.read("epochs", keys=[identity]).sort_by("epoch").to_pylist()[: job.until]
     if len(rows) < job.until:
@@ -293,22 +242,37 @@ def rung_key(training_id: str, epoch: int) -> str:
     return f"{training_id}-{epoch}"
 
 
-def stored_parts(results: ResultStore, training_id: str) -> frozenset[str]:
-    """Returns the parts whose scores are stored; none before the training's last epoch."""
-    lines = results.read("trainings", keys=[training_id]).to_pylist()
-    said = {
+def stored_parts(results: ResultStore, training: Training) -> frozenset[str]:
+    """Returns the parts whose scores in the training's views, or features, are stored.
+
+    There are none before the training's last epoch.
+    """
+    if not _is_finished(results, training):
+        return frozenset()
+    kept = (("scores", ("validation", "test")), ("features", ("train",)))
+    return frozenset(
         part
-        for line in lines
-        if line["status"] == "finished"
-        for part in json.loads(line["scored_parts"])
-    }
-    found = {
-        part
-        for view, parts in (("scores", {"validation", "test"}), ("features", {"train"}))
-        for part in results.read(view, keys=[training_id], columns=["part"])["part"].to_pylist()
+        for view, parts in kept
+        for part in results.read(view, keys=[training.scoring_id], columns=["part"])["part"]
+        .unique()
+        .to_pylist()
         if part in parts
-    }
-    return frozenset(said & found)
+    )
+
+
+def trained_again(job: Job) -> bool:
+    """Returns whether a finished training has to be trained again to be scored.
+
+    That is where the results say that it is finished, but hold neither its scores nor those in
+    other views, and its checkpoint is gone.
+    """
+    finished = _is_finished(ResultStore(job.results), job.training)
+    return finished and finished_epochs(job) is None and not job.checkpoint.exists()
+
+
+def _is_finished(results: ResultStore, training: Training) -> bool:
+    lines = results.read("trainings", keys=[training.training_id], columns=["status"])
+    return "finished" in lines["status"].to_pylist()
 
 
 def record_failure(job: Job, reason: str, *, traceback: str | None = None) -> None:
@@ -355,12 +319,14 @@ def build_model(job: Job, *, num_classes: int) -> VideoModel:
     Raises:
         ValueError: If the weights file is damaged, or doesn't fit the net.
     """
-    training = job.training
-    torch.manual_seed(training.seed)
-    model = create_model(training.model, num_classes=num_classes, **training.options)
-    if job.weights_file is not None:
-        model.load_backbone_weights(read_state_dict(Path(job.weights_file)))
-    return model
+    training, file = job.training, job.weights_file
+    return initial_network(
+        training.model,
+        training.options,
+        num_classes=num_classes,
+        seed=training.seed,
+        weights=None if file is None else read_state_dict(Path(file)),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -384,7 +350,12 @@ class _Setup:
         return cls(
             job=job,
             store=store,
-            parts=split_parts(store, job.training.target.split, train_on=job.training.train_on),
+            parts=split_parts(
+                store.annotations,
+                job.training.target.split,
+                stored=store,
+                train_on=job.training.train_on,
+            ),
             model=build_model(job, num_classes=len(store.annotations.classes)),
             device=_device(job),
         )
@@ -426,6 +397,7 @@ class _EpochWriter:
         self._results = ResultStore(job.results)
         self._identity = job.training.training_id
         stored = self._results.read("epochs", keys=[self._identity]).to_pylist()
+        self._seconds = {row["epoch"]: row["seconds"] for row in stored}
         self._rows = {row["epoch"]: row for row in stored}
         self._written = time.monotonic()
 
@@ -437,6 +409,10 @@ class _EpochWriter:
     def finish(self, epochs: Sequence[EpochReport]) -> None:
         self._rows |= {epoch.epoch: epoch_row(self._identity, epoch) for epoch in epochs}
         self._write()
+
+    def trained(self, epochs: Sequence[EpochReport]) -> bool:
+        """Returns whether any of the training's epochs isn't one that was stored before."""
+        return any(self._seconds.get(epoch.epoch) != epoch.seconds for epoch in epochs)
 
     def _write(self) -> None:
         if _is_first():
@@ -450,52 +426,57 @@ def _is_first() -> bool:
     return not dist.is_initialized() or dist.get_rank() == 0
 
 
-def _write(
-    setup: _Setup,
-    rung: Scores | None,
-    scored: Mapping[str, Scores],
-    epochs: Sequence[EpochReport],
-    *,
-    started: datetime,
-    seconds: float,
-) -> None:
-    """Writes the scores first and the line in ``trainings`` last, which says that all is there."""
+def _write_scores(setup: _Setup, rung: Scores | None, scored: Mapping[str, Scores]) -> None:
+    """Writes the validation scores of the job's last epoch, and those of the parts."""
     job = setup.job
     results, training = ResultStore(job.results), job.training
     identity = training.training_id
     if rung is not None:
         lines = list(score_lines(rung, "scores", training_id=identity, epoch=job.until))
         results.write("validation_scores", rung_key(identity, job.until), lines)
-    if job.until < training.hyperparameters.epochs:
-        return
     for view in ("scores", "features"):
         lines = [
             line
             for part, scores in scored.items()
             if (view == "features" and "train" in scored) or (view == "scores" and part != "train")
-            for line in score_lines(scores, view, training_id=identity, part=part)
+            for line in score_lines(
+                scores, view, training_id=identity, scoring_id=training.scoring_id, part=part
+            )
         ]
         if lines:
-            results.write(view, identity, lines)
-    results.write(
+            results.write(view, training.scoring_id, lines)
+
+
+def _write_training(
+    setup: _Setup,
+    epochs: Sequence[EpochReport],
+    *,
+    started: datetime,
+    seconds: float,
+    again: bool,
+) -> None:
+    """Writes the line in ``trainings``, after the scores: what it says is finished is there."""
+    job = setup.job
+    ResultStore(job.results).write(
         "trainings",
-        identity,
+        job.training.training_id,
         [
             {
                 **training_row(job),
                 "status": "finished",
                 "error": None,
-                "scored_parts": canonical_json(sorted({*scored, *stored_parts(results, identity)})),
                 "epochs": len(epochs),
                 "train_videos": len(setup.parts.train),
                 "validation_videos": len(setup.parts.validation),
                 "missing_videos": setup.parts.missing,
                 "parameters": count_parameters(setup.model),
-                "gflops": _gflops(setup.model, training),
+                "gflops": _gflops(setup.model, job.training),
                 "seconds": seconds,
                 "device": device_name(setup.device),
+                "device_kind": _device_kind(setup.device),
+                "compiled": job.compile,
                 "precision": _precision(job),
-                "notes": _notes(epochs),
+                "notes": _notes(epochs, again=again),
                 "workers": dist.get_world_size() if dist.is_initialized() else 1,
                 "peak_memory_bytes": _peak_memory(setup.device),
                 "started_at": started,
@@ -518,12 +499,14 @@ def training_row(job: Job) -> dict[str, Any]:
         "store_fingerprint": training.target.store_fingerprint,
         "split": training.target.split,
         "seed": training.seed,
+        "protocol": job.protocol,
         "git_commit": job.provenance[0],
         "dirty": job.provenance[1],
         "versions": canonical_json(
             {"python": platform.python_version()}
             | {name: version(name) for name in ("torch", "torchvision", "numpy")}
         ),
+        "torch": version("torch"),
     }
 
 
@@ -558,15 +541,17 @@ def _precision(job: Job) -> str:
     return "tf32" if job.gpu and precision == "float32" else precision
 
 
-def _notes(epochs: Sequence[EpochReport]) -> str | None:
+def _notes(epochs: Sequence[EpochReport], *, again: bool) -> str | None:
     """Returns what whoever reads the training's rows must know."""
-    halved = [epoch.epoch for epoch in epochs if epoch.halved]
-    if not halved:
-        return None
-    return (
-        f"the GPU's memory was too small for the planned micro-batch: from epoch {halved[0]} on "
-        "each forward pass had half the videos"
-    )
+    notes = []
+    if halved := [epoch.epoch for epoch in epochs if epoch.halved]:
+        notes.append(
+            "the GPU's memory was too small for the planned micro-batch: from epoch "
+            f"{halved[0]} on each forward pass had half the videos"
+        )
+    if again:
+        notes.append("trained again, as it was to be scored and its checkpoint was gone")
+    return "; ".join(notes) or None
 
 
 def device_name(device: str) -> str:
@@ -575,6 +560,11 @@ def device_name(device: str) -> str:
         return torch.cuda.get_device_name(device)
     threads = torch.get_num_threads()
     return f"{_processor()}, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def _device_kind(device: str) -> str:
+    """Returns what its numbers depend on: the GPU's name, or ``cpu``."""
+    return "cpu" if device == "cpu" else torch.cuda.get_device_name(device)
 
 
 def _processor() -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from study.agenda import Agenda, Finished, Outlook, next_jobs
 from study.job import rung_key, stored_parts
+from study.plan import Training
 from study.results.rows import load_validation_scores, validation_accuracy
 from study.results.store import ResultStore
 
@@ -37,7 +38,7 @@ class Ledger:
     def __init__(self, results: ResultStore, objectives: Mapping[str, Objective]) -> None:
         self._results = results
         self._objectives = objectives
-        self._known: dict[str, set[tuple[str, str] | None]] = {}  # by training: what was read
+        self._known: dict[str, set[tuple[str, str]]] = {}  # by training: what was read
         self._values: dict[tuple[str, str], dict[int, float]] = {}
         self._parts: dict[str, frozenset[str]] = {}
         self._failed: dict[str, str] = {}
@@ -62,9 +63,9 @@ class Ledger:
             Whether there were any: then another outlook can be had.
         """
         found = [
-            self._read_parts(identity)
-            for identity in outlook.plan.trainings
-            if self._is_new(identity)
+            self._read_parts(row.training)
+            for row in outlook.plan.rows
+            if self._is_new(row.training.training_id, ("parts", row.training.scoring_id))
         ]
         for one in agenda.searches:
             for trial in outlook.searches[one.search.name]:
@@ -74,18 +75,18 @@ class Ledger:
                     found.append(self._read_values(key, identity, one.search.rungs, trial.values))
         return any(found)
 
-    def _is_new(self, identity: str, key: tuple[str, str] | None = None) -> bool:
-        """Whether a training's value to a search, or its parts without one, is asked for first."""
+    def _is_new(self, identity: str, key: tuple[str, str]) -> bool:
+        """Whether what is known of a training's parts, or of its value, is asked for first."""
         known = self._known.setdefault(identity, set())
         if key in known:
             return False
         known.add(key)
         return True
 
-    def _read_parts(self, identity: str) -> bool:
-        parts = stored_parts(self._results, identity)
-        changed = self._parts.get(identity, frozenset()) != parts
-        self._parts[identity] = parts
+    def _read_parts(self, training: Training) -> bool:
+        parts = stored_parts(self._results, training)
+        changed = self._parts.get(training.scoring_id, frozenset()) != parts
+        self._parts[training.scoring_id] = parts
         return changed
 
     def _read_values(

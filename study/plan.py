@@ -8,20 +8,25 @@ splits and hyperparameters do make a difference, so each combination of them is 
 Everything here is pure: the same arms, settings and targets give the same plan.
 """
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import torch
 
-from models import VideoModel, create_model, make_options, model_options
+from models import (
+    VideoModel,
+    create_model,
+    make_options,
+    model_options,
+    options_without_effect,
+)
 from models.fusion import FUSIONS
 from models.video_model import STREAM_INPUTS
 from search_spaces.space import Arm, Settings, Space
-from study.data.clips.dataset import ClipSettings
-from study.provenance import canonical_json
+from study.provenance import fingerprint
+from study.source import PACKAGES
 from study.training.hyperparameters import Hyperparameters
 
 __all__ = [
@@ -29,13 +34,14 @@ __all__ = [
     "PlannedRow",
     "Target",
     "Training",
-    "clip_settings",
+    "effective_options",
     "fewest_frames",
     "imagenet_network",
     "make_plan",
     "make_training",
     "meta_network",
     "modality",
+    "model_modules",
     "settings_of",
 ]
 
@@ -60,7 +66,7 @@ class Target:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """One optimisation run, known by everything that can change its result.
+    """One optimisation run, known by everything that can change its result, and by nothing else.
 
     Attributes:
         model: The model's name.
@@ -70,7 +76,7 @@ class Training:
         seed: The seed of initial weights, order, augmentation and dropout.
         train_on: ``train`` holds the validation part out, ``all`` trains on it too.
         weights: Where the backbones start: ``none``, or the content's name of a weights file.
-        code_version: A hash of the model's source code.
+        code: The version of the source code that trains and scores it.
     """
 
     model: str
@@ -80,31 +86,35 @@ class Training:
     seed: int
     train_on: str
     weights: str
-    code_version: str
+    code: str
 
-    @property
+    @cached_property
     def training_id(self) -> str:
-        """The fingerprint: 16 hexadecimal digits of SHA-256 over the canonical JSON."""
-        return hashlib.sha256(canonical_json(asdict(self)).encode()).hexdigest()[:16]
+        """The fingerprint: 16 hexadecimal digits.
 
+        Options and hyperparameters without effect, and those of the scoring of test videos, don't
+        count.
+        """
+        return fingerprint(
+            {
+                "model": self.model,
+                "options": effective_options(self.model, self.options),
+                "hyperparameters": self.hyperparameters.of_training(),
+                "target": asdict(self.target),
+                "seed": self.seed,
+                "train_on": self.train_on,
+                "weights": self.weights,
+                "code": self.code,
+            }
+        )
 
-def clip_settings(hyperparameters: Hyperparameters, *, views: bool = False) -> ClipSettings:
-    """Returns how a training's clips are taken from a video.
+    @cached_property
+    def scoring_id(self) -> str:
+        """The fingerprint of the training and the views that its videos are scored in.
 
-    Args:
-        hyperparameters: The training's.
-        views: As its test scores are made; otherwise as it trains and validates (one clip, one
-            centre crop).
-    """
-    return ClipSettings(
-        segments=hyperparameters.test_segments if views else hyperparameters.segments,
-        flow_length=hyperparameters.flow_length,
-        crop_size=hyperparameters.crop_size,
-        scales=hyperparameters.scales,
-        flip=hyperparameters.flip,
-        clips=hyperparameters.test_clips if views else 1,
-        crops=hyperparameters.test_crops if views else "centre",
-    )
+        The code that scores is the training's too: it scores the validation videos.
+        """
+        return fingerprint([self.training_id, self.hyperparameters.of_scoring()])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +169,7 @@ def make_training(
     seed: int,
     train_on: str = "train",
     weights: Callable[[str], str] = lambda network: "none",
-    code_version: str = "",
+    code: Callable[[VideoModel], str] = lambda net: "",
     streams: Iterable[str] | None = None,
 ) -> Training:
     """Returns a training with its options and hyperparameters checked and written out.
@@ -171,7 +181,7 @@ def make_training(
         seed: The training's seed.
         train_on: ``train`` or ``all``, as of `Training`.
         weights: Names the weights that a network of images starts from.
-        code_version: A hash of the model's source code.
+        code: Returns the version of the code that trains and scores a network.
         streams: The streams to train, where the model lets its streams be chosen.
 
     Raises:
@@ -183,13 +193,14 @@ def make_training(
         options["flow_length"] = hyperparameters.flow_length
     if streams is not None:
         options["streams"] = tuple(stream for stream in STREAMS if stream in set(streams))
-        loss_weights = {
-            name: weight
-            for name, weight in hyperparameters.loss_weights.items()
-            if name not in STREAMS or name in options["streams"]
-        }
-        hyperparameters = replace(hyperparameters, loss_weights=loss_weights)
     every_option = asdict(make_options(model, options))
+    net = _net(model, every_option)
+    loss_weights = {
+        name: weight
+        for name, weight in hyperparameters.loss_weights.items()
+        if name not in STREAMS or name in net.streams
+    }
+    hyperparameters = replace(hyperparameters, loss_weights=loss_weights)
     return Training(
         model=model,
         options=every_option,
@@ -197,9 +208,16 @@ def make_training(
         target=target,
         seed=seed,
         train_on=train_on,
-        weights=weights(imagenet_network(model, every_option)),
-        code_version=code_version,
+        weights=weights(net.imagenet_network),
+        code=code(net),
     )
+
+
+def effective_options(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a model's options by name, the defaults written out, but those without effect."""
+    every_option = asdict(make_options(model, options))
+    unused = options_without_effect(model, options)
+    return {name: value for name, value in every_option.items() if name not in unused}
 
 
 def make_plan(
@@ -218,7 +236,7 @@ def make_plan(
         seeds: One result each.
         settings: An arm's full settings on a target.
         training: Makes a training of a model's name, settings, target, seed and streams;
-            ``make_training`` with weights and code version filled in.
+            ``make_training`` with weights and code filled in.
     """
     rows: list[PlannedRow] = []
     trainings: dict[str, Training] = {}
@@ -288,6 +306,19 @@ def meta_network(training: Training, *, num_classes: int = 2) -> VideoModel:
     return _net(training.model, training.options, num_classes=num_classes)
 
 
+@cache
+def model_modules(net: VideoModel) -> frozenset[str]:
+    """Returns the modules that a network is made of, as far as they are not a library's.
+
+    These define the model, its options and each layer in it: of the backbones those alone that it
+    has.
+    """
+    own = {type(net).__module__, model_options(net.model_name).__module__}
+    packages = {*PACKAGES, *(name.partition(".")[0] for name in own)}
+    layers = {kind.__module__ for layer in net.modules() for kind in type(layer).__mro__}
+    return frozenset(own | {name for name in layers if name.partition(".")[0] in packages})
+
+
 def _net(model: str, options: Mapping[str, Any], *, num_classes: int = 2) -> VideoModel:
     return _build_net(model, tuple(options.items()), num_classes)
 
@@ -300,6 +331,7 @@ def _build_net(model: str, options: tuple[tuple[str, Any], ...], num_classes: in
 
 def _net_key(model: str, settings: Settings) -> str:
     """Returns what two arms share when one training serves both: all but the choice of streams."""
-    options = asdict(make_options(model, settings.options))
+    options = effective_options(model, settings.options)
     options.pop("streams", None)
-    return canonical_json([model, options, dict(settings.hyperparameters)])
+    hyperparameters = Hyperparameters.of(settings.hyperparameters)
+    return fingerprint([model, options, hyperparameters.of_training()])

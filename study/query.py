@@ -30,8 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0 done, 1 failed, 2 refused input."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if options.study and not options.table:
-        parser.error("--study goes with --table; in SQL, write WHERE study = '…'")
+    for name in ("study", "protocol"):
+        if getattr(options, name) and not options.table:
+            parser.error(f"--{name} goes with --table; in SQL, write WHERE {name} = '…'")
     if options.traceback and options.status is None:
         parser.error("--traceback goes with --status")
     try:
@@ -76,6 +77,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--study", help="the study that --table shows (default: the last)")
     parser.add_argument(
+        "--protocol",
+        metavar="HASH",
+        help="the protocol that --table shows, or its first digits (default: the study's last)",
+    )
+    parser.add_argument(
         "--results", default="results", metavar="DIR", help="folder or URI (default: results)"
     )
     parser.add_argument(
@@ -97,7 +103,7 @@ def _answer(options: argparse.Namespace) -> None:
     elif options.table:
         from study.results.tables import render
 
-        print(render(options.table, store, options.format, options.study))
+        print(render(options.table, store, options.format, options.study, options.protocol))
     else:
         _query(store, options.sql, options.format)
 

@@ -41,6 +41,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--study", help="the study (default: the last that started a training)")
     parser.add_argument(
+        "--protocol",
+        metavar="HASH",
+        help="the protocol to show, or its first digits (default: the last that has rows)",
+    )
+    parser.add_argument(
         "--against", metavar="ARM", help="the arm that the others are compared with"
     )
     parser.add_argument(
@@ -59,7 +64,7 @@ def _report(options: argparse.Namespace) -> Path:
     study = options.study or next(iter(studies(store)), None)
     if study is None:
         raise ValueError(f"{store.root!r} holds no training; run python -m study.run first")
-    text = render_page(store, study, against=options.against)
+    text = render_page(store, study, against=options.against, protocol=options.protocol)
     temporary = output.with_name(f".{output.name}.tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(output)

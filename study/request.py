@@ -1,20 +1,22 @@
 """What was asked of a study, all of it checked before anything starts."""
 
+import contextlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from models import model_options
 from models.checks import check_count, check_number
 from models.fusion import FUSIONS
 from search_spaces.recipes import RECIPES
 from search_spaces.space import TUNINGS, Arm, Parameter, Settings, Space
 from study.cluster.resources import Resources
+from study.data.datasets.parts import Parts, split_parts
 from study.data.store.clip_store import ClipStore
 from study.fit import Gpu, choose_clips, divide_batch, fit_training, result_depends_on_passes
-from study.job import Job, Parts, build_model, split_parts
+from study.job import Job, build_model
 from study.plan import (
     Plan,
     Target,
@@ -23,11 +25,14 @@ from study.plan import (
     imagenet_network,
     make_plan,
     make_training,
+    meta_network,
+    model_modules,
     settings_of,
 )
-from study.provenance import canonical_json, code_version, git_state
+from study.provenance import canonical_json, fingerprint, git_state
 from study.results.store import ResultStore
 from study.search import Sampler
+from study.source import FUSION, SEARCH, TRAINING, source_version
 from study.training.memory import MicroBatch
 from study.training.weights import Weights, find_weights
 
@@ -175,6 +180,55 @@ class Study:
         """The folder of all trainings' checkpoints."""
         return self.folder / "checkpoints"
 
+    @cached_property
+    def protocol(self) -> str:
+        """What rows must share to be compared: 12 hexadecimal digits over `protocol_settings`."""
+        return fingerprint(self.protocol_settings, digits=12)
+
+    @cached_property
+    def protocol_settings(self) -> dict[str, Any]:
+        """All that can move a row's number, other than its arm, split, seed and machine."""
+        weights = self.weights
+        if weights not in ("imagenet", "none"):
+            weights = self._weights("").name
+        return {
+            "settings": asdict(self.base),
+            "dataset": self.store.annotations.dataset,
+            "store": self.store.fingerprint,
+            "weights": weights,
+            "train_on": self.request.train_on,
+            "tuning": self._tuning_settings(),
+            "code": {
+                "shared": source_version(frozenset((*TRAINING, *FUSION, *SEARCH))),
+                "models": source_version(self._model_modules()),
+            },
+        }
+
+    def _tuning_settings(self) -> dict[str, Any]:
+        """How the arms get their hyperparameters, the whole of the search's budget included."""
+        if self.tuning == "fixed" or not self.trials:
+            return {"kind": "fixed"}
+        return {
+            "kind": self.tuning,
+            "trials": self.trials,
+            "sampler": self.request.sampler,
+            "lag": self.request.lag,
+            "parameters": [repr(parameter) for parameter in self.space.parameters],
+            "warm_start": self.request.warm_start,
+        }
+
+    def _model_modules(self) -> frozenset[str]:
+        """The modules of the networks of all of the space's arms, whichever are asked for."""
+        modules: set[str] = set()
+        for arm in self.space.arms:
+            # The settings may be none of an arm's that isn't asked for.
+            with contextlib.suppress(ValueError):
+                training = make_training(
+                    arm.model, self.settings(arm, None), target=self.targets[0], seed=0
+                )
+                modules |= model_modules(meta_network(training))
+        return frozenset(modules)
+
     def settings(self, arm: Arm, found: Mapping[str, Any] | None) -> Settings:
         """Returns an arm's settings at the found values."""
         return settings_of(arm, self.base, space=self.space, found=found)
@@ -202,7 +256,7 @@ class Study:
             settings,
             train_on=self.request.train_on,
             weights=lambda network: self._weights(network).name,
-            code_version=code_version(model_options(model).__module__),
+            code=lambda net: source_version(model_modules(net).union(TRAINING)),
             **more,
         )
         if self.gpu is None:
@@ -277,6 +331,7 @@ class Study:
             checkpoints=str(self.checkpoints),
             study=self.name,
             space=self.space.name,
+            protocol=self.protocol,
             weights_file=None if weights.file is None else str(weights.file),
             provenance=self.provenance,
             compile=self.request.compile,
@@ -353,7 +408,9 @@ def check_request(request: Request) -> Study:
             raise ValueError(
                 f"{dataset} has no split {split!r}; it has {', '.join(store.annotations.splits)}"
             )
-        parts[split] = split_parts(store, split, train_on=request.train_on)
+        parts[split] = split_parts(
+            store.annotations, split, stored=store, train_on=request.train_on
+        )
     study = Study(
         request=request,
         name=name,

@@ -1,6 +1,7 @@
 """The lines that a study's arms and trials have in its results."""
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from study.plan import PlannedRow, Training, modality
@@ -11,13 +12,34 @@ from study.results.rows import accuracies, fuse, load_scores
 from study.results.store import ResultStore
 from study.search import Trial
 
-__all__ = ["views_of", "write_row", "write_trial"]
+__all__ = ["views_of", "write_protocol", "write_row", "write_trial"]
+
+
+def write_protocol(study: Study, results: ResultStore) -> None:
+    """Writes what the study's rows have in common, and that the study has started under it."""
+    commit, dirty = study.provenance
+    identity = {"protocol": study.protocol, "study": study.name}
+    results.write(
+        "protocols",
+        canonical_json(identity),
+        [
+            {
+                **identity,
+                "dataset": study.store.annotations.dataset,
+                "store_fingerprint": study.store.fingerprint,
+                "settings": study.protocol_settings,
+                "started_at": datetime.now(UTC),
+                "git_commit": commit,
+                "dirty": dirty,
+            }
+        ],
+    )
 
 
 def write_row(study: Study, results: ResultStore, row: PlannedRow) -> None:
     """Fuses a finished training's scores as an arm says and writes the arm's rows."""
     training, arm = row.training, row.arm
-    scores = load_scores(results, training.training_id)
+    scores = load_scores(results, training.scoring_id)
     listed = study.store.annotations.splits[training.target.split]
     groups = {video.name: video.group for video in (*listed.train, *listed.test)}
     fused = fuse(arm.fusion, scores, groups=groups, fusion_lambda=row.fusion_lambda)
@@ -28,6 +50,7 @@ def write_row(study: Study, results: ResultStore, row: PlannedRow) -> None:
         "dataset": training.target.dataset,
         "split": training.target.split,
         "seed": training.seed,
+        "protocol": study.protocol,
     }
     key = canonical_json(identity)
     results.write(
@@ -53,6 +76,7 @@ def write_row(study: Study, results: ResultStore, row: PlannedRow) -> None:
                 **identity,
                 "part": part,
                 "training_id": training.training_id,
+                "scoring_id": training.scoring_id,
                 "fusion": arm.fusion,
                 "fusion_lambda": fused.fusion_lambda,
                 "views": views_of(training),
@@ -91,7 +115,7 @@ def write_trial(
         trial: The trial.
         training_id: Its training.
         search: The search's name, which with the trial's number is the line's key.
-        identity: Study, arm, dataset and split.
+        identity: Study, arm, dataset, split and protocol.
     """
     epochs = max(trial.readings, default=0)
     trained = results.read("epochs", keys=[training_id], columns=["epoch", "seconds"]).to_pylist()
@@ -105,6 +129,6 @@ def write_trial(
         "epochs": epochs,
         "seconds": sum(epoch["seconds"] for epoch in trained if epoch["epoch"] <= epochs),
     }
-    key = f"{identity['study']}-{search}-{trial.number}"
+    key = f"{identity['protocol']}-{identity['study']}-{search}-{trial.number}"
     if results.read("trials", keys=[key]).to_pylist() != [line]:
         results.write("trials", key, [line])

@@ -391,13 +391,14 @@ def _epochs(plan: Plan) -> int:
 
 def _print_tables(study: Study, console: Console) -> None:
     results = ResultStore(study.request.results)
-    if not results.read("rows", columns=["arm"], study=study.name).num_rows:
+    ours = results.read("rows", columns=["arm"], study=study.name, protocol=study.protocol)
+    if not ours.num_rows:
         return  # every training failed
     arms = {arm.name for arm in study.arms}
     tables = [table.name for table in study.space.tables if table.arms & arms]
     for name in tables:
         console.print()
-        print(render(name, results, "text", study=study.name))
+        print(render(name, results, "text", study=study.name, protocol=study.protocol))
     console.print(
         f"\nAgain: python -m study.query --results {study.request.results} --table {tables[0]}",
         soft_wrap=True,

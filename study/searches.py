@@ -16,6 +16,7 @@ from study.ledger import Objective
 from study.plan import Plan, PlannedRow, Target, Training
 from study.provenance import canonical_json
 from study.request import Study
+from study.results.protocols import newest_protocols
 from study.results.store import ResultStore
 from study.search import Search, default_rungs, distributions
 
@@ -142,7 +143,8 @@ def _prior_trials(
 ) -> tuple[tuple[Mapping[str, Any], float], ...]:
     """The complete trials of the study to begin with, of this arm, dataset and split.
 
-    Another split's would tell of this one's test videos.
+    They are those under the protocol that it was last started under. Another split's would tell of
+    this one's test videos.
 
     Raises:
         ValueError: If there are none that this search could have proposed.
@@ -151,9 +153,11 @@ def _prior_trials(
     if older is None:
         return ()
     known = distributions(parameters)
-    lines = ResultStore(study.request.results).read(
+    results = ResultStore(study.request.results)
+    lines = results.read(
         "trials",
         study=older,
+        protocol=newest_protocols(results, older).get(target.dataset, ""),
         arm=arm.name,
         dataset=target.dataset,
         split=target.split,

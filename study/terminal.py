@@ -156,6 +156,10 @@ class StudyDisplay:
             soft_wrap=True,
         )
 
+    def say(self, text: str) -> None:
+        """Prints a line that lasts."""
+        self._console.print(f"  {escape(text)}", highlight=False, soft_wrap=True)
+
     def stands(self, text: str) -> None:
         """Shows a summary of the study in place of the last."""
         self._summary.plain = text

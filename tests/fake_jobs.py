@@ -7,7 +7,6 @@ import numpy as np
 from scipy.special import softmax
 
 from study.job import Job, epoch_row, rung_key, score_lines, training_row
-from study.provenance import canonical_json
 from study.request import Study
 from study.results.store import ResultStore
 from study.scores import Scores
@@ -46,13 +45,18 @@ def run_fake_job(study: Study, job: Job) -> None:
             lines = [
                 line
                 for part in kept
-                for line in score_lines(scored[part], view, training_id=identity, part=part)
+                for line in score_lines(
+                    scored[part],
+                    view,
+                    training_id=identity,
+                    scoring_id=training.scoring_id,
+                    part=part,
+                )
             ]
-            results.write(view, identity, lines)
+            results.write(view, training.scoring_id, lines)
     row = {
         **training_row(job),
         "status": "finished",
-        "scored_parts": canonical_json(sorted(scored)),
         "epochs": job.until,
         "started_at": datetime.now(UTC),
     }

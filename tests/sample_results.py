@@ -8,6 +8,9 @@ import numpy as np
 from study.results.predictions import prediction_lines
 from study.results.store import ResultStore
 
+PROTOCOL = "0123456789ab"
+STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
 
 def training(training_id: str, **values: Any) -> dict[str, Any]:
     return {
@@ -23,7 +26,8 @@ def training(training_id: str, **values: Any) -> dict[str, Any]:
         "seed": 0,
         "status": "finished",
         "missing_videos": 0,
-        "started_at": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+        "protocol": PROTOCOL,
+        "started_at": STARTED,
         **values,
     }
 
@@ -38,6 +42,8 @@ def row(arm: str, top1: float, *, fusion: str = "average", **values: Any) -> dic
         "seed": 0,
         "part": "test",
         "training_id": "t",
+        "scoring_id": "s",
+        "protocol": PROTOCOL,
         "fusion": fusion,
         "modality": {"spatial": "RGB", "temporal": "flow"}.get(fusion, "RGB + flow"),
         "views": "3 × centre",
@@ -52,9 +58,36 @@ def row(arm: str, top1: float, *, fusion: str = "average", **values: Any) -> dic
 
 
 def write_rows(store: ResultStore, *rows: dict[str, Any]) -> None:
+    """Writes rows, and the protocols that they name where these aren't there."""
+    identity = ("study", "arm", "dataset", "split", "seed", "protocol")
+    there = {(p["study"], p["protocol"]) for p in store.read("protocols").to_pylist()}
     for one in rows:
-        key = "-".join(str(one[name]) for name in ("study", "arm", "dataset", "split", "seed"))
-        store.write("rows", key, [one])
+        store.write("rows", "-".join(str(one[name]) for name in identity), [one])
+        if (one["study"], one["protocol"]) not in there:
+            there.add((one["study"], one["protocol"]))
+            write_protocol(store, one["study"], dataset=one["dataset"], protocol=one["protocol"])
+
+
+def write_protocol(
+    store: ResultStore,
+    study: str,
+    *,
+    dataset: str = "ucf101",
+    protocol: str = PROTOCOL,
+    started_at: datetime = STARTED,
+    **settings: Any,
+) -> None:
+    line = {
+        "protocol": protocol,
+        "study": study,
+        "dataset": dataset,
+        "store_fingerprint": "f",
+        "settings": settings,
+        "started_at": started_at,
+        "git_commit": "0123456789abcdef",
+        "dirty": False,
+    }
+    store.write("protocols", f"{study}-{protocol}", [line])
 
 
 NETS = {"plain": {"interaction": False}, "stil": {"interaction": True}}
@@ -88,7 +121,6 @@ def write_study(
         for clip in range(3)
     }
     labels = np.array([names.index(video.partition("/")[0]) for video in groups])
-    start = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     for seed in range(seeds):
         for net, options in NETS.items():
             identity = f"{study}-{dataset}-{net}-{seed}"
@@ -104,7 +136,7 @@ def write_study(
                 git_commit="0123456789abcdef",
                 dirty=False,
                 missing_videos=missing,
-                started_at=start + timedelta(minutes=seed),
+                started_at=STARTED + timedelta(minutes=seed),
             )
             store.write("trainings", identity, [line])
             store.write("epochs", identity, [_epoch(identity, e, net, rng) for e in range(12)])
@@ -161,6 +193,7 @@ def _trial(study: str, dataset: str, number: int, rng: np.random.Generator) -> d
     accuracy = 0.7 - 0.1 * (np.log10(rate) + 2) ** 2 + 0.02 * rng.standard_normal()
     return {
         "study": study,
+        "protocol": PROTOCOL,
         "arm": "stil-awf-simplex",
         "dataset": dataset,
         "split": "1",

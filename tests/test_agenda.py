@@ -28,6 +28,10 @@ class FakeTraining:
     epochs: int = RUNGS[-1]
 
     @property
+    def scoring_id(self) -> str:
+        return self.training_id
+
+    @property
     def hyperparameters(self) -> SimpleNamespace:
         return SimpleNamespace(epochs=self.epochs)
 

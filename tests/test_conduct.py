@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +51,12 @@ class Runner:
     def __init__(self, study: Study, places: int, seed: int = 0) -> None:
         self.study, self.places = study, places
         self.rng = random.Random(seed)
+        self.console = Console(quiet=True)
         self.ran: Counter[tuple[str, int, tuple[str, ...]]] = Counter()
         self.conductor: Conductor
 
     def run(self, *, kill_after: int | None = None) -> Conductor:
-        with Terminal(Console(quiet=True)).at_work() as display:
+        with Terminal(self.console).at_work() as display:
             self.conductor = Conductor(self.study, display)
             running: list[Job] = []
             ended = 0
@@ -184,3 +186,24 @@ def test_a_lost_process_is_started_again_while_it_gets_on_and_given_up_where_it_
             assert bool(conductor.failures) is not gets_on
             assert conductor.done is not gets_on
     assert "its process was lost 3 times: the node was taken away" in conductor.failures[0]
+
+
+@pytest.mark.parametrize("checkpoints", ["kept", "gone"])
+def test_a_study_whose_scores_are_lost_makes_all_of_its_rows_again(
+    tiny_store: Path, tmp_path: Path, checkpoints: str
+) -> None:
+    study = study_of(tiny_store, tmp_path, tuning="fixed", trials=0)
+    Runner(study, 2).run()
+    made = outcome(tmp_path)
+    for view in ("scores", "rows", "predictions"):
+        for path in (tmp_path / view).glob("*.parquet"):
+            path.unlink()
+    if checkpoints == "gone":
+        for path in (tmp_path / "checkpoints").iterdir():
+            path.unlink()
+    runner = Runner(study, 2)
+    runner.console = Console(width=200, record=True, file=StringIO())
+    runner.run()
+    assert outcome(tmp_path) == made
+    said = runner.console.export_text().count("trained again, as its scores")
+    assert said == (len(runner.ran) if checkpoints == "gone" else 0)

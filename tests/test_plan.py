@@ -7,7 +7,15 @@ import pytest
 
 import search_spaces
 from search_spaces import Arm, Settings
-from study.plan import Target, imagenet_network, make_plan, make_training, settings_of
+from study.plan import (
+    Target,
+    imagenet_network,
+    make_plan,
+    make_training,
+    meta_network,
+    model_modules,
+    settings_of,
+)
 
 TARGET = Target(dataset="embedded", store_fingerprint="f", split="1")
 SPACE = search_spaces.get("stilt")
@@ -126,7 +134,7 @@ def test_the_fingerprint_changes_with_everything_that_can_change_the_result():
             "seed": 0,
             "split": "1",
         }
-        settings |= {"store": "f", "code_version": "a", "weights": "none", "train_on": "train"}
+        settings |= {"store": "f", "code": "a", "weights": "none", "train_on": "train"}
         settings |= changes
         return make_training(
             "stilt",
@@ -135,7 +143,7 @@ def test_the_fingerprint_changes_with_everything_that_can_change_the_result():
                 dataset="d", store_fingerprint=settings["store"], split=settings["split"]
             ),
             seed=settings["seed"],
-            code_version=settings["code_version"],
+            code=lambda _: settings["code"],
             weights=lambda _: settings["weights"],
             train_on=settings["train_on"],
         ).training_id
@@ -147,7 +155,7 @@ def test_the_fingerprint_changes_with_everything_that_can_change_the_result():
         {"seed": 1},
         {"split": "2"},
         {"store": "g"},
-        {"code_version": "b"},
+        {"code": "b"},
         {"weights": "imagenet"},
         {"train_on": "all"},
     ]
@@ -167,6 +175,79 @@ def test_the_fingerprint_does_not_change_with_how_equal_settings_are_written():
     )
     default = make_training("stilt", Settings(), target=TARGET, seed=0)
     assert written_out.training_id == default.training_id
+
+
+SAME_TRAINING: list[tuple[dict[str, Any], dict[str, Any]]] = [
+    ({"loss_weights": {}}, {"loss_weights": {"spatial": 1, "temporal": 1}}),
+    ({"schedule": "cosine"}, {"schedule": "cosine", "milestones": [0.5]}),
+    ({}, {"options.attention_dim": 64, "options.rounds": 3}),
+    ({}, {"test_segments": 10, "test_crops": "ten", "test_clips": 2}),
+]
+
+
+@pytest.mark.parametrize(("one", "other"), SAME_TRAINING)
+def test_what_has_no_effect_makes_no_other_training(one, other):
+    plain = {"options.interaction": False}
+    first, second = (
+        make_training("stilt", Settings.of({**plain, **values}), target=TARGET, seed=0)
+        for values in (one, other)
+    )
+    assert first.training_id == second.training_id
+
+
+def test_a_weight_for_the_loss_of_a_stream_that_the_net_lacks_makes_no_other_training():
+    spatial = {"options.interaction": False, "options.streams": ("spatial",)}
+    first, second = (
+        make_training("stilt", Settings.of({**spatial, **values}), target=TARGET, seed=0)
+        for values in ({}, {"loss_weights.temporal": 2.0})
+    )
+    assert first.training_id == second.training_id
+
+
+def test_views_change_the_scoring_and_nothing_else_of_scoring_changes_it():
+    made = {
+        name: make_training("stilt", Settings.of(values), target=TARGET, seed=0)
+        for name, values in {
+            "default": {},
+            "same": {"options.head_dims": [512, 1024]},
+            "segments": {"test_segments": 10},
+            "crops": {"test_crops": "ten"},
+            "clips": {"test_clips": 2},
+            "rate": {"learning_rate": 0.5},
+        }.items()
+    }
+    scorings = {name: training.scoring_id for name, training in made.items()}
+    assert scorings["default"] == scorings["same"]
+    assert len(set(scorings.values())) == len(scorings) - 1
+
+
+def test_arms_that_differ_in_an_option_without_effect_share_a_training():
+    arms = [
+        Arm(
+            name=stream,
+            label="",
+            model="stilt",
+            options={"interaction": False, "attention_dim": dim},
+            fusion=stream,
+        )
+        for stream, dim in (("spatial", 64), ("temporal", 128))
+    ]
+    plan = make_plan(
+        arms, targets=[TARGET], seeds=[0], settings=lambda arm, _: BASE.updated(arm.own)
+    )
+    assert len(plan.trainings) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "backbone"),
+    [({"backbone": "small"}, "small"), ({"backbone": "vgg19"}, "vgg")],
+)
+def test_a_net_is_made_of_its_own_modules_and_its_own_backbone(options, backbone):
+    training = make_training("stilt", Settings(options=options), target=TARGET, seed=0)
+    modules = model_modules(meta_network(training))
+    assert "models.stilt" in modules
+    named = {name for name in modules if name.startswith("models.backbones.")}
+    assert named == {"models.backbones.base", f"models.backbones.{backbone}"}
 
 
 def test_an_unknown_hyperparameter_is_refused_with_those_that_exist():

@@ -1,6 +1,4 @@
-"""What counts as a change of a model's code, tried on a copy of the package."""
-
-import shutil
+import hashlib
 import subprocess
 from pathlib import Path
 
@@ -9,42 +7,15 @@ import pytest
 from study import provenance
 
 
-@pytest.fixture
-def models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    copy = tmp_path / "models"
-    shutil.copytree(provenance.MODELS, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(provenance, "MODELS", copy)
-    return copy
-
-
-def version() -> str:
-    provenance.code_version.cache_clear()
-    return provenance.code_version("models.stilt")
-
-
-def append(path: Path, code: str) -> None:
-    path.write_text(path.read_text() + code)
-
-
-def test_code_of_the_model_and_of_what_it_imports_counts(models: Path):
-    versions = [version()]
-    for path in ("stilt.py", "layers/attention.py", "backbones/resnet.py", "registry.py"):
-        append(models / path, "\nextra = 1\n")
-        versions.append(version())
-    assert len(set(versions)) == len(versions)
-
-
-def test_comments_docstrings_and_other_models_do_not_count(models: Path):
-    before = version()
-    append(models / "stilt.py", "\n\n# a remark\n")
-    append(models / "fusion.py", "\nextra = 1\n")
-    text = (models / "stilt.py").read_text()
-    (models / "stilt.py").write_text('"""Another docstring."""' + text[text.index('"""', 3) + 3 :])
-    assert version() == before
+def test_a_fingerprint_is_of_the_canonical_json():
+    value = {"b": (1, 2.5), "a": "λ"}
+    digest = hashlib.sha256('{"a":"λ","b":[1,2.5]}'.encode()).hexdigest()
+    assert provenance.fingerprint(value) == digest[:16]
+    assert provenance.fingerprint(value, digits=12) == digest[:12]
 
 
 def test_git_state_is_empty_outside_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
-    monkeypatch.setattr(provenance, "MODELS", tmp_path / "models")
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
     assert provenance.git_state() == ("", False)
 
 
@@ -56,7 +27,7 @@ def test_a_change_of_the_code_makes_a_result_dirty_and_others_do_not(
         command = ["git", "-C", str(tmp_path), *who, *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
-    monkeypatch.setattr(provenance, "MODELS", tmp_path / "models")
+    monkeypatch.setattr(provenance, "ROOT", tmp_path)
     for name in ("models", "study", "search_spaces"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "code.py").write_text("one = 1\n")

@@ -13,6 +13,7 @@ from study.request import Study
 from study.results.store import ResultStore
 from study.search import Trial
 from study.searches import agenda_of, searches_of
+from tests.sample_results import PROTOCOL
 from tests.test_conduct import Runner, study_of
 
 RATE = Real(name="learning_rate", low=1e-3, high=1e-2, log=True)
@@ -143,6 +144,7 @@ def older_trial(results: Path, **changes: Any) -> None:
     line = {
         "study": "older",
         "arm": "stil-awf-simplex",
+        "protocol": PROTOCOL,
         "dataset": "folder",
         "split": "1",
         "trial": 0,

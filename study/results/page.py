@@ -13,6 +13,7 @@ from study.data.datasets.catalog import dataset_title
 from study.results import plots, tables
 from study.results.comparison import compare
 from study.results.predictions import judgements
+from study.results.protocols import ENVIRONMENT, newest_protocols, select_protocols
 from study.results.store import ResultStore
 
 __all__ = ["render_page", "studies"]
@@ -32,7 +33,9 @@ def studies(store: ResultStore) -> list[str]:
     return [name for (name,) in found]
 
 
-def render_page(store: ResultStore, study: str, *, against: str | None = None) -> str:
+def render_page(
+    store: ResultStore, study: str, *, against: str | None = None, protocol: str | None = None
+) -> str:
     """Returns the page of a study.
 
     Args:
@@ -40,18 +43,29 @@ def render_page(store: ResultStore, study: str, *, against: str | None = None) -
         study: The study's name.
         against: The arm that the others are compared with; by default plain two-stream where the
             study has it, else its first.
+        protocol: The protocol to show, or the beginning of its hash; by default the last under
+            which the study has rows.
 
     Returns:
         A whole HTML document.
 
     Raises:
-        ValueError: If there is no such study, or no such arm in it.
+        ValueError: If there is no such study, or no such arm or protocol in it.
     """
     known = studies(store)
     if study not in known:
         raise ValueError(f"there is no study {study!r}; there are {', '.join(known) or 'none'}")
-    trainings = _lines(store, "trainings", study=study)
-    rows = _lines(store, "rows", study=study, part="test")
+    selections = {
+        dataset: one
+        for (_, dataset), one in select_protocols(store, study=study, wanted=protocol).items()
+    }
+    # Before a study has rows, the page shows what has been trained under the last protocol.
+    shown = {name: one.shown.protocol for name, one in selections.items()} or newest_protocols(
+        store, study
+    )
+    rows = _of_protocols(_lines(store, "rows", study=study, part="test"), shown)
+    trials = _of_protocols(_lines(store, "trials", study=study), shown)
+    trainings = _trainings(store, study, shown, [*rows, *trials])
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -62,12 +76,16 @@ def render_page(store: ResultStore, study: str, *, against: str | None = None) -
     return environment.get_template("page.html").render(
         study=study,
         title_of=dataset_title,
-        summary=_summary(trainings),
+        summary={**_summary(trainings), "protocol": ", ".join(shown.values())},
+        notes=[one.note for one in selections.values() if one.note],
         warnings=_missing(trainings),
         failed=[line for line in trainings if line["status"] == "failed"],
-        tables=_tables(store, study),
-        datasets=[_dataset(store, study, name, rows, against) for name in _order(rows, "dataset")],
-        searches=_searches(store, study),
+        tables=_tables(store, study, protocol),
+        datasets=[
+            _dataset(store, study, shown[name], name, rows, trainings, against)
+            for name in _order(rows, "dataset")
+        ],
+        searches=_searches(trials),
         curves=_curves(store, trainings, rows),
     )
 
@@ -75,6 +93,23 @@ def render_page(store: ResultStore, study: str, *, against: str | None = None) -
 def _lines(store: ResultStore, view: str, **equal: Any) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = store.read(view, **equal).to_pylist()
     return lines
+
+
+def _of_protocols(lines: Sequence[Row], shown: Mapping[str, str]) -> list[Row]:
+    """Returns the lines that are of their dataset's protocol."""
+    return [line for line in lines if line["protocol"] == shown.get(line["dataset"])]
+
+
+def _trainings(
+    store: ResultStore, study: str, shown: Mapping[str, str], lines: Sequence[Row]
+) -> list[Row]:
+    """Returns the trainings of rows and trials, and those that the study ran besides."""
+    named = {line["training_id"] for line in lines} - {None}
+    every = [
+        *_lines(store, "trainings", training_id=named),
+        *_of_protocols(_lines(store, "trainings", study=study), shown),
+    ]
+    return list({line["training_id"]: line for line in every}.values())
 
 
 def _summary(trainings: Sequence[Row]) -> dict[str, str]:
@@ -90,7 +125,9 @@ def _summary(trainings: Sequence[Row]) -> dict[str, str]:
         "splits × seeds": f"{len(_order(trainings, 'split'))} × {len(_order(trainings, 'seed'))}",
         "time in training": f"{seconds / 3600:.1f} h" if seconds > 3600 else f"{seconds:.0f} s",
         "device": ", ".join(_order(finished, "device")) or "–",
-        "started": f"{min(line['started_at'] for line in trainings):%Y-%m-%d %H:%M} UTC",
+        "started": min(
+            (f"{line['started_at']:%Y-%m-%d %H:%M} UTC" for line in trainings), default="–"
+        ),
         "code": ", ".join(sorted(commits)) or "–",
     }
 
@@ -113,7 +150,7 @@ def _order(lines: Sequence[Row], column: str) -> list[str]:
     return [str(value) for value in sorted({line[column] for line in lines} - {None})]
 
 
-def _tables(store: ResultStore, study: str) -> list[dict[str, Any]]:
+def _tables(store: ResultStore, study: str, protocol: str | None) -> list[dict[str, Any]]:
     """Returns the papers' tables of which the study has any row, as cells."""
     shown = []
     spaces = set(_order(_lines(store, "rows", study=study), "space"))
@@ -121,7 +158,7 @@ def _tables(store: ResultStore, study: str) -> list[dict[str, Any]]:
         if space.name not in spaces:
             continue
         try:
-            table = tables.load(name, store, study)
+            table = tables.load(name, store, study, protocol)
         except ValueError:
             continue  # the study has no test row of the system
         if table.facts:
@@ -132,23 +169,40 @@ def _tables(store: ResultStore, study: str) -> list[dict[str, Any]]:
 
 
 def _dataset(
-    store: ResultStore, study: str, dataset: str, rows: Sequence[Row], against: str | None
+    store: ResultStore,
+    study: str,
+    protocol: str,
+    dataset: str,
+    rows: Sequence[Row],
+    trainings: Sequence[Row],
+    against: str | None,
 ) -> dict[str, Any]:
     """Returns what is shown of one dataset: arms compared, and the best one's confusions."""
     rows = [row for row in rows if row["dataset"] == dataset]
     labels = _labels(rows)
-    judged = judgements(store, study=study, dataset=dataset)
+    judged = judgements(store, study=study, dataset=dataset, protocol=protocol)
+    machines = {line["training_id"]: line for line in trainings}
+    trained = [
+        {"arm": row["arm"], **{name: machines[row["training_id"]][name] for name in ENVIRONMENT}}
+        for row in rows
+        if row["training_id"] in machines
+    ]
     arms = {arm: judged[arm] for arm in labels if arm in judged}
     if against is not None and against not in labels:
         raise ValueError(f"study {study!r} has no arm {against!r}; it has {', '.join(labels)}")
     reference = against or next((arm for arm in REFERENCES if arm in arms), next(iter(arms), None))
     comparisons = compare(arms, reference) if reference in arms else []
     best = max(labels, key=lambda arm: _mean([row["top1"] for row in rows if row["arm"] == arm]))
-    found = _lines(store, "predictions", study=study, dataset=dataset, part="test", arm=best)
+    found = _lines(
+        store,
+        "predictions",
+        **{"study": study, "dataset": dataset, "protocol": protocol, "part": "test", "arm": best},
+    )
     return {
         "name": dataset,
         "reference": labels.get(reference or "", reference),
         "comparisons": [(labels[one.arm], one) for one in comparisons],
+        "environments": tables.environments(trained, labels),
         "plot": Markup(plots.comparison_plot(comparisons, labels, reference=reference or ""))
         if comparisons
         else None,
@@ -183,10 +237,10 @@ def _confusion(lines: Sequence[Row], title: str) -> Markup:
     return Markup(plots.confusion_plot(counts, shown, title=title))
 
 
-def _searches(store: ResultStore, study: str) -> list[dict[str, Any]]:
-    """Returns each search of the study with its plot and the best trial."""
+def _searches(lines: Sequence[Row]) -> list[dict[str, Any]]:
+    """Returns each search of a study's trials with its plot and the best trial."""
     grouped: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for line in _lines(store, "trials", study=study):
+    for line in lines:
         key = tuple(line[name] for name in ("arm", "dataset", "split"))
         parameters = json.loads(line["parameters"])
         grouped.setdefault(key, []).append({**line, "parameters": parameters})

@@ -10,7 +10,7 @@ from study.results.store import ResultStore
 
 __all__ = ["judgements", "prediction_lines"]
 
-IDENTITY = ("study", "arm", "dataset", "split", "seed", "part", "training_id")
+IDENTITY = ("study", "arm", "dataset", "split", "seed", "protocol", "part", "training_id")
 
 
 def prediction_lines(
@@ -24,8 +24,8 @@ def prediction_lines(
     """Returns the lines of view ``predictions`` for an arm's scores.
 
     Args:
-        identity: Study, arm, dataset, split, seed, part and training_id, as in view ``rows``;
-            other names are left out.
+        identity: Study, arm, dataset, split, seed, protocol, part and training_id, as in view
+            ``rows``; other names are left out.
         videos: V names.
         labels: (V,) classes.
         scores: (V, N) fused scores; the class with the highest is the prediction.
@@ -44,13 +44,17 @@ def prediction_lines(
     ]
 
 
-def judgements(store: ResultStore, *, study: str, dataset: str) -> dict[str, Judgements]:
-    """Reads which test videos each arm of a study got right, by arm.
+def judgements(
+    store: ResultStore, *, study: str, dataset: str, protocol: str
+) -> dict[str, Judgements]:
+    """Reads which test videos each arm of a study got right under a protocol, by arm.
 
     A seed of an arm counts if it has predictions of all videos that the arm predicts under any
     seed; an arm without such a seed is left out.
     """
-    lines = store.read("predictions", study=study, dataset=dataset, part="test").to_pylist()
+    lines = store.read(
+        "predictions", study=study, dataset=dataset, protocol=protocol, part="test"
+    ).to_pylist()
     by_arm: dict[str, list[dict[str, Any]]] = {}
     for line in lines:
         by_arm.setdefault(line["arm"], []).append(line)

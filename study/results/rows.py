@@ -75,11 +75,16 @@ def accuracies(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     }
 
 
-def load_scores(results: ResultStore, training_id: str) -> dict[str, Scores]:
-    """Reads a finished training's scores, and features where they were kept, by part."""
+def load_scores(results: ResultStore, scoring_id: str) -> dict[str, Scores]:
+    """Reads a finished training's scores, and features where they were kept, by part.
+
+    Args:
+        results: The results.
+        scoring_id: The training in its test views.
+    """
     parts: dict[str, Scores] = {}
     for kind in ("scores", "features"):
-        table = results.read(kind, keys=[training_id], training_id=training_id)
+        table = results.read(kind, keys=[scoring_id], scoring_id=scoring_id)
         for part in table["part"].unique().to_pylist():
             of_part = table.filter(pc.equal(table["part"], part))
             found = _matrices(of_part, kind)

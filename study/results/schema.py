@@ -99,7 +99,6 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             ),
             _json("versions", "versions of the packages", required=False),
             Column(name="started_at", type=pa.timestamp("us"), about="start, UTC"),
-            _json("scored_parts", "parts whose scores were kept", required=False),
             _text("traceback", "where in the code it failed", required=False),
             _text(
                 "precision",
@@ -108,6 +107,15 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
                 one_of=("float32", "tf32", "bfloat16"),
             ),
             _text("notes", "what to know of how it ran", required=False),
+            _text("protocol", "protocol of the study that ran it"),
+            _text("device_kind", "the GPU's name, or cpu", required=False),
+            Column(
+                name="compiled",
+                type=pa.bool_(),
+                about="whether torch.compile was used",
+                required=False,
+            ),
+            _text("torch", "version of torch", required=False),
         ),
         "epochs": (
             _text("training_id", "the training"),
@@ -137,6 +145,7 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _text("state", "how it ended", one_of=("complete", "pruned", "failed")),
             _integer("epochs", "epochs trained"),
             _real("seconds", "wall time in seconds"),
+            _text("protocol", "the protocol, of view protocols"),
         ),
         "rows": (
             _text("study", "the study"),
@@ -163,6 +172,8 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _integer("classes", "classes that the judged videos are of", required=False),
             _integer("missing_videos", "videos of the split that the store lacks", required=False),
             _json("details", "what the fusion fitted or chose", required=False),
+            _text("scoring_id", "the scores that it came from"),
+            _text("protocol", "the protocol, of view protocols"),
         ),
         "scores": (
             _text("training_id", "the training"),
@@ -171,6 +182,7 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _integer("label", "the video's class"),
             _text("stream", "the stream"),
             Column(name="scores", type=pa.list_(pa.float32()), about="softmax score of each class"),
+            _text("scoring_id", "fingerprint of the training and the views of its videos"),
         ),
         "validation_scores": (
             _text("training_id", "the training"),
@@ -202,6 +214,7 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
                 type=pa.list_(pa.float32()),
                 about="the vector that the stream's classifier sees",
             ),
+            _text("scoring_id", "fingerprint of the training and the views of its videos"),
         ),
         "predictions": (
             _text("study", "the study"),
@@ -215,6 +228,17 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _integer("label", "the video's class"),
             _integer("predicted", "the class that the arm's fused scores say"),
             _text("source_group", "the source video that the clip was cut from", required=False),
+            _text("protocol", "the protocol, of view protocols"),
+        ),
+        "protocols": (
+            _text("protocol", "hash of all that rows must have in common to be compared"),
+            _text("study", "the study"),
+            _text("dataset", "the dataset"),
+            _text("store_fingerprint", "fingerprint of the clip store"),
+            _json("settings", "what the hash is of"),
+            Column(name="started_at", type=pa.timestamp("us"), about="last start, UTC"),
+            _text("git_commit", "commit of the code"),
+            Column(name="dirty", type=pa.bool_(), about="whether the code had uncommitted changes"),
         ),
     }
 )

@@ -46,7 +46,7 @@ STALE_SECONDS = 24 * 3600.0  # age at which a temporary file's writer is surely 
 KEY_COLUMN, INDEX = "_key", b"study.results.index"
 SUFFIX = ".parquet"
 WRITING = {"compression": "zstd", "write_page_checksum": True}
-OF_A_FINISHED_TRAINING = ("epochs", "scores", "features")  # views that its line answers for
+OF_A_FINISHED_TRAINING = ("epochs",)  # views that its line answers for
 
 T = TypeVar("T")
 

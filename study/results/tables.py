@@ -12,6 +12,7 @@ import math
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from itertools import product
 from statistics import fmean, stdev
 from typing import Any
@@ -21,10 +22,11 @@ from search_spaces import METRICS, Table
 from study.data.datasets.catalog import dataset_title
 from study.results.connection import Connection
 from study.results.grids import FORMATS, Grid, latex_text, markdown_text
+from study.results.protocols import ENVIRONMENT, Selection, select_protocols
 from study.results.published import published
 from study.results.store import ResultStore
 
-__all__ = ["FORMATS", "Cell", "FilledTable", "load", "render", "whole_grid"]
+__all__ = ["FORMATS", "Cell", "FilledTable", "environments", "load", "render", "whole_grid"]
 
 MISSING = "–"
 WHOLE_BATCH = "the whole batch"
@@ -85,7 +87,13 @@ class FilledTable:
     footers: Sequence[str]
 
 
-def render(table: str, store: ResultStore, format: str = "text", study: str | None = None) -> str:
+def render(
+    table: str,
+    store: ResultStore,
+    format: str = "text",
+    study: str | None = None,
+    protocol: str | None = None,
+) -> str:
     """Renders a table with our numbers beside the published ones.
 
     Args:
@@ -94,23 +102,28 @@ def render(table: str, store: ResultStore, format: str = "text", study: str | No
         format: One of ``FORMATS``. CSV has a line for each row, dataset and metric, with
             accuracies as fractions; the others have per cents and footers.
         study: The study to show; by default, for each dataset, the one that ran last.
+        protocol: The protocol to show, or the beginning of its hash; by default the study's last.
 
     Raises:
-        ValueError: If the table, format or study is unknown; the message names those there are.
+        ValueError: If the table, format, study or protocol is unknown; the message names those
+            there are.
     """
     if format not in FORMATS:
         raise ValueError(f"there is no format {format!r}; there are {', '.join(FORMATS)}")
-    return _RENDERERS[format](load(table, store, study))
+    return _RENDERERS[format](load(table, store, study, protocol))
 
 
-def load(name: str, store: ResultStore, study: str | None = None) -> FilledTable:
+def load(
+    name: str, store: ResultStore, study: str | None = None, protocol: str | None = None
+) -> FilledTable:
     """Reads a table's numbers; see ``render``."""
     space, table = search_spaces.find_table(name)
     printed = _printed(table)
     accuracies = [row for row in printed if row["metric"] in table.metrics]
     labels = {row.key: row.label for row in table.rows}
+    selections = select_protocols(store, space=space.name, wanted=protocol)
     with store.connect() as connection:
-        rows = _our_rows(connection, space.name, table.arms, study)
+        rows = _our_rows(connection, space.name, table.arms, study, selections)
     theirs = list(dict.fromkeys([*table.datasets, *(row["dataset"] for row in accuracies)]))
     ours = list(dict.fromkeys(row["dataset"] for row in rows))
     datasets = sorted(dict.fromkeys([*ours, *theirs]), key=lambda dataset: dataset not in ours)
@@ -134,6 +147,7 @@ def load(name: str, store: ResultStore, study: str | None = None) -> FilledTable
         warnings=_warnings(rows, labels, facts),
         footers=[
             *_our_footers(facts, theirs, rows),
+            *_other_protocols(rows, selections),
             *_published_footers(printed, splits),
             *_notes(table, printed),
         ],
@@ -151,17 +165,22 @@ def _printed(table: Table) -> list[Row]:
 
 
 def _our_rows(
-    connection: Connection, space: str, arms: frozenset[str], study: str | None
+    connection: Connection,
+    space: str,
+    arms: frozenset[str],
+    study: str | None,
+    selections: Mapping[tuple[str, str], Selection],
 ) -> list[Row]:
-    """Returns our test rows of the table's arms: of one study for each dataset."""
+    """Returns our test rows of the table's arms: of one study and protocol for each dataset."""
     answer = connection.execute(
         """
         SELECT r.study, r.arm, r.dataset, r.split, r.seed, r.fusion, r.views, r.top1, r.top5,
-               r.mean_class_accuracy, r.videos, r.tuning, r.modality, t.started_at,
-               t.precision, t.notes, t.hyperparameters,
+               r.mean_class_accuracy, r.videos, r.tuning, r.modality, r.protocol,
+               t.precision, t.device_kind, t.workers, t.compiled, t.torch, t.notes,
+               t.hyperparameters,
                coalesce(r.missing_videos, t.missing_videos) AS missing_videos,
                coalesce(r.classes, (SELECT max(len(s.scores)) FROM scores s
-                                    WHERE s.training_id = r.training_id)) AS classes
+                                    WHERE s.scoring_id = r.scoring_id)) AS classes
         FROM rows r LEFT JOIN trainings t USING (training_id)
         WHERE r.part = 'test' AND r.space = ?
         ORDER BY r.dataset, r.split, r.seed
@@ -175,15 +194,29 @@ def _our_rows(
             f"there is no study {study!r} with test rows of {space}; "
             f"there {'are ' + ', '.join(studies) if studies else 'is none'}"
         )
-    last: dict[str, tuple[str, str]] = {}
-    for row in found:
-        when = (str(row["started_at"] or ""), row["study"])
-        last[row["dataset"]] = max(last.get(row["dataset"], when), when)
+    last: dict[str, str] = {}
+    for name, dataset in sorted(selections, key=lambda key: _started(selections[key])):
+        if study in (None, name):
+            last[dataset] = name
     return [
         {**row, "others": [name for name in studies if name != row["study"]]}
         for row in found
-        if row["arm"] in arms and row["study"] == (study or last[row["dataset"]][1])
+        if row["arm"] in arms
+        and row["study"] == last.get(row["dataset"])
+        and row["protocol"] == selections[row["study"], row["dataset"]].shown.protocol
     ]
+
+
+def _started(selection: Selection) -> tuple[datetime, str]:
+    return selection.shown.started_at, selection.shown.study
+
+
+def _other_protocols(
+    rows: Sequence[Row], selections: Mapping[tuple[str, str], Selection]
+) -> list[str]:
+    """Returns a footer for each study of which other protocols have rows."""
+    shown = dict.fromkeys((row["study"], row["dataset"]) for row in rows)
+    return [f"{note}." for key in shown if (note := selections[key].note)]
 
 
 def _cell(rows: Sequence[Row], printed: Sequence[Row], key: str, dataset: str, metric: str) -> Cell:
@@ -233,6 +266,7 @@ def _facts(rows: Sequence[Row], labels: Mapping[str, str]) -> dict[str, str]:
     videos = dict.fromkeys((row["split"], row["videos"]) for row in rows)
     facts = {
         "study": _list(row["study"] for row in rows),
+        "protocol": _list(row["protocol"] for row in rows),
         "splits": _list(row["split"] for row in rows),
         "seeds": _list(row["seed"] for row in rows),
         "test videos": _list(count for _, count in videos),
@@ -327,6 +361,9 @@ def _warnings(
             if row["dataset"] == dataset and row["notes"]
         )
         warnings += [f"{label} on {title}: {note}." for label, note in noted]
+        of_dataset = [row for row in rows if row["dataset"] == dataset]
+        if different := environments(of_dataset, labels):
+            warnings.append(f"TRAINED ON DIFFERENT MACHINES on {title}: {different}.")
         for row in rows:
             if row["dataset"] == dataset:
                 of_arm.setdefault(row["arm"], set()).add((row["split"], row["seed"]))
@@ -336,6 +373,25 @@ def _warnings(
                 f"INCOMPLETE on {title}: not every split and seed was run for {', '.join(lacking)}."
             )
     return warnings
+
+
+def environments(rows: Sequence[Row], labels: Mapping[str, str]) -> str:
+    """Returns in what the trainings of arms differ that might change a number and is no setting.
+
+    Args:
+        rows: The arms' rows, with the columns of ``ENVIRONMENT``; None where nothing is known.
+        labels: Label by arm.
+
+    Returns:
+        Which arms were trained with what; empty where all were trained alike.
+    """
+    differing = []
+    for column, title in ENVIRONMENT.items():
+        known = [row for row in rows if row[column] is not None]
+        if len({row[column] for row in known}) > 1:
+            said = _by_arm(known, labels, lambda row, column=column: str(row[column]))
+            differing.append(f"{title} {said}")
+    return "; ".join(differing)
 
 
 def _usual_split(printed: Sequence[Row], dataset: str) -> str:

@@ -1,6 +1,5 @@
 """What a training is tuned by: all that can change its result besides model and data."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
@@ -116,9 +115,28 @@ class Hyperparameters:
         check_names("hyperparameters", values, [field.name for field in fields(cls)])
         return cls(**values)
 
-    def to_json(self) -> str:
-        """Returns JSON with every field, equal for equal hyperparameters."""
-        return json.dumps(asdict(self), sort_keys=True, allow_nan=False)
+    def of_training(self) -> dict[str, Any]:
+        """Returns what can change a training, by name, in a form that is equal for equal trainings.
+
+        What touches the scoring of test videos alone is left out, and so is what has no effect
+        beside the other hyperparameters.
+        """
+        values = {
+            name: value for name, value in asdict(self).items() if name not in self.of_scoring()
+        }
+        values["loss_weights"] = {
+            name: weight for name, weight in self.loss_weights.items() if weight != 1
+        }
+        if self.schedule != "step":
+            del values["milestones"]
+        if self.schedule != "step" or not self.milestones:
+            del values["gamma"]
+        return values
+
+    def of_scoring(self) -> dict[str, Any]:
+        """Returns what decides the views that a trained network's videos are scored in, by name."""
+        names = ("test_segments", "test_clips", "test_crops")
+        return {name: getattr(self, name) for name in names}
 
 
 _COUNTS = (

@@ -306,7 +306,7 @@ class _TrainingRun:
         return {
             "model": _digest([type(self.model).__name__, shapes]),
             "training videos": _digest([(v.name, v.label) for v in self.data.videos]),
-            "hyperparameters": self.hyperparameters.to_json(),
+            "hyperparameters": json.dumps(self.hyperparameters.of_training(), sort_keys=True),
             "seed": self.seed,
         }
 

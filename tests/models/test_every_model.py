@@ -7,16 +7,25 @@ import copy
 import importlib
 import shutil
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import asdict, fields
+from itertools import combinations, product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import ModelOutput, VideoModel, create_model, list_models, model_options
+from models import (
+    ModelOutput,
+    VideoModel,
+    create_model,
+    list_models,
+    make_options,
+    model_options,
+    options_without_effect,
+)
 from tests.models.configuration import Configuration
 
 CLASSES = 5
@@ -392,3 +401,92 @@ def test_compiled_kernels_give_the_result(name: str) -> None:
     compiled = torch.compile(model, fullgraph=True)
     with torch.no_grad():
         _assert_same(compiled(**clips), model(**clips), rtol=1e-3, atol=1e-4)
+
+
+STREAMS = (("spatial",), ("temporal",), ("spatial", "temporal"))
+WITH_UNUSED_OPTIONS = [
+    name for name in list_models() if hasattr(model_options(name), "without_effect")
+]
+
+
+def _choices(name: str, field: str) -> tuple[Any, ...]:
+    """Values of an option that decides over others."""
+    kind = get_type_hints(model_options(name))[field]
+    if field == "streams":
+        return STREAMS
+    if field == "levels":
+        return ((), None)
+    if kind is bool:
+        return (False, True)
+    return get_args(kind) if get_origin(kind) is Literal else ()
+
+
+def _other_value(name: str, field: str, value: Any) -> Any:
+    if several := [one for one in _choices(name, field) if one != value]:
+        return several[0]
+    if isinstance(value, tuple):
+        return (*value, 7)
+    return value / 2 if isinstance(value, float) else value + 1
+
+
+def _variants(name: str) -> Iterator[dict[str, Any]]:
+    """The configuration's options with up to two of its choices made otherwise."""
+    options = asdict(make_options(name, CONFIGURATIONS[name].options))
+    decided = [field.name for field in fields(model_options(name)) if _choices(name, field.name)]
+    for count in range(3):
+        for changed in combinations(decided, count):
+            for values in product(*(_choices(name, field) for field in changed)):
+                yield options | dict(zip(changed, values, strict=True))
+
+
+def _builds(name: str, options: dict[str, Any]) -> bool:
+    try:
+        with torch.device("meta"):
+            create_model(name, num_classes=CLASSES, **options)
+    except ValueError:
+        return False
+    return True
+
+
+def _cases() -> Iterator[Any]:
+    """For each option without effect some variant of the options in which it has none."""
+    for name in WITH_UNUSED_OPTIONS:
+        seen: set[frozenset[str]] = set()
+        for options in _variants(name):
+            try:
+                unused = options_without_effect(name, options)
+            except ValueError:
+                continue
+            if not unused or unused in seen or not _builds(name, options):
+                continue
+            seen.add(unused)
+            yield pytest.param(name, options, id=f"{name}-{'-'.join(sorted(unused))}")
+
+
+def _network(name: str, options: dict[str, Any]) -> VideoModel:
+    torch.manual_seed(0)
+    return create_model(name, num_classes=CLASSES, **options).eval()
+
+
+def test_some_options_of_some_models_have_no_effect() -> None:
+    assert {"stilt", "stin", "conv_fusion", "cstm", "attention_consistency"} <= set(
+        WITH_UNUSED_OPTIONS
+    )
+
+
+@pytest.mark.parametrize(("name", "options"), list(_cases()))
+def test_networks_that_differ_in_options_without_effect_are_equal(
+    name: str, options: dict[str, Any]
+) -> None:
+    first = _network(name, options)
+    clips = _clips(name, first)
+    for field in options_without_effect(name, options):
+        changed = options | {field: _other_value(name, field, options[field])}
+        if not _builds(name, changed):
+            continue  # refused beside the others
+        second = _network(name, changed)
+        ours, theirs = first.state_dict(), second.state_dict()
+        assert ours.keys() == theirs.keys(), field
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours), field
+        with torch.no_grad():
+            _assert_same(first(**clips), second(**clips), rtol=0, atol=0)

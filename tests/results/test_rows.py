@@ -89,6 +89,7 @@ def test_scores_come_back_as_they_were_written(tmp_path):
         lines = [
             {
                 "training_id": "t",
+                "scoring_id": "s",
                 "part": part,
                 "video": video,
                 "label": int(label),
@@ -101,8 +102,8 @@ def test_scores_come_back_as_they_were_written(tmp_path):
                 PARTS[part].videos, PARTS[part].labels, matrix, strict=True
             )
         ]
-        store.write(kind, "t", lines)
-    loaded = load_scores(store, "t")
+        store.write(kind, "s", lines)
+    loaded = load_scores(store, "s")
     assert set(loaded) == {"train", "validation", "test"}
     for stream in ("spatial", "temporal"):
         np.testing.assert_array_equal(loaded["test"].scores[stream], PARTS["test"].scores[stream])

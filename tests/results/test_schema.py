@@ -17,6 +17,7 @@ DESIGN = Path(__file__).parents[3] / "shared" / "DESIGN.md"
 EPOCH = {"training_id": "t", "epoch": 0, "lr": 0.1, "train_loss": 1.5, "losses": {}, "seconds": 2.0}
 SCORES = {
     "training_id": "t",
+    "scoring_id": "s",
     "part": "test",
     "video": "Diving/a",
     "label": 1,

@@ -254,13 +254,13 @@ def test_predictions_are_written_and_read_back_as_judgements(tmp_path: Path) -> 
     for seed in (0, 1):
         identity = {
             **{"study": "s", "arm": "stil", "dataset": "ucf101", "split": "1", "seed": seed},
-            **{"part": "test", "training_id": "t", "space": "not a column"},
+            **{"part": "test", "training_id": "t", "protocol": "p", "space": "not a column"},
         }
         lines = prediction_lines(
             identity, videos=["a", "b", "c"], labels=labels, scores=scores, groups=groups
         )
         store.write("predictions", str(seed), lines)
-    (arm,) = judgements(store, study="s", dataset="ucf101").values()
+    (arm,) = judgements(store, study="s", dataset="ucf101", protocol="p").values()
     assert arm.videos == [("1", "a"), ("1", "b"), ("1", "c")]
     assert arm.groups == ["g1", "g1", "g2"]
     assert arm.correct.tolist() == [[True, True, False]] * 2

@@ -105,7 +105,7 @@ def test_the_chance_level_comes_from_the_scores_when_the_row_lacks_it(store: Res
     write_rows(store, row("stil", 0.5, classes=None))
     assert "chance level unknown" in " ".join(render("stilt-4", store).split())
     score = {"training_id": "t", "part": "test", "video": "v", "label": 0, "stream": "spatial"}
-    store.write("scores", "t", [{**score, "scores": [0.25] * 4}])
+    store.write("scores", "s", [{**score, "scoring_id": "s", "scores": [0.25] * 4}])
     assert "chance level 25.0 %" in " ".join(render("stilt-4", store).split())
 
 

@@ -1,5 +1,5 @@
 import json
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -7,25 +7,59 @@ import pytest
 from study.training.hyperparameters import Hyperparameters
 
 
-def test_json_gives_the_same_hyperparameters_back() -> None:
-    one = Hyperparameters(
-        clip_norm=20,
-        loss_weights={"temporal": 2, "spatial": 0.5},
-        milestones=(0.5,),
-        scales=(1, 0.5),
-        test_crops="ten",
-    )
-    assert Hyperparameters.of(json.loads(one.to_json())) == one
-    assert json.loads(one.to_json()) == json.loads(json.dumps(asdict(one)))
-
-
-def test_equal_hyperparameters_have_equal_json() -> None:
+def test_equal_hyperparameters_are_equal_trainings() -> None:
     one = Hyperparameters.of(
         {"learning_rate": 1, "milestones": [0.5], "loss_weights": {"b": 1, "a": 2}}
     )
     other = Hyperparameters(learning_rate=1.0, milestones=(0.5,), loss_weights={"a": 2.0, "b": 1.0})
     assert one == other
-    assert one.to_json() == other.to_json()
+    assert json.dumps(one.of_training()) == json.dumps(other.of_training())
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({}, {"loss_weights": {"spatial": 1, "temporal": 1.0}}),
+        ({"loss_weights": {"spatial": 2}}, {"loss_weights": {"spatial": 2, "temporal": 1}}),
+        ({"schedule": "cosine"}, {"schedule": "cosine", "milestones": [0.3], "gamma": 0.5}),
+        ({"schedule": "constant"}, {"schedule": "constant", "milestones": []}),
+        ({"milestones": []}, {"milestones": [], "gamma": 0.5}),
+        ({}, {"test_segments": 3, "test_clips": 2, "test_crops": "ten"}),
+    ],
+)
+def test_hyperparameters_that_train_alike_are_the_same_training(
+    one: dict[str, Any], other: dict[str, Any]
+) -> None:
+    assert Hyperparameters.of(one).of_training() == Hyperparameters.of(other).of_training()
+
+
+TRAINED_BY: dict[str, Any] = {
+    "learning_rate": 0.5,
+    "momentum": 0.5,
+    "weight_decay": 0.5,
+    "batch_size": 8,
+    "accumulation_steps": 2,
+    "epochs": 8,
+    "schedule": "constant",
+    "milestones": (0.5,),
+    "gamma": 0.5,
+    "warmup_epochs": 1,
+    "clip_norm": 1,
+    "loss_weights": {"spatial": 2},
+    "segments": 4,
+    "flow_length": 3,
+    "crop_size": 32,
+    "scales": (1.0,),
+    "flip": False,
+    "precision": "bfloat16",
+}
+
+
+def test_every_field_is_of_training_or_of_scoring() -> None:
+    default = Hyperparameters()
+    assert {field.name for field in fields(default)} == TRAINED_BY.keys() | default.of_scoring()
+    for name, value in TRAINED_BY.items():
+        assert Hyperparameters.of({name: value}).of_training() != default.of_training(), name
 
 
 def test_fields_left_out_take_their_defaults() -> None:

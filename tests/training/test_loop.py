@@ -24,10 +24,10 @@ from torch.nn import functional as F
 from models import ModelOutput, VideoModel, create_model
 from study.data.clips.dataset import ClipDataset, make_loader
 from study.data.clips.transforms import model_inputs
-from study.plan import clip_settings
 from study.scores import Scores
 from study.training import loop
 from study.training.checkpoint import load_checkpoint, save_checkpoint
+from study.training.clips import clip_settings
 from study.training.evaluation import score
 from study.training.hyperparameters import Hyperparameters
 from study.training.interruption import CheckpointTimes

@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from hashlib import blake2b
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from study.data.store.settings import StoreSettings
+if TYPE_CHECKING:
+    from study.data.store.settings import StoreSettings
 
 __all__ = ["RECORD_SCHEMA", "ClipRecord", "make_record", "numbers", "record_digest"]
 
@@ -123,7 +124,7 @@ class ClipRecord:
         frames: Frames of the video.
     """
 
-    def __init__(self, record: pa.RecordBatch, settings: StoreSettings) -> None:
+    def __init__(self, record: pa.RecordBatch, settings: "StoreSettings") -> None:
         self.name: str = record["name"][0].as_py()
         self.width: int = record["width"][0].as_py()
         self.height: int = record["height"][0].as_py()

@@ -1,4 +1,4 @@
-from study.plan import clip_settings
+from study.training.clips import clip_settings
 from study.training.hyperparameters import Hyperparameters
 
 

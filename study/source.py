@@ -1,0 +1,204 @@
+"""Which source code made a result: hashes of modules and of all that they import.
+
+A hash is over the tokens of the source, so that comments, layout and docstrings don't count, and
+is the same under every Python that the project supports. (The dump of a syntax tree is not.)
+"""
+
+import ast
+import hashlib
+import importlib
+import io
+import keyword
+import sys
+import tokenize
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+__all__ = ["FUSION", "PACKAGES", "SEARCH", "TRAINING", "source_tokens", "source_version"]
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("models", "search_spaces", "study")
+
+TRAINING = (
+    "study.training.loop",
+    "study.training.clips",
+    "study.training.initialisation",
+    "study.data.datasets.parts",
+    "study.data.store.record",
+)
+"""What trains and scores every network: the loop, the clips, and which videos are in which part."""
+
+FUSION = ("models.fusion", "study.scores")
+"""What makes rows of scores."""
+
+SEARCH = ("study.search",)
+"""What proposes and prunes trials."""
+
+# A checkpoint is read back as it was written or not at all.
+WITHOUT_EFFECT = frozenset({"study.training.checkpoint"})
+
+_IGNORED = {tokenize.COMMENT, tokenize.NL, tokenize.ENCODING, tokenize.ENDMARKER}
+_LAYOUT = {tokenize.NEWLINE: "\n", tokenize.INDENT: "\t", tokenize.DEDENT: "\b"}
+_BRACKETS = {"(": ")", "[": "]", "{": "}"}
+# From Python 3.12 on, the parts of an f-string are tokens of their own; before, it is one string.
+_F_START = getattr(tokenize, "FSTRING_START", None)
+_F_END = getattr(tokenize, "FSTRING_END", None)
+
+
+@cache
+def source_version(modules: frozenset[str], *, root: Path = ROOT) -> str:
+    """Returns a hash of the source of modules and of all that they import of this project.
+
+    Imports inside functions count, and those for type checkers alone don't. A package that imports
+    all of its modules in a loop brings in none of them. Of a package that isn't the project's, a
+    plug-in's, every module counts.
+
+    Args:
+        modules: Dotted names, such as ``models.stilt``.
+        root: The folder of the project's packages.
+
+    Returns:
+        16 hexadecimal digits.
+
+    Raises:
+        ValueError: If a module has no source file.
+    """
+    digest = hashlib.sha256()
+    for name, path in sorted(_closure(modules, root).items()):
+        digest.update(f"{name}\0".encode())
+        for token in source_tokens(path.read_text(encoding="utf-8")):
+            digest.update(f"{token}\0".encode())
+    return digest.hexdigest()[:16]
+
+
+def source_tokens(source: str) -> list[str]:
+    """Returns the tokens of a module's source without comments, layout and docstrings.
+
+    A comma before a closing bracket, which formatters add and remove, is left out where it makes
+    no tuple.
+
+    Raises:
+        SyntaxError: If it isn't Python.
+    """
+    tokens: list[str] = []
+    line: list[tuple[int, str]] = []
+    for kind, text in _joined_f_strings(source):
+        if kind in _IGNORED:
+            continue
+        if kind in _LAYOUT:
+            if not all(kind == tokenize.STRING for kind, _ in line):  # a docstring, or nothing
+                tokens += [*_without_last_commas([text for _, text in line]), "\n"]
+            line = []
+            if kind != tokenize.NEWLINE:
+                tokens.append(_LAYOUT[kind])
+        else:
+            line.append((kind, text))
+    return tokens
+
+
+def _joined_f_strings(source: str) -> Iterator[tuple[int, str]]:
+    """Yields kind and text of each token; an f-string is one, with the text that it has."""
+    lines = source.split("\n")
+    start, depth = (0, 0), 0
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == _F_START:
+            start = start if depth else token.start
+            depth += 1
+        elif token.type == _F_END:
+            depth -= 1
+            if not depth:
+                yield tokenize.STRING, _between(lines, start, token.end)
+        elif not depth:
+            yield token.type, token.string
+
+
+def _between(lines: list[str], start: tuple[int, int], end: tuple[int, int]) -> str:
+    (first, from_column), (last, to_column) = start, end
+    text = lines[first - 1 : last]
+    text[-1] = text[-1][:to_column]
+    text[0] = text[0][from_column:]
+    return "\n".join(text)
+
+
+def _without_last_commas(tokens: list[str]) -> list[str]:
+    """Returns a line's tokens without the commas before closing brackets that make no tuple."""
+    kept: list[str] = []
+    commas: list[int] = []  # of each open bracket, or a large number where commas make no tuple
+    for token in tokens:
+        if token in _BRACKETS:
+            before = kept[-1] if kept else ""
+            follows_value = before in _BRACKETS.values() or (
+                before.isidentifier() and not keyword.iskeyword(before) and before != "case"
+            )
+            makes_tuple = follows_value == (token == "[") and token != "{"
+            commas.append(0 if makes_tuple else 2)
+        elif token in _BRACKETS.values():
+            if commas.pop() > 1 and kept[-1] == ",":
+                kept.pop()
+        elif token == "," and commas:
+            commas[-1] += 1
+        kept.append(token)
+    return kept
+
+
+def _closure(modules: Iterable[str], root: Path) -> dict[str, Path]:
+    """Returns by name the files of modules and of all that they import, directly or not."""
+    found: dict[str, Path] = {}
+    waiting = list(modules)
+    while waiting:
+        name = waiting.pop()
+        if name in found or name in WITHOUT_EFFECT:
+            continue
+        for own, path in _files(name, root).items():
+            found[own] = path
+            waiting += _imports(own, path)
+    return found
+
+
+def _files(name: str, root: Path) -> dict[str, Path]:
+    """Returns the files of a module by module; none where it is a name in a package."""
+    top = name.partition(".")[0]
+    if top in PACKAGES:
+        base = root.joinpath(*name.split("."))
+        package, module_file = base / "__init__.py", base.with_suffix(".py")
+        path = package if package.is_file() else module_file
+        return {name: path} if path.is_file() else {}
+    module = sys.modules.get(top) or importlib.import_module(top)
+    folders = [Path(folder) for folder in getattr(module, "__path__", ())]
+    if folders:
+        return {
+            f"{top}/{path.relative_to(folder).as_posix()}": path
+            for folder in folders
+            for path in folder.rglob("*.py")
+        }
+    if not getattr(module, "__file__", None):
+        raise ValueError(
+            f"module {name!r} has no source file, so that nothing says which code a training of "
+            "its model ran; write the model to a file and import it"
+        )
+    return {top: Path(str(module.__file__))}
+
+
+def _imports(name: str, path: Path) -> Iterator[str]:
+    """Yields what a file may import of the project: its modules, and names that may be modules."""
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
+    for node in _executed(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            parts = package.split(".")[: len(package.split(".")) + 1 - node.level]
+            source = ".".join([*(parts if node.level else ()), *filter(None, [node.module])])
+            names = [source, *(f"{source}.{alias.name}" for alias in node.names)]
+        else:
+            continue
+        yield from (one for one in names if one.partition(".")[0] in PACKAGES)
+
+
+def _executed(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yields the nodes of a syntax tree but those that only a type checker sees."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue
+        yield node
+        yield from _executed(node)

@@ -1,0 +1,98 @@
+"""Jobs that really train, on a few rendered clips."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from study.job import Job, run_job, stored_parts, trained_again
+from study.plan import Training
+from study.results.rows import load_scores
+from study.results.store import ResultStore
+from tests.test_conduct import study_of
+
+PARTS = ("validation", "test")
+
+
+def job_of(store: Path, results: Path, **changes: Any) -> Job:
+    study = study_of(
+        store,
+        results,
+        tuning="fixed",
+        trials=0,
+        seeds=1,
+        arms=("spatial",),
+        changes={"epochs": 2, "segments": 2, **changes},
+    )
+    (training,) = study.plan().trainings.values()
+    return study.job(training, until=2, parts=PARTS)
+
+
+def epochs_of(results: ResultStore, training: Training) -> list[dict[str, Any]]:
+    """The epochs with their wall times, which no second training would repeat."""
+    lines = results.read("epochs", keys=[training.training_id]).sort_by("epoch").to_pylist()
+    return list(lines)
+
+
+def delete(results: Path, view: str) -> None:
+    paths = list((results / view).glob("*.parquet"))
+    assert paths
+    for path in paths:
+        path.unlink()
+
+
+def test_other_views_score_the_kept_checkpoint_and_train_nothing(
+    tiny_store: Path, tmp_path: Path
+) -> None:
+    results = ResultStore(tmp_path)
+    first = job_of(tiny_store, tmp_path, test_segments=2)
+    run_job(first)
+    before = epochs_of(results, first.training), results.read("trainings").to_pylist()
+    other = job_of(tiny_store, tmp_path, test_segments=1, test_crops="three")
+    assert other.training.training_id == first.training.training_id
+    assert stored_parts(results, other.training) == set()
+    assert not trained_again(other)
+    run_job(other)
+    assert (epochs_of(results, first.training), results.read("trainings").to_pylist()) == before
+    for job in (first, other):
+        assert stored_parts(results, job.training) == set(PARTS)
+    ours, theirs = (
+        load_scores(results, job.training.scoring_id)["test"].scores["spatial"]
+        for job in (first, other)
+    )
+    assert (ours != theirs).any()
+
+
+@pytest.mark.parametrize("checkpoint", ["kept", "gone"])
+def test_lost_scores_are_made_again(tiny_store: Path, tmp_path: Path, checkpoint: str) -> None:
+    results = ResultStore(tmp_path)
+    job = job_of(tiny_store, tmp_path)
+    run_job(job)
+    before = epochs_of(results, job.training)
+    made = load_scores(results, job.training.scoring_id)
+    delete(tmp_path, "scores")
+    assert stored_parts(results, job.training) == set()
+    if checkpoint == "gone":
+        job.checkpoint.unlink()
+    assert trained_again(job) == (checkpoint == "gone")
+    run_job(job)
+    assert stored_parts(results, job.training) == set(PARTS)
+    again = load_scores(results, job.training.scoring_id)
+    for part in PARTS:
+        assert (again[part].scores["spatial"] == made[part].scores["spatial"]).all()
+    (line,) = results.read("trainings").to_pylist()
+    if checkpoint == "kept":
+        assert epochs_of(results, job.training) == before
+        assert line["notes"] is None
+    else:
+        assert epochs_of(results, job.training) != before
+        assert "trained again" in line["notes"]
+
+
+def test_a_training_says_where_it_ran(tiny_store: Path, tmp_path: Path) -> None:
+    job = job_of(tiny_store, tmp_path)
+    run_job(job)
+    (line,) = ResultStore(tmp_path).read("trainings").to_pylist()
+    assert (line["device_kind"], line["workers"], line["compiled"]) == ("cpu", 1, False)
+    assert line["torch"].split(".")[0] == "2"
+    assert line["protocol"] == job.protocol
