@@ -12,9 +12,10 @@ from study.data.clips.dataset import ClipDataset
 from study.data.datasets.annotations import Video
 from study.estimate import BACKWARD, Paces, gflops_of
 from study.job import build_model, device_name
-from study.plan import Training, clip_settings
+from study.plan import Training
 from study.request import Study
 from study.results.store import ResultStore
+from study.training.clips import clip_settings
 from study.training.loop import NonFiniteLossError, train
 
 __all__ = ["device_of", "earlier_paces", "measure_pace"]

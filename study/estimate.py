@@ -14,11 +14,12 @@ from typing import Any, Literal
 from models.flops import count_flops
 from study.agenda import Agenda, Outlook
 from study.data.clips.transforms import test_crops
-from study.job import Parts
-from study.plan import Plan, Training, clip_settings, meta_network
+from study.data.datasets.parts import Parts
+from study.plan import Plan, Training, meta_network
 from study.provenance import canonical_json
 from study.request import Study
 from study.search import Search, Trial
+from study.training.clips import clip_settings
 
 __all__ = [
     "Estimate",

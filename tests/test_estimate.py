@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from study.data.datasets.annotations import Video
+from study.data.datasets.parts import Parts
 from study.estimate import (
     JOB_SECONDS,
     Pace,
@@ -21,7 +22,6 @@ from study.estimate import (
     scoring_passes,
     work_left,
 )
-from study.job import Parts
 from study.ledger import Ledger, look
 from study.plan import Training
 from study.results.store import ResultStore
