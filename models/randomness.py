@@ -51,13 +51,13 @@ class StreamRandomness:
             self._states[stream] = self._read()
         self._begin(seed)
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _enter(self, stream: str, module: nn.Module, inputs: Any) -> None:
         if module.training:
             self._outer.append(self._read())
             self._write(self._states[stream])
 
-    @torch.compiler.disable
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _leave(self, stream: str, module: nn.Module, inputs: Any, output: Any) -> None:
         if module.training:
             self._states[stream] = self._read()

@@ -38,7 +38,7 @@ def mlp_head(
 class ClassifierWithFeatures(nn.Sequential):
     """Layers of a classifier that also returns what the last of them sees."""
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Maps (…, D) to features (…, D') and logits (…, N)."""
         *hidden, last = self
         for layer in hidden:

@@ -118,7 +118,7 @@ def test_a_curve_of_one_epoch_and_one_without_validation_are_drawn() -> None:
 
 def test_a_curve_stands_at_its_epochs_from_one_to_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     figures: list[Figure] = []
-    monkeypatch.setattr(plots, "_svg", lambda figure: figures.append(figure) or "")
+    monkeypatch.setattr(plots, "_svg", figures.append)
     losses, accuracies = [2.0, 1.0, 0.5], [None, 0.25, 0.75]
     epochs = [
         {"epoch": number, "train_loss": loss, "validation_top1": top1}

@@ -11,7 +11,7 @@ import torch
 import search_spaces
 from models import create_model, list_models, make_options
 from search_spaces import METRICS, Arm, Settings, Space
-from study.plan import Plan, Target, Training, make_plan, settings_of
+from study.plan import Plan, Target, make_plan, meta_network, settings_of
 from study.results.published import published
 from study.training.hyperparameters import Hyperparameters
 
@@ -46,11 +46,6 @@ def base_of(space: Space, *, embedded: bool) -> Settings:
     return space.settings.updated(Settings(hyperparameters={"crop_size": 56 if embedded else 224}))
 
 
-def net_of(training: Training) -> Any:
-    with torch.device("meta"):
-        return create_model(training.model, num_classes=12, **training.options)
-
-
 def published_of(table: str) -> list[dict[str, Any]]:
     return [line for line in published().to_pylist() if line["table_name"] == table]
 
@@ -61,7 +56,7 @@ def test_every_arm_makes_a_training_with_a_net_that_takes_its_clips(
     name: str, embedded: bool
 ) -> None:
     for training in plan_of(name, embedded=embedded).trainings.values():
-        net = net_of(training)
+        net = meta_network(training)
         hyperparameters = training.hyperparameters
         assert hyperparameters.segments >= net.min_frames
         assert hyperparameters.test_segments >= net.min_frames
@@ -74,7 +69,7 @@ def test_every_arm_makes_a_training_with_a_net_that_takes_its_clips(
 def test_a_row_reads_streams_that_its_training_has(name: str, embedded: bool) -> None:
     plan = plan_of(name, embedded=embedded)
     for row in plan.rows:
-        streams = net_of(row.training).streams
+        streams = meta_network(row.training).streams
         assert row.arm.fusion in streams or row.arm.fusion not in ("spatial", "temporal")
         declared = row.arm.options.get("streams")
         if declared is not None and row.arm.fusion not in ("spatial", "temporal"):
@@ -126,9 +121,10 @@ def can_share(arm: Arm, other: Arm, space: Space) -> bool:
         return False
     options = [asdict(make_options(arm.model, one.options)) for one in (first, second)]
     differing = {key for key in options[0] if options[0][key] != options[1][key]}
+    if differing != {"streams"}:
+        return not differing
     with torch.device("meta"):
-        net = create_model(arm.model, num_classes=2, **options[0])
-    return differing <= ({"streams"} if net.independent_streams else set())
+        return create_model(arm.model, num_classes=2, **options[0]).independent_streams
 
 
 @every_space
