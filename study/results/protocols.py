@@ -151,7 +151,7 @@ def _differences(shown: Protocol, other: Protocol) -> str:
     ours, theirs = dict(_leaves(shown.settings)), dict(_leaves(other.settings))
     differing = [
         _difference(name, theirs.get(name), ours.get(name))
-        for name in dict.fromkeys((*ours, *theirs))
+        for name in sorted({*ours, *theirs}, key=lambda name: (name.startswith("code."), name))
         if ours.get(name) != theirs.get(name)
     ]
     said = differing[:DIFFERENCES_SHOWN]
@@ -163,7 +163,7 @@ def _differences(shown: Protocol, other: Protocol) -> str:
 def _difference(name: str, theirs: Any, ours: Any) -> str:
     if name.startswith("code.") or isinstance(theirs, list) or isinstance(ours, list):
         return name
-    return f"{name.rpartition('.')[2]} {_said(theirs)}, not {_said(ours)}"
+    return f"{name.rpartition('.')[2]} {_said(theirs)} instead of {_said(ours)}"
 
 
 def _said(value: Any) -> str:
