@@ -66,7 +66,7 @@ def measure_pace(study: Study, training: Training) -> float | None:
     """Trains a few steps of a training here and returns a process's seconds for a pass.
 
     First two videos, then as many as take about `SECONDS`; nothing is written. None where there
-    isn't the device, the clips are too large to be tried on a CPU or the loss isn't finite.
+    isn't the device, the clips are too large to be tried, or the loss isn't finite.
     """
     if study.gpu is None and gflops_of(training) > MOST_GFLOPS:
         return None
@@ -100,7 +100,7 @@ def measure_pace(study: Study, training: Training) -> float | None:
                     break
                 count = min(max(2, int(SECONDS / seconds)) * count, BATCHES * batch)
                 count -= count % batch if count > batch else 0  # whole batches
-    except NonFiniteLossError:
+    except (NonFiniteLossError, torch.OutOfMemoryError):
         return None
     return seconds / ((1 + BACKWARD) * count * training.hyperparameters.segments)
 

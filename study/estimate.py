@@ -46,6 +46,7 @@ Span = tuple[float, float]
 
 BACKWARD = 2  # forward passes that take as long as a backward pass
 SPREAD = {"measured": 1.25, "GFLOPs": 2.0}  # either way; ours
+START_SECONDS = 15.0  # of Ray, and of ending it; ours
 JOB_SECONDS = 1.0  # of starting a job's process, network and clips; ours
 _sizes: dict[str, float] = {}
 _CLIP = ("segments", "crop_size", "flow_length", "precision")
@@ -452,6 +453,9 @@ def estimate(
             wall[end] += (piece.passes * seconds / workers + piece.jobs * JOB_SECONDS) / at_once
     return Estimate(
         phases={phase: (low, high) for phase, (low, high) in phases.items()},
-        wall=(max(wall[0], chain[0]), wall[1] + chain[1] * (1 - 1 / at_once)),
+        wall=(
+            START_SECONDS + max(wall[0], chain[0]),
+            START_SECONDS + wall[1] + chain[1] * (1 - 1 / at_once),
+        ),
         unknown=tuple(unknown.values()),
     )

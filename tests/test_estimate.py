@@ -10,6 +10,7 @@ from study.data.datasets.annotations import Video
 from study.data.datasets.parts import Parts
 from study.estimate import (
     JOB_SECONDS,
+    START_SECONDS,
     Pace,
     Paces,
     Work,
@@ -104,12 +105,15 @@ def test_time_is_passes_times_pace_by_phase_and_divided_by_the_places(
 
     alone = estimate(work, pace)
     assert alone.phases == {"search": (150, 300), "scoring": (1, 2)}
-    assert alone.wall == pytest.approx((151 + 3 * JOB_SECONDS, 302 + 3 * JOB_SECONDS))
+    fixed = START_SECONDS + 3 * JOB_SECONDS
+    assert alone.wall == pytest.approx((fixed + 151, fixed + 302))
     assert alone.unknown == (other,)
     two = estimate(work, pace, workers=4, at_once=2, chain=(20.0, 40.0))
     assert two.phases == alone.phases, "processes divide a training, and take as long together"
     low, high = ((seconds / 4 + 3 * JOB_SECONDS) / 2 for seconds in (151, 302))
-    assert two.wall == pytest.approx((max(low, 20.0), high + 40.0 / 2))
+    assert two.wall == pytest.approx(
+        (START_SECONDS + max(low, 20.0), START_SECONDS + high + 40.0 / 2)
+    )
 
 
 def test_an_unknown_network_is_as_fast_as_the_nearest_by_its_gflops(
