@@ -35,11 +35,12 @@ from ray.util.state.exception import RayStateApiException
 
 from study.cluster.resources import DRIVER_CPUS, Resources, trainings_at_once
 
-__all__ = ["ClusterTooSmallError", "at_once_on", "check_shared", "running_ray"]
+__all__ = ["LOOPBACK", "ClusterTooSmallError", "at_once_on", "check_shared", "running_ray"]
 
 logger = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
+LOOPBACK_INTERFACE = "lo" if sys.platform == "linux" else "lo0"
 WATCH_SECONDS = 0.5
 _MOST = 10_000  # as many as Ray's state API lists
 
@@ -216,6 +217,9 @@ def _own_ray() -> Iterator[None]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0",  # its processes bind the loopback only
+        # And so do those of torch that train together.
+        "GLOO_SOCKET_IFNAME": LOOPBACK_INTERFACE,
+        "NCCL_SOCKET_IFNAME": LOOPBACK_INTERFACE,
     }
     before = {name: os.environ[name] for name in own if name in os.environ}
     clusters = ray_constants.ENABLE_RAY_CLUSTER

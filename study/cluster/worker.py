@@ -10,9 +10,11 @@ import ray.train
 import ray.train.torch
 import torch
 from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
-from ray.train.torch import TorchTrainer
+from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
+from study.cluster.connection import LOOPBACK
+from study.cluster.rendezvous import MeetInFile
 from study.cluster.resources import Resources, loader_workers_on
 from study.job import GpuMemoryError, Job, run_job
 from study.training.loop import EpochReport
@@ -79,8 +81,15 @@ def execute(
 
 def _train_on_several(job: Job, resources: Resources, *, at_once: int, storage: str) -> None:
     """Runs a job with Ray Train, which starts none again but where a node was taken away."""
+    backend = "nccl" if resources.gpus_per_worker else "gloo"
+    here_alone = ray.util.get_node_ip_address() == LOOPBACK  # as a local Ray is started
     trainer = TorchTrainer(
         _train_on_worker,
+        torch_config=(
+            MeetInFile(backend=backend, folder=storage)
+            if here_alone
+            else TorchConfig(backend=backend)
+        ),
         train_loop_config={"job": job, "resources": resources, "at_once": at_once},
         scaling_config=ScalingConfig(
             num_workers=resources.workers,

@@ -25,7 +25,7 @@ class CheckpointTimes:
     ) -> None:
         self._agree = agree
         self._now = now
-        self._restart()
+        self._began, self._steps, self._look = now(), 0, 1
 
     def due(self) -> bool:
         """Counts one step more, and returns whether to write a checkpoint now."""
@@ -34,11 +34,8 @@ class CheckpointTimes:
             return False
         seconds = self._agree(self._now() - self._began)
         if seconds >= CHECKPOINT_EVERY_SECONDS:
-            self._restart()
+            self._began, self._steps, self._look = self._now(), 0, 1
             return True
         left = self._steps * (CHECKPOINT_EVERY_SECONDS / seconds - 1)
         self._look = self._steps + max(1, int(left / 2))
         return False
-
-    def _restart(self) -> None:
-        self._began, self._steps, self._look = self._now(), 0, 1

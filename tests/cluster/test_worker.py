@@ -1,6 +1,6 @@
 """Trainings of two processes under Ray Train, one of which fails."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,6 @@ from tests.test_fit import job_of, study_of
 TWO = Resources(workers=2, cpus_per_worker=0.4)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _ray() -> Iterator[None]:
-    with running_ray(None, nested=True):
-        yield
-
-
 @pytest.fixture
 def job(tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Job:
     """A training of batches of 12, of which each of two processes takes 6."""
@@ -31,63 +25,92 @@ def job(tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Jo
     return job_of(study_of(tiny_store, tmp_path / "results"))
 
 
-def _failing(fails: Callable[[int], Exception | None]) -> Callable[[dict[str, Any]], None]:
-    """Returns what trains on a worker, of which the second fails by the videos of a pass."""
+def _failing(
+    fails: Callable[[int], Exception | None], folder: Path
+) -> Callable[[dict[str, Any]], None]:
+    """Returns what trains on a worker, of which the second fails by the videos of a pass.
+
+    Each writes to the folder where other machines could reach it.
+    """
 
     def train_on_worker(config: dict[str, Any]) -> None:
+        import json
+        import os
+
         import torch.distributed as dist
 
         from study.cluster import worker
         from study.training import loop
+        from tests.integration.processes import open_to_others
 
-        inputs = loop.model_inputs
+        inputs = vars(loop)["model_inputs"]
 
         def failing_inputs(batch: dict[str, Any], device: Any) -> Any:
             if dist.get_rank() == 1 and (error := fails(len(batch["label"]))):
                 raise error
             return inputs(batch, device)
 
-        loop.model_inputs = failing_inputs
+        vars(loop)["model_inputs"] = failing_inputs
+        dist.barrier()  # they are connected
+        found = open_to_others({os.getpid(): "worker"})
+        (folder / f"open-{dist.get_rank()}").write_text(json.dumps(found))
         worker._train_on_worker(config)
 
     return train_on_worker
 
 
-def _short_of_memory(most: int) -> Callable[[int], Exception | None]:
-    error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-    return lambda videos: error if videos > most else None
-
-
 def _execute(job: Job, folder: Path) -> None:
+    (folder / "ray").mkdir()
     worker.execute(job, TWO, lambda metrics: None, at_once=1, storage=str(folder / "ray"))
 
 
+OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB."
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # of a busy machine
 def test_out_of_memory_in_one_process_halves_the_passes_of_all(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "_train_on_worker", _failing(_short_of_memory(3)))
-    with pytest.warns(RuntimeWarning, match=r"2\.00 GiB.* started again with half the videos"):
+    """Meanwhile they hear this machine alone."""
+
+    def fails(videos: int) -> Exception | None:
+        return torch.OutOfMemoryError(OUT_OF_MEMORY) if videos > 3 else None
+
+    monkeypatch.setattr(worker, "_train_on_worker", _failing(fails, tmp_path))
+    with (
+        running_ray(None, nested=True),
+        pytest.warns(RuntimeWarning, match=r"2\.00 GiB.* started again with half the videos"),
+    ):
         _execute(job, tmp_path)
     (line,) = ResultStore(tmp_path / "results").read("trainings").to_pylist()
     assert (line["status"], line["workers"]) == ("finished", 2)
     assert "from epoch 1 on each forward pass had half the videos" in line["notes"]
+    assert [(tmp_path / f"open-{rank}").read_text() for rank in (0, 1)] == ["[]", "[]"]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # of a busy machine
+def test_an_error_that_would_repeat_itself_is_raised_as_what_it_is(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = _failing(lambda videos: ZeroDivisionError("by one"), tmp_path)
+    monkeypatch.setattr(worker, "_train_on_worker", failing)
+    with running_ray(None, nested=True), pytest.raises(ZeroDivisionError, match="by one"):
+        _execute(job, tmp_path)
+
+
 @pytest.mark.filterwarnings("ignore:.*half the videos")
 def test_out_of_memory_at_half_the_passes_is_a_clear_failure(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "_train_on_worker", _failing(_short_of_memory(2)))
-    with pytest.raises(GpuMemoryError, match=r"batches of 12 videos.*2\.00 GiB"):
-        _execute(job, tmp_path)
+    tried: list[bool] = []
 
+    def too_small(job: Job, *_: Any, **__: Any) -> None:
+        tried.append(job.halved)
+        raise GpuMemoryError("the GPU's memory is too small")
 
-@pytest.mark.slow
-def test_an_error_that_would_repeat_itself_is_raised_as_what_it_is(
-    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(worker, "_train_on_worker", _failing(lambda _: ZeroDivisionError("by one")))
-    with pytest.raises(ZeroDivisionError, match="by one"):
+    monkeypatch.setattr(worker, "_train_on_several", too_small)
+    with pytest.raises(GpuMemoryError, match="too small"):
         _execute(job, tmp_path)
+    assert tried == [False, True]

@@ -1,5 +1,6 @@
 """Which processes a command has, whatever became of their parents (Linux)."""
 
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -30,16 +31,22 @@ def open_to_others(processes: dict[int, str]) -> list[str]:
                 sockets[f"socket:[{inode}]"] = local.partition(":")[0]
     found = []
     for pid, line in processes.items():
-        try:
-            files = [str(file.readlink()) for file in Path(f"/proc/{pid}/fd").iterdir()]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
         found += [
             f"{line}: {sockets[file]}"
-            for file in files
+            for file in _open_files(pid)
             if file in sockets and not _is_loopback(sockets[file])
         ]
     return found
+
+
+def _open_files(pid: int) -> list[str]:
+    """Returns what a process has open; of one's own files that excludes the list itself."""
+    files = []
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for file in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                files.append(str(file.readlink()))
+    return files
 
 
 def _is_loopback(address: str) -> bool:
