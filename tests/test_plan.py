@@ -197,9 +197,10 @@ def test_what_has_no_effect_makes_no_other_training(one, other):
 
 def test_a_weight_for_the_loss_of_a_stream_that_the_net_lacks_makes_no_other_training():
     spatial = {"options.interaction": False, "options.streams": ("spatial",)}
+    weights: tuple[dict[str, Any], ...] = ({}, {"loss_weights.temporal": 2.0})
     first, second = (
         make_training("stilt", Settings.of({**spatial, **values}), target=TARGET, seed=0)
-        for values in ({}, {"loss_weights.temporal": 2.0})
+        for values in weights
     )
     assert first.training_id == second.training_id
 
