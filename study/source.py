@@ -66,10 +66,13 @@ def source_version(modules: frozenset[str], *, root: Path = ROOT) -> str:
     """
     digest = hashlib.sha256()
     for name, path in sorted(_closure(modules, root).items()):
-        digest.update(f"{name}\0".encode())
-        for token in source_tokens(path.read_text(encoding="utf-8")):
-            digest.update(f"{token}\0".encode())
+        digest.update(f"{name}\0{_digest(path.read_text(encoding='utf-8'))}\0".encode())
     return digest.hexdigest()[:16]
+
+
+@cache
+def _digest(source: str) -> str:
+    return hashlib.sha256("\0".join(source_tokens(source)).encode()).hexdigest()
 
 
 def source_tokens(source: str) -> list[str]:

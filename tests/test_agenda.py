@@ -26,10 +26,11 @@ class FakeTraining:
 
     training_id: str
     epochs: int = RUNGS[-1]
+    views: str = ""
 
     @property
     def scoring_id(self) -> str:
-        return self.training_id
+        return self.training_id + self.views
 
     @property
     def hyperparameters(self) -> SimpleNamespace:
@@ -297,6 +298,22 @@ def test_only_the_parts_that_are_missing_are_scored() -> None:
     outlook = next_jobs(agenda, Finished(parts=stored))
     assert [job.parts for job in outlook.jobs] == [("train",)]
     assert [row.arm.name for row in outlook.rows] == ["one"]
+
+
+def test_a_training_that_two_arms_see_in_other_views_is_scored_for_one_after_the_other() -> None:
+    few, many = (cast(Training, FakeTraining("net", views=views)) for views in ("/3", "/25"))
+    rows = (fake_row("few", few), fake_row("many", many))
+    plan = Plan(rows=rows, trainings={"net": few}, features_of=frozenset())
+    agenda = Agenda(searches=(), plan=lambda found: plan, parts=lambda row: ("test",))
+    parts: dict[str, frozenset[str]] = {}
+    for one in (few, many):
+        outlook = next_jobs(agenda, Finished(parts=dict(parts)))
+        (job,) = outlook.jobs
+        assert (job.training, job.parts) == (one, ("test",))
+        parts[one.scoring_id] = frozenset({"test"})
+    outlook = next_jobs(agenda, Finished(parts=parts))
+    assert outlook.done
+    assert [row.arm.name for row in outlook.rows] == ["few", "many"]
 
 
 def test_arms_without_a_search_and_those_whose_search_is_done_run_while_others_search() -> None:

@@ -196,25 +196,27 @@ def test_what_has_no_effect_makes_no_other_training(one, other):
 
 
 def test_a_weight_for_the_loss_of_a_stream_that_the_net_lacks_makes_no_other_training():
-    spatial = {"options.interaction": False, "options.streams": ("spatial",)}
+    spatial: dict[str, Any] = {"options.interaction": False, "options.streams": ("spatial",)}
+    weights: tuple[dict[str, Any], ...] = ({}, {"loss_weights.temporal": 2.0})
     first, second = (
         make_training("stilt", Settings.of({**spatial, **values}), target=TARGET, seed=0)
-        for values in ({}, {"loss_weights.temporal": 2.0})
+        for values in weights
     )
     assert first.training_id == second.training_id
 
 
 def test_views_change_the_scoring_and_nothing_else_of_scoring_changes_it():
+    changes: dict[str, dict[str, Any]] = {
+        "default": {},
+        "same": {"options.head_dims": [512, 1024]},
+        "segments": {"test_segments": 10},
+        "crops": {"test_crops": "ten"},
+        "clips": {"test_clips": 2},
+        "rate": {"learning_rate": 0.5},
+    }
     made = {
         name: make_training("stilt", Settings.of(values), target=TARGET, seed=0)
-        for name, values in {
-            "default": {},
-            "same": {"options.head_dims": [512, 1024]},
-            "segments": {"test_segments": 10},
-            "crops": {"test_crops": "ten"},
-            "clips": {"test_clips": 2},
-            "rate": {"learning_rate": 0.5},
-        }.items()
+        for name, values in changes.items()
     }
     scorings = {name: training.scoring_id for name, training in made.items()}
     assert scorings["default"] == scorings["same"]

@@ -169,7 +169,7 @@ class ResultStore:
                 f"view {view!r} has no column {', '.join(map(repr, unknown))}; "
                 f"it has {', '.join(names)}"
             )
-        shown, condition = list(columns or names), _condition(equal)
+        shown, condition = list(columns or names), _condition(view, equal)
         empty = schema(view).empty_table().select(shown)
         wanted = None if keys is None else frozenset(map(_file_key, keys))
 
@@ -587,11 +587,11 @@ def _batches(listing: _Listing, dead: Collection[str]) -> Iterator[list[str]]:
         yield batch
 
 
-def _condition(equal: Mapping[str, Any]) -> pc.Expression | None:
+def _condition(view: str, equal: Mapping[str, Any]) -> pc.Expression | None:
     condition = None
     for name, value in equal.items():
         values = list(value) if isinstance(value, list | tuple | set | frozenset) else [value]
-        one = pc.field(name).isin(values)
+        one = pc.field(name).isin(pa.array(values, schema(view).field(name).type))
         condition = one if condition is None else condition & one
     return condition
 

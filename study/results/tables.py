@@ -389,8 +389,8 @@ def environments(rows: Sequence[Row], labels: Mapping[str, str]) -> str:
     for column, title in ENVIRONMENT.items():
         known = [row for row in rows if row[column] is not None]
         if len({row[column] for row in known}) > 1:
-            said = _by_arm(known, labels, lambda row, column=column: str(row[column]))
-            differing.append(f"{title} {said}")
+            trained = [{"arm": row["arm"], "value": str(row[column])} for row in known]
+            differing.append(f"{title} {_by_arm(trained, labels, lambda row: row['value'])}")
     return "; ".join(differing)
 
 

@@ -113,6 +113,12 @@ def test_the_report_counts_a_failed_training_under_its_own_protocol(store: Resul
     assert "1 finished, 0 failed" in flat(render_page(store, "first", protocol=OLD))
 
 
+def test_the_report_shows_a_study_that_has_no_rows_yet(store: ResultStore) -> None:
+    write_protocol(store, "second", protocol=NEW)
+    store.write("trainings", "own", [training("own", study="second", protocol=NEW)])
+    assert "1 finished, 0 failed" in flat(render_page(store, "second"))
+
+
 def test_the_report_counts_a_training_that_another_study_ran(store: ResultStore) -> None:
     write_rows(store, row("spatial", 0.5, study="second", training_id=f"t-{NEW}"))
     store.write("trainings", "own", [training("own", study="second")])
