@@ -133,7 +133,7 @@ def record(path: Path, repetitions: int, store: Path | None) -> None:
         writer = csv.DictWriter(file, COLUMNS)
         if new:
             file.write(
-                f"# python -m benchmarks.embedded --record FILE --repetitions {repetitions}\n"
+                "# python -m benchmarks.embedded --record FILE\n"
                 f"# {processor()}, 1 thread, torch {torch.__version__}\n"
             )
             writer.writeheader()
