@@ -44,8 +44,7 @@ class StiltOptions(BackboneOptions):
         positional_encoding: Append sines and cosines of its position to every cell, so that the
             streams can tell each other where they look (ours; only for cells, and only with
             interaction).
-        sharpness: Scale of the attention's scores at the start (ours). Trained from scratch over
-            many cells, attention that starts uniform takes long to find anything; 7 doesn't.
+        sharpness: Scale of the attention's scores at the start (ours).
         attention_dim: Hidden size of the attention (its ancestor's; the paper doesn't give it).
         rounds: Times that the streams attend to each other.
         attention_dropout: Dropout inside the attention (likewise).
