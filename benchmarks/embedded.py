@@ -32,10 +32,11 @@ from study.data.clips.dataset import ClipDataset
 from study.data.datasets import embedded
 from study.data.store.embedded import prepare_embedded
 from study.job import build_model
-from study.plan import Plan, clip_settings
+from study.plan import Plan
 from study.request import Request, Study, check_request
 from study.results.statistics import Interval, Judgements, bootstrap_interval, paired
 from study.scores import Scores
+from study.training.clips import clip_settings
 from study.training.evaluation import score
 from study.training.loop import train
 
