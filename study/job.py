@@ -24,7 +24,7 @@ from study.data.clips.dataset import ClipDataset
 from study.data.datasets.annotations import Video
 from study.data.datasets.validation import carve_validation
 from study.data.store.clip_store import ClipStore
-from study.plan import Training, clip_settings
+from study.plan import Training, clip_settings, served_trainings
 from study.provenance import canonical_json
 from study.results.store import ResultStore
 from study.scores import Scores
@@ -507,6 +507,7 @@ def training_row(job: Job) -> dict[str, Any]:
         "store_fingerprint": training.target.store_fingerprint,
         "split": training.target.split,
         "seed": training.seed,
+        "serves": canonical_json([one.training_id for one in served_trainings(training)]),
         "git_commit": job.provenance[0],
         "dirty": job.provenance[1],
         "versions": canonical_json(

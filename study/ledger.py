@@ -1,27 +1,39 @@
 """What of a study is finished, as its results say."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from study.agenda import Agenda, Finished, Outlook
+from study.agenda import Agenda, ArmSearch, Finished, Outlook
+from study.choices import choose_trials
 from study.job import rung_key, stored_parts
+from study.plan import streams_apart
 from study.results.rows import load_validation_scores, validation_accuracy
 from study.results.store import ResultStore
+from study.scores import Scores
+from study.search import Chosen, Search, Trial
 
 __all__ = ["Ledger", "Objective"]
+
+MOST_CHOICES = 24
+"""Ours: an arm chooses among so many of the best complete trials, whose pairs are 576."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Objective:
-    """What a search maximises: the validation top-1 of an arm's fusion.
+    """What a search maximises, the validation top-1 of a fusion, and by what its arms choose.
 
     Attributes:
-        fusion: The arm's fusion.
+        fusion: The fusion.
         groups: Each validation video's source video, which cross-fitting never divides.
+        arms: By name, the fusion of each arm that chooses among the search's trials for itself.
+        fusion_lambda: The λ that all arms are given, or None where each has its own.
     """
 
     fusion: str
     groups: Mapping[str, str]
+    arms: Mapping[str, str] = field(default_factory=dict)
+    fusion_lambda: float | None = None
 
 
 class Ledger:
@@ -41,11 +53,24 @@ class Ledger:
         self._values: dict[tuple[str, str], dict[int, float]] = {}
         self._parts: dict[str, frozenset[str]] = {}
         self._failed: dict[str, str] = {}
+        self._choices: dict[str, Mapping[str, Chosen]] = {}
+        self._served_by = _served_by(results)
 
     @property
     def finished(self) -> Finished:
         """What is finished."""
-        return Finished(values=self._values, parts=self._parts, failed=self._failed)
+        return Finished(
+            values=self._values, parts=self._parts, failed=self._failed, choices=self._choices
+        )
+
+    def source(self, training_id: str) -> str:
+        """Returns the training whose scores stand for a training's own.
+
+        It is the training itself, unless a finished one of more streams, which train as they would
+        alone, has served it from the beginning.
+        """
+        served_by = self._served_by.get(training_id, training_id)
+        return training_id if stored_parts(self._results, training_id) else served_by
 
     def fail(self, training_id: str, reason: str) -> None:
         """Notes that a training can't be finished."""
@@ -69,9 +94,13 @@ class Ledger:
         for one in agenda.searches:
             for trial in outlook.searches[one.search.name]:
                 identity = agenda.training(one, trial.values).training_id
-                key = (one.search.name, one.reading_key(identity, trial.values))
-                if self._is_new(f"{key} {identity}"):
-                    found.append(self._read_values(key, identity, one.search.rungs, trial.values))
+                if self._is_new(f"{one.search.name} {identity}"):
+                    found.append(self._read_values(one.search, identity))
+            if one.search.name in outlook.undecided:
+                self._choices[one.search.name] = self._choose(
+                    agenda, one, outlook.searches[one.search.name]
+                )
+                found.append(True)
         return any(found)
 
     def _is_new(self, key: str) -> bool:
@@ -81,28 +110,66 @@ class Ledger:
         return True
 
     def _read_parts(self, identity: str) -> bool:
-        parts = stored_parts(self._results, identity)
+        parts = stored_parts(self._results, self.source(identity))
         changed = self._parts.get(identity, frozenset()) != parts
         self._parts[identity] = parts
         return changed
 
-    def _read_values(
-        self,
-        key: tuple[str, str],
-        identity: str,
-        rungs: tuple[int, ...],
-        values: Mapping[str, object],
-    ) -> bool:
-        objective = self._objectives[key[0]]
-        known = self._values.setdefault(key, {})
-        new = [epoch for epoch in rungs if epoch not in known]
-        keys = {epoch: rung_key(identity, epoch) for epoch in new}
-        scores = load_validation_scores(self._results, identity, keys)
+    def _read_values(self, search: Search, identity: str) -> bool:
+        objective = self._objectives[search.name]
+        known = self._values.setdefault((search.name, identity), {})
+        scores = self._validation_scores(
+            identity, [epoch for epoch in search.rungs if epoch not in known]
+        )
         for epoch, of_epoch in scores.items():
             known[epoch] = validation_accuracy(
                 objective.fusion,
                 of_epoch,
                 groups=objective.groups,
-                fusion_lambda=values.get("fusion_lambda"),  # type: ignore[arg-type]
+                fusion_lambda=objective.fusion_lambda,
             )
         return bool(scores)
+
+    def _validation_scores(self, identity: str, epochs: Sequence[int]) -> dict[int, Scores]:
+        """Reads a training's scores at some epochs, or those that serve it, as far as stored."""
+        found: dict[int, Scores] = {}
+        for name in (self._served_by.get(identity), identity):
+            if name is not None:
+                keys = {epoch: rung_key(name, epoch) for epoch in epochs}
+                found |= load_validation_scores(self._results, name, keys)
+        return found
+
+    def _choose(
+        self, agenda: Agenda, one: ArmSearch, trials: Sequence[Trial]
+    ) -> Mapping[str, Chosen]:
+        """Has each arm choose among the best complete trials."""
+        objective, last = self._objectives[one.search.name], one.search.rungs[-1]
+        complete = [trial for trial in trials if trial.state == "complete"]
+        best = sorted(complete, key=lambda trial: -trial.readings[last])[:MOST_CHOICES]
+        trainings = {trial.number: agenda.training(one, trial.values) for trial in best}
+        scores = {
+            number: self._validation_scores(training.training_id, [last])[last]
+            for number, training in trainings.items()
+        }
+        return {
+            arm: choose_trials(
+                fusion,
+                scores,
+                apart=all(map(streams_apart, trainings.values())),
+                groups=objective.groups,
+                fusion_lambda=objective.fusion_lambda,
+            )
+            for arm, fusion in objective.arms.items()
+        }
+
+
+def _served_by(results: ResultStore) -> dict[str, str]:
+    """Returns for each training of fewer streams the finished training that has its scores."""
+    lines = results.read(
+        "trainings", columns=["training_id", "serves", "status"], status="finished"
+    )
+    return {
+        served: line["training_id"]
+        for line in lines.sort_by("training_id").to_pylist()
+        for served in json.loads(line["serves"] or "[]")
+    }

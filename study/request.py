@@ -35,6 +35,8 @@ __all__ = ["TUNINGS", "Request", "Study", "check_request", "check_settings", "kn
 NAME = re.compile(r"[^\W_][\w.+-]{0,99}")
 """A study's name: it is part of paths, and must lead nowhere else."""
 
+MOST_SEEDS = 10_000
+
 GPU_GIGABYTES = 24.0  # an L4's, an RTX 3090's and an RTX 4090's
 
 
@@ -49,15 +51,17 @@ class Request:
         name: The study's name; None for the space's and the dataset's.
         dataset: The dataset that the store must be of, or None for any.
         trials: Trials of each search; None for a number by the searched parameters.
-        tuning: ``shared`` (one search a split, for all arms), ``own`` (one an arm, each of the
-            same budget) or ``fixed`` (no search); None for the space's.
+        tuning: ``net`` (a search of each net, all of the same budget, whose best trial all its
+            arms share), ``own`` (the same searches, among whose trials each arm chooses for
+            itself), ``shared`` (one search of one net, for all arms) or ``fixed`` (no search).
         sampler: What proposes trials, see ``study.search.Search``.
         lag: How many of the latest trials a proposal doesn't know, see ``study.search.Search``.
+        search_seed: Seeds the proposals and, with a seed that no reported row has, the trials.
         parameters: Parameters to search in addition to the space's, or in their place.
         warm_start: The name of a study in the results whose trials the searches begin with.
         arms: Names of the wanted arms; None for the space's default arms.
         splits: Names of splits; None for the first.
-        seeds: How many seeds, 0, 1, ….
+        seeds: How many reported seeds, 1, 2, …; no trial of a search has one of them.
         train_on: ``train`` holds the validation part out, ``all`` trains on it too.
         weights: ``imagenet``, ``none`` or a path; None for ``imagenet`` on a real dataset.
         changes: Settings by dotted name, put over the space's own; they are not searched.
@@ -77,9 +81,10 @@ class Request:
     name: str | None = None
     dataset: str | None = None
     trials: int | None = None
-    tuning: str | None = None
+    tuning: str = "net"
     sampler: Sampler = "tpe"
     lag: int = 8
+    search_seed: int = 0
     parameters: tuple[Parameter, ...] = ()
     warm_start: str | None = None
     arms: tuple[str, ...] | None = None
@@ -98,9 +103,10 @@ class Request:
 
     def __post_init__(self) -> None:
         for flag, value, least, most in (
-            ("--seeds", self.seeds, 1, 10_000),
+            ("--seeds", self.seeds, 1, MOST_SEEDS),
             ("--trials", self.trials, 0, 100_000),
             ("--lag", self.lag, 1, 100_000),
+            ("--search-seed", self.search_seed, 0, 1_000_000),
             ("--at-once", self.at_once, 1, 100_000),
             ("--loader-workers", self.loader_workers, 0, 1000),
         ):
@@ -133,7 +139,7 @@ class Study:
         request: What was asked.
         name: The study's name.
         space: The space as it is on the dataset, its parameters those that are searched.
-        tuning: ``shared``, ``own`` or ``fixed``.
+        tuning: ``net``, ``own``, ``shared`` or ``fixed``.
         trials: Trials of each search.
         weights: ``imagenet``, ``none`` or a path.
         arms: The wanted arms.
@@ -224,33 +230,42 @@ class Study:
             )
         return division
 
-    def trial(self, arm: Arm, target: Target, values: Mapping[str, Any]) -> Training:
-        """Returns the search's training of an arm at proposed values, with the first seed.
+    def trial(self, arms: Sequence[Arm], target: Target, values: Mapping[str, Any]) -> Training:
+        """Returns the search's training of a net at proposed values.
 
-        It is the same training that the ablation plans for this arm at these values.
+        But for the seed, which is none of the reported, it is the training that the ablation plans
+        for the net's arms at these values.
         """
-        plan = self.plan(lambda arm, target: values, arms=(arm,), targets=(target,))
-        return next(iter(plan.trainings.values()))
+        seed = self.request.search_seed and MOST_SEEDS + self.request.search_seed
+        plan = make_plan(
+            arms,
+            targets=(target,),
+            seeds=(seed,),
+            settings=lambda arm, _: self.settings(arm, values),
+            training=self.make_training,
+        )
+        (training,) = plan.trainings.values()
+        return training
 
     def plan(
         self,
-        found: Callable[[Arm, Target], Mapping[str, Any]] = lambda arm, target: {},
+        settings: Callable[[Arm, Target], Settings | Mapping[str, Settings]] | None = None,
         *,
         arms: Sequence[Arm] | None = None,
         targets: Sequence[Target] | None = None,
     ) -> Plan:
-        """Returns the plan of arms at the values found for each arm and target.
+        """Returns the plan of arms with the reported seeds.
 
         Args:
-            found: What a search found; nothing by default.
+            settings: An arm's settings on a target, as of `make_plan`; untuned by default.
             arms: The arms; all of the study's by default.
             targets: The targets; all of the study's by default.
         """
         return make_plan(
             self.arms if arms is None else arms,
             targets=self.targets if targets is None else targets,
-            seeds=range(self.request.seeds),
-            settings=lambda arm, target: self.settings(arm, found(arm, target)),
+            seeds=range(1, self.request.seeds + 1),
+            settings=settings or (lambda arm, _: self.settings(arm, None)),
             training=self.make_training,
         )
 
@@ -331,11 +346,10 @@ def check_request(request: Request) -> Study:
     name = request.name or f"{space.name}-{dataset}"
     if request.must_exist:
         _check_exists(name, request.results)
-    tuning = request.tuning or space.tuning
     arms = _arms(request, space)
     if request.train_on == "all":
         _check_nothing_fits(arms)
-        if tuning != "fixed":
+        if request.tuning != "fixed":
             raise ValueError(
                 "--train-on all leaves no validation part to search on; give --tuning fixed too"
             )
@@ -351,7 +365,7 @@ def check_request(request: Request) -> Study:
         request=request,
         name=name,
         space=space,
-        tuning=tuning,
+        tuning=request.tuning,
         trials=_trials(request, space, dataset),
         weights=request.weights or ("none" if dataset == "embedded" else "imagenet"),
         arms=arms,
@@ -369,6 +383,7 @@ def check_request(request: Request) -> Study:
         provenance=git_state(),
     )
     _check_changes(request.changes, arms)
+    _check_groups(study)
     # Checks every arm's options and finds its weights.
     plan = study.plan()
     _check_stacks(store, plan)
@@ -480,6 +495,27 @@ def _check_nothing_fits(arms: Sequence[Arm]) -> None:
             f"--train-on all leaves no validation part, but {', '.join(fitting)} fit their fusion "
             "on it; leave --train-on out, or name other --arms"
         )
+
+
+def _check_groups(study: Study) -> None:
+    """Checks that validation videos can be divided so that none is judged by what it chose."""
+    choosing = [arm.name for arm in study.arms if FUSIONS[arm.fusion].takes_lambda]
+    fitting = [arm.name for arm in study.arms if FUSIONS[arm.fusion].fits_on_validation]
+    for split, parts in study.parts.items():
+        groups = len({video.group for video in parts.validation})
+        for names, least, remedy in (
+            (fitting, 2, "name other --arms"),
+            (
+                choosing if study.base.fusion_lambda is None else [],
+                3,
+                "give --set fusion_lambda=1, or name other --arms",
+            ),
+        ):
+            if names and groups < least:
+                raise ValueError(
+                    f"the validation part of split {split} has {groups} source videos, but "
+                    f"{', '.join(names)} fit their fusion on at least {least}; {remedy}"
+                )
 
 
 def _base_settings(space: Space, changes: Mapping[str, Any], store: ClipStore) -> Settings:
