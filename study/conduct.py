@@ -259,7 +259,7 @@ class Conductor(JobSource):
         return True
 
     def _write_trial(self, one: ArmSearch, trial: Trial) -> None:
-        target, net = self._key[one.search.name]
+        target, net, search_seed = self._key[one.search.name]
         write_trial(
             self._results,
             trial,
@@ -270,6 +270,7 @@ class Conductor(JobSource):
                 "arm": net,
                 "dataset": target.dataset,
                 "split": target.split,
+                "search_seed": search_seed,
             },
         )
         if trial.state != "failed":
@@ -277,7 +278,7 @@ class Conductor(JobSource):
             said = f"validation {100 * trial.readings[reached]:.1f} %"
             if trial.state == "pruned":
                 said += f", stopped at epoch {reached}"
-            self._display.ended(trial_label(target, net, trial), trial.state, said)
+            self._display.ended(trial_label(target, net, search_seed, trial), trial.state, said)
 
     def _label(self, job: Job) -> str:
         identity = job.training.training_id

@@ -122,7 +122,7 @@ class Parts:
     missing: int
 
 
-def split_parts(store: ClipStore, split: str, *, train_on: str = "train") -> Parts:
+def split_parts(store: ClipStore, split: str, *, train_on: str = "train", carve: int = 0) -> Parts:
     """Returns the train, validation and test videos of a split.
 
     The validation part is carved from the listed train videos, whether or not they are in the
@@ -135,7 +135,7 @@ def split_parts(store: ClipStore, split: str, *, train_on: str = "train") -> Par
     train, validation = (
         (listed.train, ())
         if train_on == "all"
-        else carve_validation(listed.train, fraction=VALIDATION_FRACTION)
+        else carve_validation(listed.train, fraction=VALIDATION_FRACTION, seed=carve)
     )
 
     def present(videos: Iterable[Video]) -> tuple[Video, ...]:
@@ -373,7 +373,12 @@ class _Setup:
         return cls(
             job=job,
             store=store,
-            parts=split_parts(store, job.training.target.split, train_on=job.training.train_on),
+            parts=split_parts(
+                store,
+                job.training.target.split,
+                train_on=job.training.train_on,
+                carve=job.training.target.carve,
+            ),
             model=build_model(job, num_classes=len(store.annotations.classes)),
             device=_device(job),
         )

@@ -11,10 +11,11 @@ from study.search import Trial
 __all__ = ["describe", "trial_label"]
 
 
-def trial_label(target: Target, net: str, trial: Trial) -> str:
+def trial_label(target: Target, net: str, search_seed: int, trial: Trial) -> str:
     """A trial in a few words for the terminal."""
     values = ", ".join(f"{_short(name)} {_shown(value)}" for name, value in trial.values.items())
-    return f"{net} split {target.split} trial {trial.number + 1}: {values}"
+    search = f" search {search_seed}" if search_seed else ""
+    return f"{net} split {target.split}{search} trial {trial.number + 1}: {values}"
 
 
 def _short(name: str) -> str:

@@ -55,11 +55,13 @@ class Target:
         dataset: The dataset's name in the catalog.
         store_fingerprint: The clip store's fingerprint: what was decoded, and how.
         split: The split's name.
+        carve: Draws which of the listed train videos are held out for validation.
     """
 
     dataset: str
     store_fingerprint: str
     split: str
+    carve: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +154,14 @@ class Plan:
 
     rows: tuple[PlannedRow, ...]
     trainings: Mapping[str, Training]
+
+    @classmethod
+    def joined(cls, plans: Sequence["Plan"]) -> "Plan":
+        """Returns one plan of the rows and trainings of several."""
+        return cls(
+            rows=tuple(row for plan in plans for row in plan.rows),
+            trainings={key: one for plan in plans for key, one in plan.trainings.items()},
+        )
 
 
 def settings_of(

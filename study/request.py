@@ -36,6 +36,7 @@ NAME = re.compile(r"[^\W_][\w.+-]{0,99}")
 """A study's name: it is part of paths, and must lead nowhere else."""
 
 MOST_SEEDS = 10_000
+VARY = ("split-carve", "search")
 
 GPU_GIGABYTES = 24.0  # an L4's, an RTX 3090's and an RTX 4090's
 
@@ -62,6 +63,9 @@ class Request:
         arms: Names of the wanted arms; None for the space's default arms.
         splits: Names of splits; None for the first.
         seeds: How many reported seeds, 1, 2, …; no trial of a search has one of them.
+        vary: What differs between the reported seeds in addition to the trainings' own seed:
+            ``split-carve``, the videos that are held out for validation, and ``search``, the
+            searches, of which each seed then has its own.
         train_on: ``train`` holds the validation part out, ``all`` trains on it too.
         weights: ``imagenet``, ``none`` or a path; None for ``imagenet`` on a real dataset.
         changes: Settings by dotted name, put over the space's own; they are not searched.
@@ -90,6 +94,7 @@ class Request:
     arms: tuple[str, ...] | None = None
     splits: tuple[str, ...] | None = None
     seeds: int = 1
+    vary: tuple[str, ...] = ()
     train_on: str = "train"
     weights: str | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
@@ -124,11 +129,30 @@ class Request:
                 "--name begins with a letter or digit and has at most 100 letters, digits and "
                 f". _ + -, but got {self.name!r}"
             )
+        if unknown := [one for one in self.vary if one not in VARY]:
+            raise ValueError(f"--vary takes {' and '.join(VARY)}, but got {unknown[0]!r}")
         for flag, names in (("--arms", self.arms), ("--split", self.splits)):
             if names is not None and (twice := [n for n in names if names.count(n) > 1]):
                 raise ValueError(f"{flag} names {twice[0]!r} twice")
         if both := {parameter.name for parameter in self.parameters} & self.changes.keys():
             raise ValueError(f"--set and --search both name {sorted(both)[0]}; give one of them")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Variant:
+    """Reported seeds of a split that share the videos of each part and the searches.
+
+    Attributes:
+        target: What their trainings learn from and are judged on.
+        seeds: The seeds.
+        search_target: What their searches' trials learn from and are judged on.
+        search_seed: The seed of their searches.
+    """
+
+    target: Target
+    seeds: tuple[int, ...]
+    search_target: Target
+    search_seed: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +201,31 @@ class Study:
     def settings(self, arm: Arm, found: Mapping[str, Any] | None) -> Settings:
         """Returns an arm's settings at the found values."""
         return settings_of(arm, self.base, space=self.space, found=found)
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """All reported seeds of all splits; one variant a split where nothing varies with them."""
+        seeds, vary = tuple(range(1, self.request.seeds + 1)), self.request.vary
+        search_seed = self.request.search_seed
+        if not vary:
+            return tuple(
+                Variant(target=one, seeds=seeds, search_target=one, search_seed=search_seed)
+                for one in self.targets
+            )
+        variants = []
+        for target in self.targets:
+            for seed in seeds:
+                own = replace(target, carve=seed) if "split-carve" in vary else target
+                searched = "search" in vary
+                variants.append(
+                    Variant(
+                        target=own,
+                        seeds=(seed,),
+                        search_target=own if searched else target,
+                        search_seed=MOST_SEEDS * search_seed + seed if searched else search_seed,
+                    )
+                )
+        return tuple(variants)
 
     @property
     def gpu(self) -> Gpu | None:
@@ -230,13 +279,20 @@ class Study:
             )
         return division
 
-    def trial(self, arms: Sequence[Arm], target: Target, values: Mapping[str, Any]) -> Training:
-        """Returns the search's training of a net at proposed values.
+    def trial(
+        self,
+        arms: Sequence[Arm],
+        target: Target,
+        values: Mapping[str, Any],
+        *,
+        search_seed: int = 0,
+    ) -> Training:
+        """Returns the training of a net at values that the search of that seed proposed.
 
         But for the seed, which is none of the reported, it is the training that the ablation plans
         for the net's arms at these values.
         """
-        seed = self.request.search_seed and MOST_SEEDS + self.request.search_seed
+        seed = search_seed and MOST_SEEDS + search_seed
         plan = make_plan(
             arms,
             targets=(target,),
@@ -252,21 +308,26 @@ class Study:
         settings: Callable[[Arm, Target], Settings | Mapping[str, Settings]] | None = None,
         *,
         arms: Sequence[Arm] | None = None,
-        targets: Sequence[Target] | None = None,
+        variants: Sequence[Variant] | None = None,
     ) -> Plan:
         """Returns the plan of arms with the reported seeds.
 
         Args:
             settings: An arm's settings on a target, as of `make_plan`; untuned by default.
             arms: The arms; all of the study's by default.
-            targets: The targets; all of the study's by default.
+            variants: The seeds, and what they are trained on; all of the study's by default.
         """
-        return make_plan(
-            self.arms if arms is None else arms,
-            targets=self.targets if targets is None else targets,
-            seeds=range(1, self.request.seeds + 1),
-            settings=settings or (lambda arm, _: self.settings(arm, None)),
-            training=self.make_training,
+        return Plan.joined(
+            [
+                make_plan(
+                    self.arms if arms is None else arms,
+                    targets=(variant.target,),
+                    seeds=variant.seeds,
+                    settings=settings or (lambda arm, _: self.settings(arm, None)),
+                    training=self.make_training,
+                )
+                for variant in (self.variants if variants is None else variants)
+            ]
         )
 
     def job(self, training: Training, **more: Any) -> Job:
@@ -384,6 +445,8 @@ def check_request(request: Request) -> Study:
     )
     _check_changes(request.changes, arms)
     _check_groups(study)
+    for target in {variant.target for variant in study.variants}:
+        split_parts(store, target.split, train_on=request.train_on, carve=target.carve)
     # Checks every arm's options and finds its weights.
     plan = study.plan()
     _check_stacks(store, plan)

@@ -120,7 +120,8 @@ def write_trial(
         trial: The trial.
         training_id: Its training.
         search: The search's name, which with the trial's number is the line's key.
-        identity: Study, arm (the one that stands for the searched net), dataset and split.
+        identity: Study, arm (the one that stands for the searched net), dataset, split and seed of
+            the search.
     """
     epochs = max(trial.readings, default=0)
     trained = results.read("epochs", keys=[training_id], columns=["epoch", "seconds"]).to_pylist()

@@ -135,6 +135,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="reported seeds 1..N; trials have another (default: 1)",
     )
+    add(
+        "--vary",
+        type=lambda text: tuple(text.split(",")),
+        default=(),
+        metavar="WHAT",
+        help="split-carve, search or both, joined by a comma: what is held out for validation, and "
+        "the searches, differ between the reported seeds too (default: neither)",
+    )
     add = parser.add_argument_group("on what data").add_argument
     add(
         "--data", metavar="DIR", help="the clip store that study.prepare made, or its s3:// address"
@@ -259,6 +267,7 @@ def _request(arguments: argparse.Namespace, console: Console) -> Request:
         dataset=arguments.dataset,
         splits=None if arguments.split is None else tuple(arguments.split),
         seeds=arguments.seeds,
+        vary=arguments.vary,
         trials=arguments.trials,
         tuning=arguments.tuning,
         sampler=arguments.sampler,

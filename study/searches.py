@@ -24,7 +24,7 @@ from study.plan import (
     streams_read,
 )
 from study.provenance import canonical_json
-from study.request import Study
+from study.request import Study, Variant
 from study.results.store import ResultStore
 from study.search import Search, default_rungs, distributions
 
@@ -39,8 +39,8 @@ __all__ = [
     "searches_of",
 ]
 
-SearchKey = tuple[Target, str]
-"""What a search is of: dataset and split, and the name of the net."""
+SearchKey = tuple[Target, str, int]
+"""What a search is of: dataset, split and carve, the name of the net, and the search's seed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,8 +122,11 @@ def searches_of(study: Study) -> dict[SearchKey, ArmSearch]:
     nets = searched_nets(study)
     for parameter in study.request.parameters:
         _check_searched(study, nets, parameter)
+    keys = {(variant.search_target, variant.search_seed): None for variant in study.variants}
     return {
-        (target, net.name): _search(study, net, target) for target in study.targets for net in nets
+        (target, net.name, seed): _search(study, net, target, seed)
+        for target, seed in keys
+        for net in nets
     }
 
 
@@ -138,11 +141,13 @@ def agenda_of(study: Study, searches: Mapping[SearchKey, ArmSearch]) -> Agenda:
 
 def objective_of(study: Study, key: SearchKey) -> Objective:
     """What a search maximises, and by what its arms choose."""
-    target, name = key
+    target, name, _ = key
     net = next(one for one in searched_nets(study) if one.name == name)
     return Objective(
         fusion=net.fusion,
-        groups={video.name: video.group for video in study.parts[target.split].validation},
+        groups={
+            video.name: video.group for video in study.store.annotations.splits[target.split].train
+        },
         arms={arm.name: arm.fusion for arm in net.arms} if study.tuning == "own" else {},
         fusion_lambda=study.base.fusion_lambda,
     )
@@ -179,9 +184,9 @@ def _untuned(study: Study, nets: Sequence[Net]) -> list[Arm]:
     return [arm for arm in study.arms if arm.name not in searched]
 
 
-def _search(study: Study, net: Net, target: Target) -> ArmSearch:
+def _search(study: Study, net: Net, target: Target, seed: int) -> ArmSearch:
     request = study.request
-    start = study.trial(net.trained, target, {})
+    start = study.trial(net.trained, target, {}, search_seed=seed)
     prior = _prior_trials(study, net, target)
     asked = canonical_json(
         [
@@ -204,10 +209,10 @@ def _search(study: Study, net: Net, target: Target) -> ArmSearch:
             rungs=default_rungs(start.hyperparameters.epochs),
             sampler=request.sampler,
             lag=request.lag,
-            seed=request.search_seed,
+            seed=seed,
             prior=prior,
         ),
-        make_training=partial(study.trial, net.trained, target),
+        make_training=partial(study.trial, net.trained, target, search_seed=seed),
         arms=tuple(arm.name for arm in net.arms),
         target=f"{target.dataset} split {target.split}",
         own_choices=study.tuning == "own",
@@ -309,18 +314,16 @@ def _plan(
     """The plan of the arms that are searched with nothing and of those whose searches are done."""
     nets = searched_nets(study)
     plans = [study.plan(arms=_untuned(study, nets))]
-    for target in study.targets:
+    for variant in study.variants:
         for net in nets:
-            best = found.get(searches[target, net.name])
+            search = searches[variant.search_target, net.name, variant.search_seed]
+            best = found.get(search)
             if best is not None:
-                plans.append(_plan_of_net(study, net, target, best))
-    return Plan(
-        rows=tuple(row for plan in plans for row in plan.rows),
-        trainings={key: one for plan in plans for key, one in plan.trainings.items()},
-    )
+                plans.append(_plan_of_net(study, net, variant, best))
+    return Plan.joined(plans)
 
 
-def _plan_of_net(study: Study, net: Net, target: Target, found: Found) -> Plan:
+def _plan_of_net(study: Study, net: Net, variant: Variant, found: Found) -> Plan:
     """The plan of a net's arms, with a note in each row of the trials that gave its settings."""
 
     def settings(arm: Arm, target: Target) -> Settings | Mapping[str, Settings]:
@@ -345,5 +348,5 @@ def _plan_of_net(study: Study, net: Net, target: Target, found: Found) -> Plan:
             },
         )
 
-    plan = study.plan(settings, arms=net.arms, targets=(target,))
+    plan = study.plan(settings, arms=net.arms, variants=(variant,))
     return replace(plan, rows=tuple(map(noted, plan.rows)))

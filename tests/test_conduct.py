@@ -90,15 +90,18 @@ def outcome(results: Path) -> dict[str, list[Mapping[str, Any]]]:
     }
 
 
-@pytest.mark.parametrize("tuning", ["net", "own", "shared"])
+@pytest.mark.parametrize(
+    ("tuning", "vary"),
+    [("net", ()), ("own", ()), ("shared", ()), ("own", ("split-carve", "search"))],
+)
 def test_places_order_and_kills_change_no_row_and_no_trial(
-    tiny_store: Path, tmp_path: Path, tuning: str
+    tiny_store: Path, tmp_path: Path, tuning: str, vary: tuple[str, ...]
 ) -> None:
     arms = ("spatial", "temporal", "two-stream", "two-stream-awf-l2", "stil", "stil-early")
     expected = None
     for number, places in enumerate((1, 2, 4, 64)):
         results = tmp_path / f"{number}"
-        study = study_of(tiny_store, results, tuning=tuning, arms=arms)
+        study = study_of(tiny_store, results, tuning=tuning, vary=vary, arms=arms)
         runner = Runner(study, places, seed=number)
         for kill_after in (3, 5) if places in (2, 4) else ():
             with pytest.raises(KilledError):

@@ -221,6 +221,7 @@ REFUSED = {
     "a search of epochs": ["--search", "epochs=3,9"],
     "a search of λ": ["--search", "fusion_lambda=0.1..1"],
     "a negative seed of the search": ["--search-seed", "-1"],
+    "an unknown part to vary": ["--vary", "split-carve,magic"],
     "an unknown tuning": ["--tuning", "magic"],
     "a search twice": ["--search", "momentum=0.8,0.9", "momentum=0.5..0.9"],
     "set and searched": ["--set", "momentum=0.5", "--search", "momentum=0.8,0.9"],

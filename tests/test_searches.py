@@ -61,7 +61,7 @@ def test_each_net_has_one_search_over_what_matters_to_it(
     tiny_store: Path, tmp_path: Path, tuning: str
 ) -> None:
     study = study_of(tiny_store, tmp_path, tuning=tuning)
-    found = {name: one for (_, name), one in searches_of(study).items()}
+    found = {name: one for (_, name, _), one in searches_of(study).items()}
     plain = tuple(arm.name for arm in study.arms if not arm.options["interaction"])
     stil = tuple(arm.name for arm in study.arms if arm.options["interaction"])
     assert {name: one.arms for name, one in found.items()} == {"two-stream": plain, "stil": stil}
@@ -77,7 +77,9 @@ def test_each_net_has_one_search_over_what_matters_to_it(
 def test_a_shared_search_is_of_the_spaces_arm_and_for_all(tiny_store: Path, tmp_path: Path) -> None:
     arms = ("spatial", "two-stream", "stil")
     shared = searches_of(study_of(tiny_store, tmp_path, tuning="shared", arms=arms))
-    assert [(name, one.arms) for (_, name), one in shared.items()] == [("stil-awf-simplex", arms)]
+    assert [(name, one.arms) for (_, name, _), one in shared.items()] == [
+        ("stil-awf-simplex", arms)
+    ]
     for none in ({"tuning": "fixed"}, {"trials": 0}):
         assert not searches_of(study_of(tiny_store, tmp_path, **none))
 
@@ -113,7 +115,7 @@ def test_all_parameters_set_leave_nothing_to_search(tiny_store: Path, tmp_path: 
         "loss_weights.temporal": 1.0,
     }
     study = study_of(tiny_store, tmp_path, changes=pinned, arms=("two-stream", "stil"))
-    ((_, name),) = searches_of(study)
+    ((_, name, _),) = searches_of(study)
     assert name == "stil", "its attention is left"
     agenda = agenda_of(study, searches_of(study))
     assert {row.arm.name for row in agenda.plan({}).rows} == {"two-stream"}
@@ -194,6 +196,7 @@ def test_the_name_changes_with_what_is_asked_and_with_nothing_else(
         name(sampler="qmc"),
         name(lag=4),
         name(search_seed=1),
+        name(vary=("search",), seeds=1, search_seed=2),
         name(arms=("stil-weighted",)),
         name(arms=("two-stream",)),
     ]
@@ -278,6 +281,42 @@ def test_a_study_starts_warm_from_one_that_ran(tiny_store: Path, tmp_path: Path)
     assert len(one.search.prior) == complete > 0
 
 
+@pytest.mark.parametrize(
+    ("vary", "carves", "searches"),
+    [
+        ((), {0}, {(0, 0)}),
+        (("split-carve",), {1, 2, 3}, {(0, 0)}),
+        (("search",), {0}, {(0, 1), (0, 2), (0, 3)}),
+        (("split-carve", "search"), {1, 2, 3}, {(1, 1), (2, 2), (3, 3)}),
+    ],
+)
+def test_what_is_asked_varies_with_the_reported_seed(
+    tiny_store: Path,
+    tmp_path: Path,
+    vary: tuple[str, ...],
+    carves: set[int],
+    searches: set[tuple[int, int]],
+) -> None:
+    study = stil_of(tiny_store, tmp_path, seeds=3, vary=vary)
+    made = searches_of(study)
+    assert {(target.carve, seed) for target, _, seed in made} == searches
+    assert {one.search.seed for one in made.values()} == {seed for _, seed in searches}
+    assert len({one.search.name for one in made.values()}) == len(searches)
+    found = {one.search.name: found_by({key: one}, "stil") for key, one in made.items()}
+    rows = agenda_of(study, made).plan(found).rows
+    assert len(rows) == 2 * 3
+    assert {row.training.target.carve for row in rows} == carves
+    for row in rows:
+        assert not carves - {0} or row.training.target.carve == row.training.seed
+
+
+def test_another_search_seed_than_zero_holds_for_all_varied_searches(
+    tiny_store: Path, tmp_path: Path
+) -> None:
+    study = stil_of(tiny_store, tmp_path, seeds=2, vary=("search",), search_seed=3)
+    assert {seed for _, _, seed in searches_of(study)} == {30_001, 30_002}
+
+
 def test_a_nets_arms_are_planned_when_its_search_is_done(tiny_store: Path, tmp_path: Path) -> None:
     arms = ("spatial", "two-stream", "stil", "stil-weighted")
     study = study_of(tiny_store, tmp_path, arms=arms)
@@ -285,7 +324,7 @@ def test_a_nets_arms_are_planned_when_its_search_is_done(tiny_store: Path, tmp_p
     agenda = agenda_of(study, searches)
 
     def planned(*done: str, lost: tuple[str, ...] = ()) -> set[str]:
-        name = {net: one.search.name for (_, net), one in searches.items()}
+        name = {net: one.search.name for (_, net, _), one in searches.items()}
         found: dict[str, Found | None] = {name[net]: found_by(searches, net) for net in done}
         found.update(dict.fromkeys((name[net] for net in lost), None))
         return {row.arm.name for row in agenda.plan(found).rows}
@@ -301,7 +340,7 @@ def found_by(
     searches: Mapping[SearchKey, ArmSearch], net: str, **choices: Mapping[str, int]
 ) -> Found:
     """Two trials, of which the second is the better, and what arms chose among them."""
-    (one,) = (one for (_, name), one in searches.items() if name == net)
+    (one,) = (one for (_, name, _), one in searches.items() if name == net)
     trials = tuple(
         Trial(
             number=number,

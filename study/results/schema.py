@@ -138,6 +138,7 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _text("state", "how it ended", one_of=("complete", "pruned", "failed")),
             _integer("epochs", "epochs trained"),
             _real("seconds", "wall time in seconds"),
+            _integer("search_seed", "the search's seed", required=False),
         ),
         "rows": (
             _text("study", "the study"),

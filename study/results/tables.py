@@ -161,7 +161,7 @@ def _our_rows(
                t.precision, t.notes, t.hyperparameters,
                coalesce(r.missing_videos, t.missing_videos) AS missing_videos,
                coalesce(r.classes, (SELECT max(len(s.scores)) FROM scores s
-                                    WHERE s.training_id = t.training_id)) AS classes
+                                    WHERE s.training_id = split_part(r.training_id, '+', 1))) AS classes
         FROM rows r LEFT JOIN trainings t ON t.training_id = split_part(r.training_id, '+', 1)
         WHERE r.part = 'test' AND r.space = ?
         ORDER BY r.dataset, r.split, r.seed
