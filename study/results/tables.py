@@ -160,8 +160,9 @@ def _our_rows(
                r.mean_class_accuracy, r.videos, r.tuning, r.modality, t.started_at,
                t.precision, t.notes, t.hyperparameters,
                coalesce(r.missing_videos, t.missing_videos) AS missing_videos,
-               coalesce(r.classes, (SELECT max(len(s.scores)) FROM scores s
-                                    WHERE s.training_id = split_part(r.training_id, '+', 1))) AS classes
+               coalesce(r.classes,
+                        (SELECT max(len(s.scores)) FROM scores s
+                         WHERE s.training_id = split_part(r.training_id, '+', 1))) AS classes
         FROM rows r LEFT JOIN trainings t ON t.training_id = split_part(r.training_id, '+', 1)
         WHERE r.part = 'test' AND r.space = ?
         ORDER BY r.dataset, r.split, r.seed
@@ -268,8 +269,9 @@ def _our_footers(
     if facts:
         footers.append(
             "Ours: mean over splits and seeds, in %; ± is the sample standard deviation, over "
-            "seeds, of the mean over splits. Hyperparameters are an arm's own (it had its own "
-            "search), shared (one search served all arms) or fixed (none was searched)."
+            "seeds, of the mean over splits. Hyperparameters are a net's (its arms share the best "
+            "trial of its search), an arm's own (it chose among its net's trials), shared (one "
+            "search served all arms) or fixed (none was searched)."
         )
     if unrun := [dataset_title(dataset) for dataset in theirs if dataset not in facts]:
         footers.append(f"Not run by us: {', '.join(unrun)}.")
