@@ -562,14 +562,17 @@ def _check_nothing_fits(arms: Sequence[Arm]) -> None:
 
 def _check_groups(study: Study) -> None:
     """Checks that validation videos can be divided so that none is judged by what it chose."""
-    choosing = [arm.name for arm in study.arms if FUSIONS[arm.fusion].takes_lambda]
-    fitting = [arm.name for arm in study.arms if FUSIONS[arm.fusion].fits_on_validation]
+    judged = list(study.arms)
+    if study.tuning == "shared" and study.trials:
+        judged.append(study.space.arm(study.space.search_arm))
+    choosing = {arm.name: None for arm in judged if FUSIONS[arm.fusion].takes_lambda}
+    fitting = {arm.name: None for arm in judged if FUSIONS[arm.fusion].fits_on_validation}
     for split, parts in study.parts.items():
         groups = len({video.group for video in parts.validation})
         for names, least, remedy in (
             (fitting, 2, "name other --arms"),
             (
-                choosing if study.base.fusion_lambda is None else [],
+                choosing if study.base.fusion_lambda is None else {},
                 3,
                 "give --set fusion_lambda=1, or name other --arms",
             ),
