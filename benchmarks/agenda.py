@@ -5,8 +5,8 @@
 1. Makespan of one search of 64 trials, and of four side by side, against asynchronous successive
    halving as it is published (Li et al., MLSys 2020, algorithm 2), which promotes whatever is in
    the best 1/η of what has arrived, on 2 and 8 places, for several lags.
-2. The share of place-time that is busy in a study of ``--space all --tuning own`` (a search an
-   arm and split, then the reported seeds), for several lags and orders of the queue, where all
+2. The share of place-time that is busy in a study of ``--space all`` (a search a net and split,
+   then the reported seeds), for several lags and orders of the queue, where all
    arms' epochs take equally long, and where they take as long as their operations say
    (``benchmarks/models.csv``). Beside it what no order can exceed: the work over the longest
    chain of jobs.
@@ -172,7 +172,7 @@ def searches_alone(searches: int, trials: int, lag: int) -> Agenda:
             )
             for number in range(searches)
         ),
-        plan=lambda found: Plan(rows=(), trainings={}, features_of=frozenset()),
+        plan=lambda found: Plan(rows=(), trainings={}),
         parts=lambda row: (),
     )
 
@@ -184,9 +184,9 @@ def _namer(search: str, cost: float = 1.0) -> Callable[[Mapping[str, Any]], Draw
 def study_of_all(
     *, trials: int | None, splits: int, seeds: int, lag: int, costs: Mapping[str, float]
 ) -> Agenda:
-    """The study of ``--space all --tuning own``: a search an arm and split, then fresh seeds.
+    """The study of ``--space all``: a search a net and split, then fresh seeds.
 
-    The arms' nets differ, so that none shares a training with another.
+    Each arm has a net of its own.
     """
     space = all_systems()
     searches, cost = {}, {}
@@ -210,16 +210,17 @@ def study_of_all(
             )
 
     def plan(found: Mapping[str, Found]) -> Plan:
-        rows = [
-            SimpleNamespace(
-                arm=SimpleNamespace(name=name),
-                training=DrawnTraining(f"{name}/seed {seed}", cost[name]),
-            )
+        drawn = [
+            (name, DrawnTraining(f"{name}/seed {seed}", cost[name]))
             for name in found
-            for seed in range(seeds)
+            for seed in range(1, seeds + 1)
         ]
-        trainings = {row.training.training_id: row.training for row in rows}
-        return Plan(rows=tuple(rows), trainings=trainings, features_of=frozenset())
+        rows = [
+            SimpleNamespace(arm=SimpleNamespace(name=name), distinct_trainings=(one,))
+            for name, one in drawn
+        ]
+        trainings = {one.training_id: one for _, one in drawn}
+        return Plan(rows=tuple(rows), trainings=trainings)
 
     return Agenda(
         searches=tuple(searches.values()),
@@ -281,7 +282,7 @@ def show_busy_share(draws: int, trials: int | None, console: Console) -> None:
         *("splits × seeds", "epochs' cost", "lag", "order"),
         *(f"{places} places" for places in PLACES),
         f"{PLACES[-1]}, at best",
-        title="Share of busy place-time, --space all --tuning own",
+        title="Share of busy place-time, --space all",
     )
     unknown = {"cost": lambda training: 1.0}
     for size, how, lag, order, changes in (

@@ -25,6 +25,7 @@ from study.data.datasets import embedded
 from study.data.store.embedded import prepare_embedded
 from study.request import Request, Study, check_request
 from study.results.store import ResultStore
+from study.searches import searches_of
 from study.terminal import Terminal
 
 GROUPS = ("what", "how", "which")
@@ -43,7 +44,7 @@ def study_of(store: Path, results: Path, epochs: int | None, trials: int) -> Stu
             arms=tuple(arm.name for arm in space.arms),  # the slow ones too
             store=store,
             trials=trials,
-            tuning="own" if trials else "fixed",
+            tuning="net" if trials else "fixed",
             changes={} if epochs is None else {"epochs": epochs},
             results=str(results.resolve()),
             name="all-embedded",
@@ -118,7 +119,7 @@ def main() -> None:
         results = arguments.results or Path(temporary) / "results"
         store = prepare_embedded(arguments.store or results / "data" / "embedded")
         study = study_of(store.path.resolve(), results, arguments.epochs, arguments.trials)
-        failed = run_study(study, address=None, terminal=Terminal(console))
+        failed = run_study(study, searches_of(study), address=None, terminal=Terminal(console))
         found = list(lines(study))
     show(found, console)
     if arguments.output:

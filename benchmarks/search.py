@@ -113,9 +113,10 @@ def recorded_study(store: Path) -> Study:
 
 @cache
 def searched_parameters() -> tuple[Parameter, ...]:
-    """What the embedded study searches, λ included."""
+    """What the embedded study searches, and λ, which it would choose for each training."""
     space = search_spaces.get("stilt").on("embedded")
-    return space.parameters_for(space.arm(space.search_arm))
+    rate, *others = space.parameters_for(space.arm(space.search_arm))
+    return (rate, Real(name="fusion_lambda", low=1e-2, high=10.0, log=True), *others)
 
 
 def design(configurations: int) -> list[Mapping[str, Any]]:
@@ -135,7 +136,7 @@ def design(configurations: int) -> list[Mapping[str, Any]]:
 def train_one(study: Study, setup: Setup, values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Trains a configuration; gives processor seconds and the objective at each λ by epoch."""
     arm, target = study.space.arm(study.space.search_arm), study.targets[0]
-    training = replace(study.trial(arm, target, values), seed=setup.seed)
+    training = replace(study.trial((arm,), target, values), seed=setup.seed)
     parts = study.parts[target.split]
     groups = {video.name: video.group for video in parts.validation}
     model = build_model(

@@ -33,6 +33,7 @@ from study.conduct import Conductor, run_study
 from study.data.store.embedded import prepare_embedded
 from study.job import run_job
 from study.request import Request, Study, check_request
+from study.searches import searches_of
 from study.terminal import StudyDisplay, Terminal
 
 TABLES_4_AND_5 = ("spatial", "temporal", "two-stream", "stil", "stil-awf-simplex", "stil-early")
@@ -121,7 +122,7 @@ def study_of(
             arms=arms,
             store=store,
             trials=trials,
-            tuning="shared" if trials else "fixed",
+            tuning="net" if trials else "fixed",
             changes={} if epochs is None else {"epochs": epochs},
             results=str(results),
             name="benchmark",
@@ -139,7 +140,7 @@ def main_job(folder: Path, console: Console, places: int = 2) -> Path:
     store = prepare_embedded(folder / "store").path
     prepared = time.perf_counter()
     study = study_of(store, folder / "main", epochs=None, trials=6, at_once=places)
-    failed = run_study(study, address=None, terminal=terminal)
+    failed = run_study(study, searches_of(study), address=None, terminal=terminal)
     ended = time.perf_counter()
     if failed:
         raise SystemExit(f"a training failed: {failed}")
@@ -164,7 +165,7 @@ def main_job(folder: Path, console: Console, places: int = 2) -> Path:
 def train_in_plain_python(study: Study) -> float:
     """Seconds that the study's jobs take one after the other, without Ray."""
     with Terminal(Console(quiet=True)).at_work() as display:
-        conductor = Conductor(study, display)
+        conductor = Conductor(study, searches_of(study), display)
         began = time.perf_counter()
         while (job := conductor.next_job()) is not None:
             conductor.started(job)
@@ -178,7 +179,7 @@ def train_on_ray(study: Study) -> float:
     scratch = str((study.folder / "ray").resolve())
     placement = Placement(resources=study.request.resources, at_once=1, scratch=scratch)
     with Terminal(Console(quiet=True)).at_work() as display:
-        conductor = Conductor(study, display)
+        conductor = Conductor(study, searches_of(study), display)
         began = time.perf_counter()
         run_jobs(conductor, placement)
         return time.perf_counter() - began

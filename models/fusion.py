@@ -53,6 +53,7 @@ __all__ = [
     "Fusion",
     "Part",
     "choose_lambda",
+    "chosen_without",
     "cross_fit",
     "late_fusion",
 ]
@@ -96,7 +97,7 @@ class Fitted:
     Attributes:
         fuse: From a part to its (V, N) fused scores.
         validation: (V, N) scores that take the place of the validation part's own, each under
-            weights that were fitted without the video's group; None where `fuse` serves.
+            what was fitted and chosen without the video's group; None where `fuse` serves.
         fusion_lambda: The λ that was given or chosen, None for a fusion without.
         details: What was fitted or chosen, for the record (JSON-able).
     """
@@ -112,8 +113,8 @@ class FusedScores:
     """An arm's one score matrix for each part, and what the fusion chose.
 
     Attributes:
-        parts: (V, N) by part; higher is more likely. Validation is cross-fitted where weights
-            are fitted on it.
+        parts: (V, N) by part; higher is more likely. Validation is cross-fitted where anything
+            is fitted or chosen on it, so that its accuracy is an unbiased estimate.
         fusion_lambda: As of `Fitted`.
         details: As of `Fitted`.
     """
@@ -223,8 +224,8 @@ class AdaptiveFusion:
     With the gain g_y = P_y - λ M_y of each stream taken alone (a vector of S numbers), the weights
     of class y maximise w·g_y under one of these constraints. All but the first are ours.
 
-    - ``simplex``: w >= 0, Σ w = 1. The literal linear program, solved by HiGHS; its optimum is the
-      vertex of the stream with the largest gain.
+    - ``simplex``: w >= 0, Σ w = 1. The literal linear program; its optimum is the vertex of the
+      stream with the largest gain.
     - ``floor``: as ``simplex`` with w >= `FLOOR`, so that no stream is silenced.
     - ``l2``: w >= 0, ‖w‖ <= 1. The optimum is max(g, 0) / ‖max(g, 0)‖. Where no stream has a
       positive gain it would be w = 0 and the class could never be predicted; then ‖w‖ = 1 is
@@ -235,10 +236,12 @@ class AdaptiveFusion:
     Attributes:
         streams: The streams' names in the order of the weights' columns.
         weights: (N, S) the fitted weights.
+        fusion_lambda: The λ that they were fitted with.
     """
 
     streams: tuple[str, ...]
     weights: FloatArray
+    fusion_lambda: float
 
     @classmethod
     def fit(
@@ -281,7 +284,7 @@ class AdaptiveFusion:
         else:
             weights = _solve_linear_program(gains, FLOOR if constraint == "floor" else 0)
         weights[np.bincount(labels, minlength=len(weights)) == 0] = equal
-        return cls(streams=tuple(scores), weights=weights)
+        return cls(streams=tuple(scores), weights=weights, fusion_lambda=fusion_lambda)
 
     def fuse(self, scores: Streams) -> FloatArray:
         """Returns the fused scores W_y S_t Y_y of eq. 9, (V, N); the prediction is their argmax.
@@ -307,14 +310,18 @@ def _fit_adaptive(
     constraint: Constraint,
 ) -> Fitted:
     scores, labels = parts["validation"].scores, parts["validation"].labels
-    if fusion_lambda is None:
-        fusion_lambda = choose_lambda(constraint, scores, labels, groups)
-    fit = partial(AdaptiveFusion.fit, constraint=constraint, fusion_lambda=fusion_lambda)
-    fitted = fit(scores, labels)
+
+    def fit(scores: Streams, labels: IntArray, groups: Sequence[Hashable]) -> AdaptiveFusion:
+        chosen = fusion_lambda
+        if chosen is None:
+            chosen = choose_lambda(constraint, scores, labels, groups)
+        return AdaptiveFusion.fit(scores, labels, constraint=constraint, fusion_lambda=chosen)
+
+    fitted = fit(scores, labels, groups)
     return Fitted(
         fuse=lambda part: fitted.fuse(part.scores),
         validation=cross_fit(fit, scores, labels, groups),
-        fusion_lambda=fusion_lambda,
+        fusion_lambda=fitted.fusion_lambda,
         details={"weights": np.round(fitted.weights, 6).tolist()},
     )
 
@@ -333,17 +340,19 @@ def choose_lambda(
     Raises:
         ValueError: As `cross_fit`.
     """
-
-    def correct(fusion_lambda: float) -> int:
-        fit = partial(AdaptiveFusion.fit, constraint=constraint, fusion_lambda=fusion_lambda)
-        fused = cross_fit(fit, scores, labels, groups)
-        return int(np.count_nonzero(fused.argmax(axis=1) == labels))
-
-    return max(LAMBDAS, key=correct)
+    right = np.empty((len(LAMBDAS), len(labels)), dtype=bool)
+    for fitted, held_out in _group_folds(labels, groups):
+        known, judged = _take(scores, fitted), _take(scores, held_out)
+        for row, fusion_lambda in zip(right, LAMBDAS, strict=True):
+            fusion = AdaptiveFusion.fit(
+                known, labels[fitted], constraint=constraint, fusion_lambda=fusion_lambda
+            )
+            row[held_out] = fusion.fuse(judged).argmax(axis=1) == labels[held_out]
+    return LAMBDAS[_first_best(right)]
 
 
 def cross_fit(
-    fit: Callable[[Streams, IntArray], AdaptiveFusion],
+    fit: Callable[[Streams, IntArray, Sequence[Hashable]], AdaptiveFusion],
     scores: Streams,
     labels: IntArray,
     groups: Sequence[Hashable],
@@ -351,7 +360,8 @@ def cross_fit(
     """Returns the fused scores of every video under weights that were fitted without its group.
 
     Args:
-        fit: Fits a fusion on some of the videos, once for each of at most 5 folds.
+        fit: From the scores, labels and groups of some of the videos to a fusion fitted on them,
+            all its choices included; called once for each of at most 5 folds.
         scores: (V, N) scores by stream.
         labels: (V,) classes.
         groups: (V,) source video of each video; no group is in a fit and judged by it.
@@ -366,9 +376,34 @@ def cross_fit(
     _check_labels(labels, scores, classes=_num_classes(scores))
     fused = np.empty((len(labels), _num_classes(scores)))
     for fitted, held_out in _group_folds(labels, groups):
-        fusion = fit(_take(scores, fitted), labels[fitted])
+        fusion = fit(_take(scores, fitted), labels[fitted], [groups[i] for i in fitted])
         fused[held_out] = fusion.fuse(_take(scores, held_out))
     return fused
+
+
+def chosen_without(
+    right: NDArray[np.bool_], labels: IntArray, groups: Sequence[Hashable]
+) -> IntArray:
+    """Returns for every video the candidate that is best on the videos of other folds.
+
+    A choice that is judged on the videos that it was made on is optimistic. Judged so, each video
+    by what was chosen without its group, it isn't.
+
+    Args:
+        right: (K, V) whether each of K candidates is right of each video.
+        labels: (V,) classes.
+        groups: (V,) source video of each video.
+
+    Returns:
+        (V,) candidates in 0..K-1, the first of those that tie.
+
+    Raises:
+        ValueError: If the shapes don't fit, or there are fewer than two groups.
+    """
+    chosen = np.empty(len(labels), dtype=np.int64)
+    for others, held_out in _group_folds(labels, groups):
+        chosen[held_out] = right[:, others].sum(axis=1).argmax()
+    return chosen
 
 
 def _take(scores: Streams, videos: IntArray) -> dict[str, FloatArray]:
@@ -390,28 +425,10 @@ def _gains(scores: Streams, labels: IntArray, fusion_lambda: float) -> FloatArra
 
 
 def _solve_linear_program(gains: FloatArray, floor: float) -> FloatArray:
-    """Maximises Σ_y w_y·g_y, Σ_s w_ys = 1, w >= floor: a linear program of one block a class.
-
-    Adding a constant to a class's gains, or scaling them, leaves its optimum where it is; both are
-    used to bring small differences clear of the solver's tolerances.
-    """
-    from scipy.optimize import linprog
-    from scipy.sparse import block_diag
-
+    """Maximises w·g for Σ w = 1, w >= floor: at a vertex, the first of those that tie."""
     classes, streams = gains.shape
-    centred = gains - gains.mean(axis=1, keepdims=True)
-    scale = np.abs(centred).max(axis=1, keepdims=True)
-    objective = np.divide(centred, scale, out=np.zeros_like(centred), where=scale > 0)
-    result = linprog(
-        -objective.ravel(),
-        A_eq=block_diag([np.ones((1, streams))] * classes, format="csr"),
-        b_eq=np.ones(classes),
-        bounds=(floor, 1),
-        method="highs",
-    )
-    if not result.success:
-        raise RuntimeError(f"the linear program of adaptive fusion failed: {result.message}")
-    weights: FloatArray = result.x.reshape(classes, streams)
+    weights = np.full((classes, streams), float(floor))
+    weights[np.arange(classes), gains.argmax(axis=1)] += 1 - streams * floor
     return weights
 
 
@@ -499,7 +516,7 @@ class EarlyFusion:
         *,
         num_classes: int,
     ) -> "EarlyFusion":
-        """Trains one SVM for each C and keeps the best.
+        """Trains one SVM for each C and returns the best.
 
         Args:
             features: (V, D_s) features of the training videos by stream.
@@ -511,13 +528,30 @@ class EarlyFusion:
         Raises:
             ValueError: If shapes, streams or labels don't fit.
         """
-        from sklearn.preprocessing import StandardScaler
-        from sklearn.svm import LinearSVC
-
-        _check_streams(features, "features", same_width=False)
-        _check_labels(labels, features, classes=num_classes)
         _check_streams(validation_features, "features", same_width=False)
         _check_labels(validation_labels, validation_features, classes=num_classes)
+        _check_streams(validation_features, "features", same_width=False)
+        _check_labels(validation_labels, validation_features, classes=num_classes)
+        fusions = cls.fit_each(features, labels, num_classes=num_classes)
+        decisions = np.stack([fusion.decide(validation_features) for fusion in fusions])
+        return fusions[_first_best(decisions.argmax(axis=2) == validation_labels)]
+
+    @classmethod
+    def fit_each(
+        cls, features: Streams, labels: IntArray, *, num_classes: int
+    ) -> list["EarlyFusion"]:
+        """Trains one SVM for each C of `C_GRID`, in its order.
+
+        Args:
+            features: (V, D_s) features of the training videos by stream.
+            labels: (V,) their classes.
+            num_classes: N.
+
+        Raises:
+            ValueError: If shapes or labels don't fit.
+        """
+        _check_streams(features, "features", same_width=False)
+        _check_labels(labels, features, classes=num_classes)
         joined = np.concatenate(list(features.values()), axis=1)
         scaler = StandardScaler().fit(joined)
         x = _standardised(scaler, joined)
@@ -536,11 +570,7 @@ class EarlyFusion:
                 num_classes=num_classes,
             )
 
-        def correct(fusion: EarlyFusion) -> int:
-            decisions = fusion.decide(validation_features)
-            return int(np.count_nonzero(decisions.argmax(axis=1) == validation_labels))
-
-        return max(map(train, C_GRID), key=correct)
+        return [train(c) for c in C_GRID]
 
     def decide(self, features: Streams) -> FloatArray:
         """Returns the decision values (V, N), larger for a likelier class.
@@ -582,14 +612,23 @@ def _fit_early(
     parts: Mapping[str, Part], groups: Sequence[Hashable], fusion_lambda: float | None
 ) -> Fitted:
     train, validation = parts["train"], parts["validation"]
-    svm = EarlyFusion.fit(
-        train.features,
-        train.labels,
-        validation.features,
-        validation.labels,
-        num_classes=_num_classes(validation.scores),
+    svms = EarlyFusion.fit_each(
+        train.features, train.labels, num_classes=_num_classes(validation.scores)
     )
-    return Fitted(fuse=lambda part: svm.decide(part.features), details={"c": svm.c})
+    decisions = np.stack([svm.decide(validation.features) for svm in svms])  # (C, V, N)
+    right = decisions.argmax(axis=2) == validation.labels
+    best = svms[_first_best(right)]
+    apart = chosen_without(right, validation.labels, groups)
+    return Fitted(
+        fuse=lambda part: best.decide(part.features),
+        validation=decisions[apart, np.arange(len(apart))],
+        details={"c": best.c},
+    )
+
+
+def _first_best(right: NDArray[np.bool_]) -> int:
+    """Returns which of K candidates is right most often, the first of those that tie."""
+    return int(right.sum(axis=1).argmax())
 
 
 # What all of them share

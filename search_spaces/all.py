@@ -56,7 +56,6 @@ def all_systems() -> Space:
         ),
         # Ours, as for the comparators.
         settings=Settings(hyperparameters=comparators().settings.hyperparameters),
-        tuning="own",
         variants={"embedded": _on_embedded},
     )
 
@@ -103,12 +102,11 @@ def _own(space: Space, name: str) -> Settings:
 
 
 def _loss_weights(*spaces: Space) -> tuple[Parameter, ...]:
-    """Returns the weights of the losses that make a system what it is, and λ of its fusion."""
+    """Returns the weights of the losses that make a system what it is."""
     found = {
         parameter.name: parameter
         for space in spaces
         for parameter in space.parameters
-        if parameter.name == "fusion_lambda"
-        or (parameter.name.startswith("loss_weights.") and parameter.applies_to)
+        if parameter.name.startswith("loss_weights.") and parameter.applies_to
     }
     return tuple(found.values())

@@ -24,7 +24,7 @@ __all__ = [
     "TableRow",
 ]
 
-TUNINGS = ("shared", "own", "fixed")
+TUNINGS = ("net", "own", "shared", "fixed")
 METRICS = {"top1": "top-1", "top5": "top-5", "mean_class_accuracy": "mean class"}
 """The accuracies that a table can show, each as it prints it."""
 
@@ -160,8 +160,6 @@ class Parameter:
     def matters_to(self, arm: Arm) -> bool:
         """Returns whether an arm's result depends on it: nothing overrides an arm's own value."""
         head, _, option = self.name.partition(".")
-        if self.name == "fusion_lambda":
-            return FUSIONS[arm.fusion].takes_lambda
         if self.name in arm.hyperparameters:
             return False
         if head == "options" and (
@@ -341,20 +339,19 @@ class Space:
         name: The name that ``--space`` takes.
         title: The system and its paper, in a line.
         arms: Every arm; those with ``default`` run when none is named.
-        search_arm: The arm whose validation accuracy a shared search maximises.
-        parameters: What the search proposes.
+        search_arm: The arm whose validation accuracy a search for all arms maximises.
+        parameters: What the search proposes. λ isn't among it: each arm's is chosen from scores
+            that are stored.
         tables: The tables; together they show every arm. Left empty, there is one of all arms,
             named as the space. A study prints the tables that show any of its arms.
         settings: The system's own settings on a real dataset, as its paper has them. An option
             reaches the arms whose model has it.
-        tuning: How a study of the space is tuned unless it says otherwise: ``shared`` (one
-            search serves all arms), ``own`` (one each, of the same budget) or ``fixed`` (none).
         variants: For each dataset that the space fits only with other settings, arms or
             parameters, by the dataset's name: what makes it fit. See ``on``.
 
     Raises:
-        ValueError: If the tuning, the search's arm or an arm in a table is unknown, two arms or
-            two tables have one name, or an arm is in no table.
+        ValueError: If the search's arm or an arm in a table is unknown, two arms or two tables
+            have one name, an arm is in no table, or λ is to be searched.
     """
 
     name: str
@@ -364,14 +361,13 @@ class Space:
     parameters: tuple[Parameter, ...]
     settings: Settings
     tables: tuple[Table, ...] = ()
-    tuning: str = "shared"
     variants: Mapping[str, Callable[["Space"], "Space"]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.tuning not in TUNINGS:
+        if "fusion_lambda" in [parameter.name for parameter in self.parameters]:
             raise ValueError(
-                f"space {self.name!r}: unknown tuning {self.tuning!r}; known are "
-                f"{', '.join(TUNINGS)}"
+                f"space {self.name!r}: fusion_lambda is not searched, as each arm's is chosen from "
+                "stored validation scores; --set fusion_lambda=… gives all arms one"
             )
         for kind, named in (("arms", self.arms), ("tables", self.tables)):
             if repeated := _repeated([one.name for one in named]):

@@ -49,7 +49,7 @@ COMPARED = {  # in Table 6, with STILT itself
 
 @register_space("stilt")
 def stilt() -> Space:
-    """Returns the arms of Tables 4 to 6; searched: rate, λ, attention dim, loss weights."""
+    """Returns the arms of Tables 4 to 6; searched: rate, attention dim, loss weights."""
     plain = {"interaction": False}
     return Space(
         name="stilt",
@@ -74,7 +74,6 @@ def stilt() -> Space:
         search_arm="stil-awf-simplex",
         parameters=(
             Real(name="learning_rate", low=1e-4, high=1e-1, log=True),
-            Real(name="fusion_lambda", low=1e-2, high=10.0, log=True),
             Choice(name="options.attention_dim", choices=(64, 128, 256, 512)),
             Real(name="loss_weights.spatial", low=0.5, high=2.0, log=True),
             Real(name="loss_weights.temporal", low=0.5, high=2.0, log=True),

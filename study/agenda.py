@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from study.plan import Plan, PlannedRow, Training
-from study.search import Readings, Search, Trial, best_trial, trials_of
+from study.search import Chosen, Readings, Search, Trial, best_trial, trials_of
 
 __all__ = [
     "Agenda",
@@ -24,8 +24,8 @@ __all__ = [
     "next_jobs",
 ]
 
-_Ask = tuple[str, str]  # training id, reading key
-_Need = tuple[PlannedRow, tuple[str, ...]]  # a row and the parts that it needs
+_Need = tuple[PlannedRow, tuple[Training, ...], tuple[str, ...]]
+"""A row, its trainings and the parts that it needs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,15 +37,14 @@ class ArmSearch:
         make_training: The training of proposed values.
         arms: Names of the arms that need what it finds; they are lost with it.
         target: Dataset and split in a few words.
-        reading_key: Of a training's id and proposed values, the key of the objective that the
-            training has for them; the id will do unless they change one and not the other.
+        own_choices: Whether each of the arms chooses among its trials by an objective of its own.
     """
 
     search: Search
     make_training: Callable[[Mapping[str, Any]], Training]
     arms: tuple[str, ...]
     target: str
-    reading_key: Callable[[str, Mapping[str, Any]], str] = lambda training_id, values: training_id
+    own_choices: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,11 +53,13 @@ class Found:
 
     Attributes:
         trial: Its best complete trial.
-        trials: All of its trials, for arms that choose among them by objectives of their own.
+        trials: All of its trials.
+        choices: By arm, what it chose among them, where arms choose for themselves.
     """
 
     trial: Trial
     trials: tuple[Trial, ...]
+    choices: Mapping[str, Chosen] = field(default_factory=dict)
 
     @property
     def values(self) -> Mapping[str, Any]:
@@ -104,16 +105,18 @@ class Finished:
     """What is finished.
 
     Attributes:
-        values: By search and reading key, the search's objective by epoch. A training that has come
+        values: By search and training, the search's objective by epoch. A training that has come
             past a rung of a search has the value there, whatever it ran for.
         parts: By scoring id, the parts whose scores are stored; the training has reached its last
             epoch.
         failed: By training, why it failed for good.
+        choices: By search, what each of its arms chose among its trials once all have ended.
     """
 
     values: Mapping[tuple[str, str], Mapping[int, float]] = field(default_factory=dict)
     parts: Mapping[str, frozenset[str]] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
+    choices: Mapping[str, Mapping[str, Chosen]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,6 +190,8 @@ class Outlook:
             that run already are among them.
         waiting: What can't run yet, by search.
         searches: The trials of each search so far.
+        undecided: Names of the searches whose trials have ended and whose arms' choices among them
+            aren't in what is finished.
         plan: The plan of all arms whose searches are done.
         rows: Its rows whose scores are all stored.
         failures: The arms that are lost, and why.
@@ -195,14 +200,15 @@ class Outlook:
     jobs: tuple[Job, ...]
     waiting: tuple[Waiting, ...]
     searches: Mapping[str, tuple[Trial, ...]]
+    undecided: tuple[str, ...]
     plan: Plan
     rows: tuple[PlannedRow, ...]
     failures: tuple[Failure, ...]
 
     @property
     def done(self) -> bool:
-        """Whether nothing is left to do; until then there is always a job that may run."""
-        return not self.jobs
+        """Whether nothing is left to do; until then a job may run, or a choice is to be made."""
+        return not self.jobs and not self.undecided
 
 
 def next_jobs(agenda: Agenda, finished: Finished) -> Outlook:
@@ -222,29 +228,41 @@ def next_jobs(agenda: Agenda, finished: Finished) -> Outlook:
         if (what := _waiting(one.search, trials[one.search.name])) is not None
     )
     going_on = {what.search for what in waiting}
-    found = {
-        name: None if (best := best_trial(own)) is None else Found(trial=best, trials=own)
-        for name, own in trials.items()
-        if name not in going_on
-    }
+    found: dict[str, Found | None] = {}
+    undecided = []
+    for one in agenda.searches:
+        name = one.search.name
+        best = best_trial(trials[name])
+        if name in going_on:
+            continue
+        if best is None:
+            found[name] = None
+        elif one.own_choices and name not in finished.choices:
+            undecided.append(name)
+        else:
+            chosen = finished.choices.get(name, {})
+            found[name] = Found(trial=best, trials=trials[name], choices=chosen)
     plan, needs = agenda._memory.plan(agenda, found)
     left: dict[str, tuple[Training, dict[str, None]]] = {}  # a dict keeps the parts' order
     rows, lost = [], []
-    for row, parts in needs:
-        training = row.training
-        stored = finished.parts.get(training.scoring_id, frozenset())
-        missing = [part for part in parts if part not in stored]
-        if not missing:
+    for row, trainings, parts in needs:
+        missing = {own.training_id: _missing(own, parts, finished) for own in trainings}
+        failed = [key for key, some in missing.items() if some and key in finished.failed]
+        if failed:
+            lost.append((row, failed[0]))
+        elif not any(missing.values()):
             rows.append(row)
-        elif training.training_id in finished.failed:
-            lost.append((row, training.training_id))
-        else:
-            _, of_scoring = left.setdefault(training.scoring_id, (training, {}))
-            of_scoring.update(dict.fromkeys(missing))
+        # What is lost with another training is trained all the same: which of two fails first
+        # must make no difference.
+        for own in trainings:
+            if missing[own.training_id] and own.training_id not in failed:
+                _, of_scoring = left.setdefault(own.scoring_id, (own, {}))
+                of_scoring.update(dict.fromkeys(missing[own.training_id]))
     return Outlook(
         jobs=_queue(agenda, trials, left),
         waiting=waiting,
         searches=trials,
+        undecided=tuple(undecided),
         plan=plan,
         rows=tuple(rows),
         failures=(
@@ -256,6 +274,11 @@ def next_jobs(agenda: Agenda, finished: Finished) -> Outlook:
             *_failed_trainings(lost, finished),
         ),
     )
+
+
+def _missing(training: Training, parts: Sequence[str], finished: Finished) -> list[str]:
+    stored = finished.parts.get(training.scoring_id, frozenset())
+    return [part for part in parts if part not in stored]
 
 
 def _waiting(search: Search, trials: tuple[Trial, ...]) -> Waiting | None:
@@ -344,7 +367,7 @@ class _Memory:
 
     def __init__(self) -> None:
         self._trainings: dict[tuple[str, tuple[Any, ...]], tuple[Training, str]] = {}
-        self._replays: dict[str, tuple[Mapping[_Ask, Readings], tuple[Trial, ...]]] = {}
+        self._replays: dict[str, tuple[Mapping[str, Readings], tuple[Trial, ...]]] = {}
         self._plan: tuple[Mapping[str, Found | None], Plan, tuple[_Need, ...]] | None = None
 
     def training(self, one: ArmSearch, values: Mapping[str, Any]) -> tuple[Training, str]:
@@ -359,21 +382,21 @@ class _Memory:
         """The trials of a search; replayed where what is known of one of them has changed."""
         name = one.search.name
 
-        def known(ask: _Ask) -> Readings:
-            training_id, reading_key = ask
-            values = finished.values.get((name, reading_key), {})
+        def known(training_id: str) -> Readings:
+            values = finished.values.get((name, training_id), {})
             return Readings(values=values, failed=training_id in finished.failed)
 
         before, trials = self._replays.get(name, ({}, ()))
-        if before and all(known(ask) == readings for ask, readings in before.items()):
+        if before and all(known(key) == readings for key, readings in before.items()):
             return trials
-        asked: dict[_Ask, Readings] = {}
+        asked: dict[str, Readings] = {}
 
         def readings(values: Mapping[str, Any]) -> Readings:
             _, training_id = self.training(one, values)
-            ask = (training_id, one.reading_key(training_id, values))
-            now = known(ask)
-            asked[ask] = replace(now, values=dict(now.values))  # the caller's own may change
+            now = known(training_id)
+            asked[training_id] = replace(
+                now, values=dict(now.values)
+            )  # the caller's own may change
             return now
 
         trials = trials_of(one.search, readings)
@@ -386,6 +409,6 @@ class _Memory:
         """The plan of what is found, and what its rows need."""
         if self._plan is None or self._plan[0] != found:
             plan = agenda.plan(found)
-            needs = tuple((row, agenda.parts(row)) for row in plan.rows)
+            needs = tuple((row, row.distinct_trainings, agenda.parts(row)) for row in plan.rows)
             self._plan = (found, plan, needs)
         return self._plan[1:]

@@ -27,7 +27,7 @@ from study.results.store import ResultStore
 from study.rows import write_protocol, write_row, write_trial
 from study.search import Trial
 from study.search_journal import write_journal
-from study.searches import agenda_of, objective_of, searches_of
+from study.searches import SearchKey, agenda_of, objective_of
 from study.terminal import StudyDisplay, Terminal
 
 __all__ = ["Conductor", "run_study"]
@@ -37,11 +37,18 @@ RESTARTS = 2  # of a job whose process was lost before it came an epoch further
 COMPACT_EVERY = 100  # jobs
 
 
-def run_study(study: Study, *, address: str | None, terminal: Terminal) -> list[str]:
+def run_study(
+    study: Study,
+    searches: Mapping[SearchKey, ArmSearch],
+    *,
+    address: str | None,
+    terminal: Terminal,
+) -> list[str]:
     """Runs what is missing of a study and writes its rows.
 
     Args:
         study: The study.
+        searches: Its searches.
         address: A Ray cluster's address; None starts a local Ray.
         terminal: Shows what happens.
 
@@ -65,7 +72,7 @@ def run_study(study: Study, *, address: str | None, terminal: Terminal) -> list[
             at_once = at_once_on(
                 cluster, request.resources, asked=request.at_once, may_grow=address is not None
             )
-            conductor = Conductor(study, display, at_once=at_once)
+            conductor = Conductor(study, searches, display, at_once=at_once)
             if not conductor.done:
                 placement = Placement(
                     resources=request.resources, at_once=at_once, scratch=str(scratch)
@@ -99,16 +106,23 @@ class Conductor(JobSource):
 
     Args:
         study: The study.
+        searches: Its searches.
         display: Shows what happens.
         at_once: How many jobs run at once, for the time left.
     """
 
-    def __init__(self, study: Study, display: StudyDisplay, *, at_once: int = 1) -> None:
+    def __init__(
+        self,
+        study: Study,
+        searches: Mapping[SearchKey, ArmSearch],
+        display: StudyDisplay,
+        *,
+        at_once: int = 1,
+    ) -> None:
         self._study = study
         self._display = display
         self._results = ResultStore(study.request.results)
         write_protocol(study, self._results)
-        searches = searches_of(study)
         self._agenda = agenda_of(study, searches)
         self._key = {one.search.name: key for key, one in searches.items()}
         objectives = {name: objective_of(study, key) for name, key in self._key.items()}
@@ -220,14 +234,13 @@ class Conductor(JobSource):
             self._write_search(one, self._outlook.searches[one.search.name])
         for row in self._outlook.rows:
             if self._is_new((row.arm.name, row.training.target, row.training.seed)):
-                write_row(self._study, self._results, row)
+                write_row(self._study, self._results, row, source=self._ledger.source)
         self._progress.publish(self._outlook, at_once=True)
 
     def _write_search(self, one: ArmSearch, trials: Sequence[Trial]) -> None:
         """Writes the trials that have newly ended; deletes checkpoints that nothing needs.
 
-        While any search goes on, an arm whose own is finished may wait for the others, and its
-        trial's training isn't planned yet.
+        While any search goes on, it may propose a training that is a trial of another one too.
         """
         name = one.search.name
         ended = [trial for trial in trials if trial.ended and self._is_new((name, trial.number))]
@@ -252,18 +265,19 @@ class Conductor(JobSource):
         return True
 
     def _write_trial(self, one: ArmSearch, trial: Trial) -> None:
-        target, arm = self._key[one.search.name]
+        target, net, search_seed = self._key[one.search.name]
         write_trial(
             self._results,
             trial,
-            training_id=self._agenda.training(one, trial.values).training_id,
+            training_id=self._ledger.source(self._agenda.training(one, trial.values)),
             search=one.search.name,
             identity={
                 "study": self._study.name,
-                "arm": arm,
+                "arm": net,
                 "dataset": target.dataset,
                 "split": target.split,
                 "protocol": self._study.protocol,
+                "search_seed": search_seed,
             },
         )
         if trial.state != "failed":
@@ -271,7 +285,7 @@ class Conductor(JobSource):
             said = f"validation {100 * trial.readings[reached]:.1f} %"
             if trial.state == "pruned":
                 said += f", stopped at epoch {reached}"
-            self._display.ended(trial_label(target, arm, trial), trial.state, said)
+            self._display.ended(trial_label(target, net, search_seed, trial), trial.state, said)
 
     def _label(self, job: Job) -> str:
         identity = job.training.training_id

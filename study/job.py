@@ -23,7 +23,7 @@ from models.flops import count_flops, count_parameters
 from study.data.clips.dataset import ClipDataset
 from study.data.datasets.parts import Parts, split_parts
 from study.data.store.clip_store import ClipStore
-from study.plan import Training
+from study.plan import Training, served_trainings
 from study.provenance import canonical_json
 from study.results.store import ResultStore
 from study.scores import Scores
@@ -186,7 +186,7 @@ def _run(
         seconds = sum(epoch.seconds for epoch in epochs) + time.perf_counter() - clock
         _write_scores(setup, rung, scored)
         if job.until == job.training.hyperparameters.epochs:
-            again = _is_finished(ResultStore(job.results), job.training)
+            again = _is_finished(ResultStore(job.results), job.training.training_id)
             if writer.trained(epochs) or not again:
                 _write_training(setup, epochs, started=started, seconds=seconds, again=again)
     return epochs
@@ -212,7 +212,7 @@ def _wanted_parts(job: Job) -> tuple[str, ...]:
     """Returns the job's parts and those that are stored, which are written together."""
     if not job.parts:
         return ()
-    wanted = {*job.parts, *stored_parts(ResultStore(job.results), job.training)}
+    wanted = {*job.parts, *_stored_parts(job)}
     if "train" in wanted:  # features count in all parts
         wanted |= {"test"} if job.training.train_on == "all" else {"validation", "test"}
     return tuple(sorted(wanted))
@@ -225,7 +225,7 @@ def finished_epochs(job: Job) -> list[EpochReport] | None:
         "validation_scores", keys=[rung_key(identity, job.until)], columns=["epoch"]
     ):
         return None
-    if job.parts and not set(job.parts) <= stored_parts(results, job.training):
+    if job.parts and not set(job.parts) <= _stored_parts(job):
         return None
     rows = results.read("epochs", keys=[identity]).sort_by("epoch").to_pylist()[: job.until]
     if len(rows) < job.until:
@@ -242,22 +242,27 @@ def rung_key(training_id: str, epoch: int) -> str:
     return f"{training_id}-{epoch}"
 
 
-def stored_parts(results: ResultStore, training: Training) -> frozenset[str]:
-    """Returns the parts whose scores in the training's views, or features, are stored.
+def stored_parts(results: ResultStore, training_id: str, scoring_id: str) -> frozenset[str]:
+    """Returns the parts whose scores in a training's views, or features, are stored.
 
     There are none before the training's last epoch.
     """
-    if not _is_finished(results, training):
+    if not _is_finished(results, training_id):
         return frozenset()
     kept = (("scores", ("validation", "test")), ("features", ("train",)))
     return frozenset(
         part
         for view, parts in kept
-        for part in results.read(view, keys=[training.scoring_id], columns=["part"])["part"]
+        for part in results.read(view, keys=[scoring_id], columns=["part"])["part"]
         .unique()
         .to_pylist()
         if part in parts
     )
+
+
+def _stored_parts(job: Job) -> frozenset[str]:
+    training = job.training
+    return stored_parts(ResultStore(job.results), training.training_id, training.scoring_id)
 
 
 def trained_again(job: Job) -> bool:
@@ -266,12 +271,12 @@ def trained_again(job: Job) -> bool:
     That is where the results say that it is finished, but hold neither its scores nor those in
     other views, and its checkpoint is gone.
     """
-    finished = _is_finished(ResultStore(job.results), job.training)
+    finished = _is_finished(ResultStore(job.results), job.training.training_id)
     return finished and finished_epochs(job) is None and not job.checkpoint.exists()
 
 
-def _is_finished(results: ResultStore, training: Training) -> bool:
-    lines = results.read("trainings", keys=[training.training_id], columns=["status"])
+def _is_finished(results: ResultStore, training_id: str) -> bool:
+    lines = results.read("trainings", keys=[training_id], columns=["status"])
     return "finished" in lines["status"].to_pylist()
 
 
@@ -355,6 +360,7 @@ class _Setup:
                 job.training.target.split,
                 stored=store,
                 train_on=job.training.train_on,
+                carve=job.training.target.carve,
             ),
             model=build_model(job, num_classes=len(store.annotations.classes)),
             device=_device(job),
@@ -500,6 +506,7 @@ def training_row(job: Job) -> dict[str, Any]:
         "split": training.target.split,
         "seed": training.seed,
         "protocol": job.protocol,
+        "serves": canonical_json([one.training_id for one in served_trainings(training)]),
         "git_commit": job.provenance[0],
         "dirty": job.provenance[1],
         "versions": canonical_json(

@@ -11,15 +11,16 @@ from study.search import Trial
 __all__ = ["describe", "describe_net", "trial_label"]
 
 
-def trial_label(target: Target, arm: str, trial: Trial) -> str:
+def trial_label(target: Target, net: str, search_seed: int, trial: Trial) -> str:
     """A trial in a few words for the terminal."""
     values = ", ".join(f"{_short(name)} {_shown(value)}" for name, value in trial.values.items())
-    return f"{arm} split {target.split} trial {trial.number + 1}: {values}"
+    search = f" search {search_seed}" if search_seed else ""
+    return f"{net} split {target.split}{search} trial {trial.number + 1}: {values}"
 
 
 def _short(name: str) -> str:
     """A parameter's name as a line of the terminal has room for it."""
-    short = {"learning_rate": "lr", "fusion_lambda": "λ"}
+    short = {"learning_rate": "lr"}
     head, _, rest = name.partition(".")
     return f"{rest} loss" if head == "loss_weights" else rest or short.get(name, name)
 

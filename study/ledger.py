@@ -1,28 +1,39 @@
 """What of a study is finished, as its results say."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from study.agenda import Agenda, Finished, Outlook, next_jobs
+from study.agenda import Agenda, ArmSearch, Finished, Outlook, next_jobs
+from study.choices import choose_trials
 from study.job import rung_key, stored_parts
-from study.plan import Training
+from study.plan import Training, scoring_id, streams_apart
 from study.results.rows import load_validation_scores, validation_accuracy
 from study.results.store import ResultStore
+from study.scores import Scores
+from study.search import Chosen, Search, Trial
 
 __all__ = ["Ledger", "Objective", "look"]
+
+MOST_CHOICES = 24
+"""Ours: an arm chooses among so many of the best complete trials, whose pairs are 576."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Objective:
-    """What a search maximises: the validation top-1 of an arm's fusion.
+    """What a search maximises, the validation top-1 of a fusion, and by what its arms choose.
 
     Attributes:
-        fusion: The arm's fusion.
+        fusion: The fusion.
         groups: Each validation video's source video, which cross-fitting never divides.
+        arms: By name, the fusion of each arm that chooses among the search's trials for itself.
+        fusion_lambda: The λ that all arms are given, or None where each has its own.
     """
 
     fusion: str
     groups: Mapping[str, str]
+    arms: Mapping[str, str] = field(default_factory=dict)
+    fusion_lambda: float | None = None
 
 
 class Ledger:
@@ -42,11 +53,26 @@ class Ledger:
         self._values: dict[tuple[str, str], dict[int, float]] = {}
         self._parts: dict[str, frozenset[str]] = {}
         self._failed: dict[str, str] = {}
+        self._choices: dict[str, Mapping[str, Chosen]] = {}
+        self._served_by = _served_by(results)
 
     @property
     def finished(self) -> Finished:
         """What is finished."""
-        return Finished(values=self._values, parts=self._parts, failed=self._failed)
+        return Finished(
+            values=self._values, parts=self._parts, failed=self._failed, choices=self._choices
+        )
+
+    def source(self, training: Training) -> str:
+        """Returns the id of the training whose scores stand for a training's own.
+
+        It is the training itself, unless a finished one of more streams, which train as they would
+        alone, has served it from the beginning.
+        """
+        own = training.training_id
+        if own in self._served_by and not stored_parts(self._results, own, training.scoring_id):
+            return self._served_by[own]
+        return own
 
     def fail(self, training_id: str, reason: str) -> None:
         """Notes that a training can't be finished."""
@@ -63,16 +89,21 @@ class Ledger:
             Whether there were any: then another outlook can be had.
         """
         found = [
-            self._read_parts(row.training)
+            self._read_parts(training)
             for row in outlook.plan.rows
-            if self._is_new(row.training.training_id, ("parts", row.training.scoring_id))
+            for training in row.distinct_trainings
+            if self._is_new(training.training_id, ("parts", training.scoring_id))
         ]
         for one in agenda.searches:
             for trial in outlook.searches[one.search.name]:
                 identity = agenda.training(one, trial.values).training_id
-                key = (one.search.name, one.reading_key(identity, trial.values))
-                if self._is_new(identity, key):
-                    found.append(self._read_values(key, identity, one.search.rungs, trial.values))
+                if self._is_new(identity, (one.search.name, identity)):
+                    found.append(self._read_values(one.search, identity))
+            if one.search.name in outlook.undecided:
+                self._choices[one.search.name] = self._choose(
+                    agenda, one, outlook.searches[one.search.name]
+                )
+                found.append(True)
         return any(found)
 
     def _is_new(self, identity: str, key: tuple[str, str]) -> bool:
@@ -84,31 +115,58 @@ class Ledger:
         return True
 
     def _read_parts(self, training: Training) -> bool:
-        parts = stored_parts(self._results, training)
+        source = self.source(training)
+        parts = stored_parts(self._results, source, scoring_id(source, training.hyperparameters))
         changed = self._parts.get(training.scoring_id, frozenset()) != parts
         self._parts[training.scoring_id] = parts
         return changed
 
-    def _read_values(
-        self,
-        key: tuple[str, str],
-        identity: str,
-        rungs: tuple[int, ...],
-        values: Mapping[str, object],
-    ) -> bool:
-        objective = self._objectives[key[0]]
-        known = self._values.setdefault(key, {})
-        new = [epoch for epoch in rungs if epoch not in known]
-        keys = {epoch: rung_key(identity, epoch) for epoch in new}
-        scores = load_validation_scores(self._results, identity, keys)
+    def _read_values(self, search: Search, identity: str) -> bool:
+        objective = self._objectives[search.name]
+        known = self._values.setdefault((search.name, identity), {})
+        scores = self._validation_scores(
+            identity, [epoch for epoch in search.rungs if epoch not in known]
+        )
         for epoch, of_epoch in scores.items():
             known[epoch] = validation_accuracy(
                 objective.fusion,
                 of_epoch,
                 groups=objective.groups,
-                fusion_lambda=values.get("fusion_lambda"),  # type: ignore[arg-type]
+                fusion_lambda=objective.fusion_lambda,
             )
         return bool(scores)
+
+    def _validation_scores(self, identity: str, epochs: Sequence[int]) -> dict[int, Scores]:
+        """Reads a training's scores at some epochs, or those that serve it, as far as stored."""
+        found: dict[int, Scores] = {}
+        for name in (self._served_by.get(identity), identity):
+            if name is not None:
+                keys = {epoch: rung_key(name, epoch) for epoch in epochs}
+                found |= load_validation_scores(self._results, name, keys)
+        return found
+
+    def _choose(
+        self, agenda: Agenda, one: ArmSearch, trials: Sequence[Trial]
+    ) -> Mapping[str, Chosen]:
+        """Has each arm choose among the best complete trials."""
+        objective, last = self._objectives[one.search.name], one.search.rungs[-1]
+        complete = [trial for trial in trials if trial.state == "complete"]
+        best = sorted(complete, key=lambda trial: -trial.readings[last])[:MOST_CHOICES]
+        trainings = {trial.number: agenda.training(one, trial.values) for trial in best}
+        scores = {
+            number: self._validation_scores(training.training_id, [last])[last]
+            for number, training in trainings.items()
+        }
+        return {
+            arm: choose_trials(
+                fusion,
+                scores,
+                apart=all(map(streams_apart, trainings.values())),
+                groups=objective.groups,
+                fusion_lambda=objective.fusion_lambda,
+            )
+            for arm, fusion in objective.arms.items()
+        }
 
 
 def look(agenda: Agenda, ledger: Ledger) -> Outlook:
@@ -117,3 +175,15 @@ def look(agenda: Agenda, ledger: Ledger) -> Outlook:
     while ledger.read(agenda, outlook):
         outlook = next_jobs(agenda, ledger.finished)
     return outlook
+
+
+def _served_by(results: ResultStore) -> dict[str, str]:
+    """Returns for each training of fewer streams the finished training that has its scores."""
+    lines = results.read(
+        "trainings", columns=["training_id", "serves", "status"], status="finished"
+    )
+    return {
+        served: line["training_id"]
+        for line in lines.sort_by("training_id").to_pylist()
+        for served in json.loads(line["serves"] or "[]")
+    }

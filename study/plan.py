@@ -9,7 +9,7 @@ Everything here is pure: the same arms, settings and targets give the same plan.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache, cached_property
 from typing import Any
 
@@ -42,7 +42,12 @@ __all__ = [
     "meta_network",
     "modality",
     "model_modules",
+    "net_key",
+    "scoring_id",
+    "served_trainings",
     "settings_of",
+    "streams_apart",
+    "streams_read",
 ]
 
 STREAMS = ("spatial", "temporal")
@@ -57,11 +62,13 @@ class Target:
         dataset: The dataset's name in the catalog.
         store_fingerprint: The clip store's fingerprint: what was decoded, and how.
         split: The split's name.
+        carve: Draws which of the listed train videos are held out for validation.
     """
 
     dataset: str
     store_fingerprint: str
     split: str
+    carve: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +121,12 @@ class Training:
 
         The code that scores is the training's too: it scores the validation videos.
         """
-        return fingerprint([self.training_id, self.hyperparameters.of_scoring()])
+        return scoring_id(self.training_id, self.hyperparameters)
+
+
+def scoring_id(training_id: str, hyperparameters: Hyperparameters) -> str:
+    """Returns the fingerprint of a training's scores in the test views of hyperparameters."""
+    return fingerprint([training_id, hyperparameters.of_scoring()])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,13 +135,28 @@ class PlannedRow:
 
     Attributes:
         arm: The arm.
-        training: The training whose scores it reads.
+        trainings: By each stream that it reads, the training whose scores it reads of it: one of
+            all its streams, unless they train independently and at settings of their own.
         fusion_lambda: λ of adaptively weighted fusion, or None to choose it by cross-fitting.
+        tuned_by: The name of the net whose search gave its settings, or None.
+        tuned: Which trials gave them and how these were chosen, for the record (JSON-able).
     """
 
     arm: Arm
-    training: Training
+    trainings: Mapping[str, Training]
     fusion_lambda: float | None
+    tuned_by: str | None = None
+    tuned: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def training(self) -> Training:
+        """The training of its first stream; dataset, split and seed are those of all."""
+        return next(iter(self.trainings.values()))
+
+    @property
+    def distinct_trainings(self) -> tuple[Training, ...]:
+        """Its trainings, each once."""
+        return tuple({one.training_id: one for one in self.trainings.values()}.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,12 +166,18 @@ class Plan:
     Attributes:
         rows: One for each arm, target and seed.
         trainings: Each needed training once, by its id, in the order of first need.
-        features_of: Ids of the trainings whose train-part features some arm's fusion reads.
     """
 
     rows: tuple[PlannedRow, ...]
     trainings: Mapping[str, Training]
-    features_of: frozenset[str]
+
+    @classmethod
+    def joined(cls, plans: Sequence["Plan"]) -> "Plan":
+        """Returns one plan of the rows and trainings of several."""
+        return cls(
+            rows=tuple(row for plan in plans for row in plan.rows),
+            trainings={key: one for plan in plans for key, one in plan.trainings.items()},
+        )
 
 
 def settings_of(
@@ -195,16 +228,10 @@ def make_training(
         options["streams"] = tuple(stream for stream in STREAMS if stream in set(streams))
     every_option = asdict(make_options(model, options))
     net = _net(model, every_option)
-    loss_weights = {
-        name: weight
-        for name, weight in hyperparameters.loss_weights.items()
-        if name not in STREAMS or name in net.streams
-    }
-    hyperparameters = replace(hyperparameters, loss_weights=loss_weights)
     return Training(
         model=model,
         options=every_option,
-        hyperparameters=hyperparameters,
+        hyperparameters=_of_streams(hyperparameters, net.streams),
         target=target,
         seed=seed,
         train_on=train_on,
@@ -220,12 +247,22 @@ def effective_options(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in every_option.items() if name not in unused}
 
 
+def _of_streams(hyperparameters: Hyperparameters, streams: Sequence[str]) -> Hyperparameters:
+    """Returns the hyperparameters without weights for the losses of other streams."""
+    weights = {
+        name: weight
+        for name, weight in hyperparameters.loss_weights.items()
+        if name not in STREAMS or name in streams
+    }
+    return replace(hyperparameters, loss_weights=weights)
+
+
 def make_plan(
     arms: Sequence[Arm],
     *,
     targets: Sequence[Target],
     seeds: Sequence[int],
-    settings: Callable[[Arm, Target], Settings],
+    settings: Callable[[Arm, Target], Settings | Mapping[str, Settings]],
     training: Callable[..., Training] = make_training,
 ) -> Plan:
     """Plans the fewest trainings that serve the arms on every target with every seed.
@@ -234,61 +271,93 @@ def make_plan(
         arms: The wanted rows of the ablation.
         targets: Datasets and splits.
         seeds: One result each.
-        settings: An arm's full settings on a target.
+        settings: An arm's full settings on a target; by stream where each has its own.
         training: Makes a training of a model's name, settings, target, seed and streams;
             ``make_training`` with weights and code filled in.
     """
     rows: list[PlannedRow] = []
     trainings: dict[str, Training] = {}
-    features_of: set[str] = set()
     for target in targets:
-        chosen = {arm.name: settings(arm, target) for arm in arms}
+        chosen = {arm.name: _by_stream(arm, settings(arm, target)) for arm in arms}
         joint = _joint_streams(arms, chosen)
         for seed in seeds:
+            made: dict[str, Training] = {}
             for arm in arms:
-                own = chosen[arm.name]
-                one = training(
-                    arm.model,
-                    own,
-                    target=target,
-                    seed=seed,
-                    streams=joint.get(_net_key(arm.model, own)),
-                )
-                trainings.setdefault(one.training_id, one)
-                if FUSIONS[arm.fusion].reads_features:
-                    features_of.add(one.training_id)
-                rows.append(PlannedRow(arm=arm, training=one, fusion_lambda=own.fusion_lambda))
-    return Plan(rows=tuple(rows), trainings=trainings, features_of=frozenset(features_of))
+                for own in chosen[arm.name].values():
+                    key = net_key(arm.model, own)
+                    if key not in made:
+                        made[key] = training(
+                            arm.model, own, target=target, seed=seed, streams=joint.get(key)
+                        )
+                read = {
+                    stream: made[net_key(arm.model, own)]
+                    for stream, own in chosen[arm.name].items()
+                }
+                trainings.update({one.training_id: one for one in read.values()})
+                own = next(iter(chosen[arm.name].values()))
+                rows.append(PlannedRow(arm=arm, trainings=read, fusion_lambda=own.fusion_lambda))
+    return Plan(rows=tuple(rows), trainings=trainings)
+
+
+def streams_read(arm: Arm, settings: Settings) -> tuple[str, ...]:
+    """Returns the streams whose scores an arm reads: its fusion's, or all that its net has."""
+    stream = FUSIONS[arm.fusion].stream
+    if stream is not None:
+        return (stream,)
+    return _net(arm.model, asdict(make_options(arm.model, settings.options))).streams
+
+
+def _by_stream(arm: Arm, settings: Settings | Mapping[str, Settings]) -> Mapping[str, Settings]:
+    if isinstance(settings, Settings):
+        return dict.fromkeys(streams_read(arm, settings), settings)
+    return settings
 
 
 def _joint_streams(
-    arms: Sequence[Arm], settings: Mapping[str, Settings]
+    arms: Sequence[Arm], settings: Mapping[str, Mapping[str, Settings]]
 ) -> dict[str, frozenset[str]]:
     """Returns, for each net whose streams train independently, those that some arm reads."""
     joint: dict[str, frozenset[str]] = {}
     for arm in arms:
-        own = settings[arm.name]
-        options = asdict(make_options(arm.model, own.options))
-        if "streams" not in options or not _net(arm.model, options).independent_streams:
-            continue
-        stream = FUSIONS[arm.fusion].stream
-        wanted = set(options["streams"]) if stream is None else {stream}
-        key = _net_key(arm.model, own)
-        joint[key] = joint.get(key, frozenset()) | wanted
+        for stream, own in settings[arm.name].items():
+            options = asdict(make_options(arm.model, own.options))
+            if "streams" in options and _net(arm.model, options).independent_streams:
+                key = net_key(arm.model, own)
+                joint[key] = joint.get(key, frozenset()) | {stream}
     return joint
 
 
-def modality(training: Training, fusion: str) -> str:
-    """Returns what an arm of that fusion sees of a video: ``RGB``, ``flow`` or ``RGB + flow``.
+def modality(row: PlannedRow) -> str:
+    """Returns what an arm sees of a video: ``RGB``, ``flow`` or ``RGB + flow``.
 
     A stream that isn't independent of the others has learned from, or sees, all that the net sees.
     """
+    seen: set[str] = set()
+    for stream, training in row.trainings.items():
+        net = _net(training.model, training.options)
+        alone = net.independent_streams and STREAM_INPUTS[stream] in net.inputs
+        seen |= {STREAM_INPUTS[stream]} if alone else set(net.inputs)
+    return " + ".join(words for name, words in MODALITIES.items() if name in seen)
+
+
+def streams_apart(training: Training) -> bool:
+    """Returns whether its streams, of which there are several, train independently."""
     net = _net(training.model, training.options)
-    seen = list(net.inputs)
-    stream = FUSIONS[fusion].stream
-    if stream is not None and net.independent_streams and STREAM_INPUTS[stream] in seen:
-        seen = [STREAM_INPUTS[stream]]
-    return " + ".join(MODALITIES[name] for name in seen)
+    return net.independent_streams and len(net.streams) > 1
+
+
+def served_trainings(training: Training) -> tuple[Training, ...]:
+    """Returns the trainings of fewer streams whose scores a training has: exactly as if alone."""
+    if "streams" not in training.options or not streams_apart(training):
+        return ()
+    return tuple(
+        replace(
+            training,
+            options={**training.options, "streams": (stream,)},
+            hyperparameters=_of_streams(training.hyperparameters, (stream,)),
+        )
+        for stream in training.options["streams"]
+    )
 
 
 def fewest_frames(training: Training) -> int:
@@ -329,9 +398,13 @@ def _build_net(model: str, options: tuple[tuple[str, Any], ...], num_classes: in
         return create_model(model, num_classes=num_classes, **dict(options)).train()
 
 
-def _net_key(model: str, settings: Settings) -> str:
-    """Returns what two arms share when one training serves both: all but the choice of streams."""
+def net_key(model: str, settings: Settings) -> str:
+    """Returns what two arms share when one training serves both.
+
+    That is all but the choice of streams, where these train independently, and λ.
+    """
     options = effective_options(model, settings.options)
-    options.pop("streams", None)
+    if _net(model, asdict(make_options(model, settings.options))).independent_streams:
+        options.pop("streams", None)
     hyperparameters = Hyperparameters.of(settings.hyperparameters)
     return fingerprint([model, options, hyperparameters.of_training()])

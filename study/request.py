@@ -41,6 +41,9 @@ __all__ = ["TUNINGS", "Request", "Study", "check_request", "check_settings", "kn
 NAME = re.compile(r"[^\W_][\w.+-]{0,99}")
 """A study's name: it is part of paths, and must lead nowhere else."""
 
+MOST_SEEDS = 10_000
+VARY = ("split-carve", "search")
+
 GPU_GIGABYTES = 24.0  # an L4's, an RTX 3090's and an RTX 4090's
 
 
@@ -55,15 +58,20 @@ class Request:
         name: The study's name; None for the space's and the dataset's.
         dataset: The dataset that the store must be of, or None for any.
         trials: Trials of each search; None for a number by the searched parameters.
-        tuning: ``shared`` (one search a split, for all arms), ``own`` (one an arm, each of the
-            same budget) or ``fixed`` (no search); None for the space's.
+        tuning: ``net`` (a search of each net, all of the same budget, whose best trial all its
+            arms share), ``own`` (the same searches, among whose trials each arm chooses for
+            itself), ``shared`` (one search of one net, for all arms) or ``fixed`` (no search).
         sampler: What proposes trials, see ``study.search.Search``.
         lag: How many of the latest trials a proposal doesn't know, see ``study.search.Search``.
+        search_seed: Seeds the proposals and, with a seed that no reported row has, the trials.
         parameters: Parameters to search in addition to the space's, or in their place.
         warm_start: The name of a study in the results whose trials the searches begin with.
         arms: Names of the wanted arms; None for the space's default arms.
         splits: Names of splits; None for the first.
-        seeds: How many seeds, 0, 1, ….
+        seeds: How many reported seeds, 1, 2, …; no trial of a search has one of them.
+        vary: What differs between the reported seeds in addition to the trainings' own seed:
+            ``split-carve``, the videos that are held out for validation, and ``search``, the
+            searches, of which each seed then has its own.
         train_on: ``train`` holds the validation part out, ``all`` trains on it too.
         weights: ``imagenet``, ``none`` or a path; None for ``imagenet`` on a real dataset.
         recipe: Which of ``search_spaces.recipes.RECIPES`` is put over the space's own settings.
@@ -84,14 +92,16 @@ class Request:
     name: str | None = None
     dataset: str | None = None
     trials: int | None = None
-    tuning: str | None = None
+    tuning: str = "net"
     sampler: Sampler = "tpe"
     lag: int = 8
+    search_seed: int = 0
     parameters: tuple[Parameter, ...] = ()
     warm_start: str | None = None
     arms: tuple[str, ...] | None = None
     splits: tuple[str, ...] | None = None
     seeds: int = 1
+    vary: tuple[str, ...] = ()
     train_on: str = "train"
     weights: str | None = None
     recipe: str = "paper"
@@ -106,9 +116,10 @@ class Request:
 
     def __post_init__(self) -> None:
         for flag, value, least, most in (
-            ("--seeds", self.seeds, 1, 10_000),
+            ("--seeds", self.seeds, 1, MOST_SEEDS),
             ("--trials", self.trials, 0, 100_000),
             ("--lag", self.lag, 1, 100_000),
+            ("--search-seed", self.search_seed, 0, 1_000_000),
             ("--at-once", self.at_once, 1, 100_000),
             ("--loader-workers", self.loader_workers, 0, 1000),
         ):
@@ -130,11 +141,30 @@ class Request:
                 "--name begins with a letter or digit and has at most 100 letters, digits and "
                 f". _ + -, but got {self.name!r}"
             )
+        if unknown := [one for one in self.vary if one not in VARY]:
+            raise ValueError(f"--vary takes {' and '.join(VARY)}, but got {unknown[0]!r}")
         for flag, names in (("--arms", self.arms), ("--split", self.splits)):
             if names is not None and (twice := [n for n in names if names.count(n) > 1]):
                 raise ValueError(f"{flag} names {twice[0]!r} twice")
         if both := {parameter.name for parameter in self.parameters} & self.changes.keys():
             raise ValueError(f"--set and --search both name {sorted(both)[0]}; give one of them")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Variant:
+    """Reported seeds of a split that share the videos of each part and the searches.
+
+    Attributes:
+        target: What their trainings learn from and are judged on.
+        seeds: The seeds.
+        search_target: What their searches' trials learn from and are judged on.
+        search_seed: The seed of their searches.
+    """
+
+    target: Target
+    seeds: tuple[int, ...]
+    search_target: Target
+    search_seed: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +175,7 @@ class Study:
         request: What was asked.
         name: The study's name.
         space: The space as it is on the dataset, its parameters those that are searched.
-        tuning: ``shared``, ``own`` or ``fixed``.
+        tuning: ``net``, ``own``, ``shared`` or ``fixed``.
         trials: Trials of each search.
         weights: ``imagenet``, ``none`` or a path.
         arms: The wanted arms.
@@ -197,6 +227,7 @@ class Study:
             "store": self.store.fingerprint,
             "weights": weights,
             "train_on": self.request.train_on,
+            "vary": sorted(self.request.vary),
             "tuning": self._tuning_settings(),
             "code": {
                 "shared": source_version(frozenset((*TRAINING, *FUSION, *SEARCH))),
@@ -213,6 +244,7 @@ class Study:
             "trials": self.trials,
             "sampler": self.request.sampler,
             "lag": self.request.lag,
+            "seed": self.request.search_seed,
             "parameters": [repr(parameter) for parameter in self.space.parameters],
             "warm_start": self.request.warm_start,
         }
@@ -232,6 +264,31 @@ class Study:
     def settings(self, arm: Arm, found: Mapping[str, Any] | None) -> Settings:
         """Returns an arm's settings at the found values."""
         return settings_of(arm, self.base, space=self.space, found=found)
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """All reported seeds of all splits; one variant a split where nothing varies with them."""
+        seeds, vary = tuple(range(1, self.request.seeds + 1)), self.request.vary
+        search_seed = self.request.search_seed
+        if not vary:
+            return tuple(
+                Variant(target=one, seeds=seeds, search_target=one, search_seed=search_seed)
+                for one in self.targets
+            )
+        variants = []
+        for target in self.targets:
+            for seed in seeds:
+                own = replace(target, carve=seed) if "split-carve" in vary else target
+                searched = "search" in vary
+                variants.append(
+                    Variant(
+                        target=own,
+                        seeds=(seed,),
+                        search_target=own if searched else target,
+                        search_seed=MOST_SEEDS * search_seed + seed if searched else search_seed,
+                    )
+                )
+        return tuple(variants)
 
     @property
     def gpu(self) -> Gpu | None:
@@ -285,34 +342,55 @@ class Study:
             )
         return division
 
-    def trial(self, arm: Arm, target: Target, values: Mapping[str, Any]) -> Training:
-        """Returns the search's training of an arm at proposed values, with the first seed.
+    def trial(
+        self,
+        arms: Sequence[Arm],
+        target: Target,
+        values: Mapping[str, Any],
+        *,
+        search_seed: int = 0,
+    ) -> Training:
+        """Returns the training of a net at values that the search of that seed proposed.
 
-        It is the same training that the ablation plans for this arm at these values.
+        But for the seed, which is none of the reported, it is the training that the ablation plans
+        for the net's arms at these values.
         """
-        plan = self.plan(lambda arm, target: values, arms=(arm,), targets=(target,))
-        return next(iter(plan.trainings.values()))
+        seed = search_seed and MOST_SEEDS + search_seed
+        plan = make_plan(
+            arms,
+            targets=(target,),
+            seeds=(seed,),
+            settings=lambda arm, _: self.settings(arm, values),
+            training=self.make_training,
+        )
+        (training,) = plan.trainings.values()
+        return training
 
     def plan(
         self,
-        found: Callable[[Arm, Target], Mapping[str, Any]] = lambda arm, target: {},
+        settings: Callable[[Arm, Target], Settings | Mapping[str, Settings]] | None = None,
         *,
         arms: Sequence[Arm] | None = None,
-        targets: Sequence[Target] | None = None,
+        variants: Sequence[Variant] | None = None,
     ) -> Plan:
-        """Returns the plan of arms at the values found for each arm and target.
+        """Returns the plan of arms with the reported seeds.
 
         Args:
-            found: What a search found; nothing by default.
+            settings: An arm's settings on a target, as of `make_plan`; untuned by default.
             arms: The arms; all of the study's by default.
-            targets: The targets; all of the study's by default.
+            variants: The seeds, and what they are trained on; all of the study's by default.
         """
-        return make_plan(
-            self.arms if arms is None else arms,
-            targets=self.targets if targets is None else targets,
-            seeds=range(self.request.seeds),
-            settings=lambda arm, target: self.settings(arm, found(arm, target)),
-            training=self.make_training,
+        return Plan.joined(
+            [
+                make_plan(
+                    self.arms if arms is None else arms,
+                    targets=(variant.target,),
+                    seeds=variant.seeds,
+                    settings=settings or (lambda arm, _: self.settings(arm, None)),
+                    training=self.make_training,
+                )
+                for variant in (self.variants if variants is None else variants)
+            ]
         )
 
     def job(self, training: Training, **more: Any) -> Job:
@@ -393,11 +471,10 @@ def check_request(request: Request) -> Study:
     name = request.name or f"{space.name}-{dataset}"
     if request.must_exist:
         _check_exists(name, request.results)
-    tuning = request.tuning or space.tuning
     arms = _arms(request, space)
     if request.train_on == "all":
         _check_nothing_fits(arms)
-        if tuning != "fixed":
+        if request.tuning != "fixed":
             raise ValueError(
                 "--train-on all leaves no validation part to search on; give --tuning fixed too"
             )
@@ -415,7 +492,7 @@ def check_request(request: Request) -> Study:
         request=request,
         name=name,
         space=space,
-        tuning=tuning,
+        tuning=request.tuning,
         trials=_trials(request, space, dataset),
         weights=request.weights or ("none" if dataset == "embedded" else "imagenet"),
         arms=arms,
@@ -433,6 +510,15 @@ def check_request(request: Request) -> Study:
         provenance=git_state(),
     )
     _check_changes(request.changes, arms)
+    _check_groups(study)
+    for target in {variant.target for variant in study.variants}:
+        split_parts(
+            store.annotations,
+            target.split,
+            stored=store,
+            train_on=request.train_on,
+            carve=target.carve,
+        )
     # Checks every arm's options and finds its weights.
     plan = study.plan()
     _check_stacks(store, plan)
@@ -544,6 +630,30 @@ def _check_nothing_fits(arms: Sequence[Arm]) -> None:
             f"--train-on all leaves no validation part, but {', '.join(fitting)} fit their fusion "
             "on it; leave --train-on out, or name other --arms"
         )
+
+
+def _check_groups(study: Study) -> None:
+    """Checks that validation videos can be divided so that none is judged by what it chose."""
+    judged = list(study.arms)
+    if study.tuning == "shared" and study.trials:
+        judged.append(study.space.arm(study.space.search_arm))
+    choosing = {arm.name: None for arm in judged if FUSIONS[arm.fusion].takes_lambda}
+    fitting = {arm.name: None for arm in judged if FUSIONS[arm.fusion].fits_on_validation}
+    for split, parts in study.parts.items():
+        groups = len({video.group for video in parts.validation})
+        for names, least, remedy in (
+            (fitting, 2, "name other --arms"),
+            (
+                choosing if study.base.fusion_lambda is None else {},
+                3,
+                "give --set fusion_lambda=1, or name other --arms",
+            ),
+        ):
+            if names and groups < least:
+                raise ValueError(
+                    f"the validation part of split {split} has {groups} source videos, but "
+                    f"{', '.join(names)} fit their fusion on at least {least}; {remedy}"
+                )
 
 
 def _base_settings(space: Space, request: Request, store: ClipStore) -> Settings:

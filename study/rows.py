@@ -1,15 +1,17 @@
 """The lines that a study's arms and trials have in its results."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from study.plan import PlannedRow, Training, modality
+from study.plan import PlannedRow, Training, modality, scoring_id
 from study.provenance import canonical_json
 from study.request import Study
 from study.results.predictions import prediction_lines
 from study.results.rows import accuracies, fuse, load_scores
 from study.results.store import ResultStore
+from study.scores import Scores
 from study.search import Trial
 
 __all__ = ["views_of", "write_protocol", "write_row", "write_trial"]
@@ -36,10 +38,25 @@ def write_protocol(study: Study, results: ResultStore) -> None:
     )
 
 
-def write_row(study: Study, results: ResultStore, row: PlannedRow) -> None:
-    """Fuses a finished training's scores as an arm says and writes the arm's rows."""
+def write_row(
+    study: Study, results: ResultStore, row: PlannedRow, *, source: Callable[[Training], str]
+) -> None:
+    """Fuses finished trainings' scores as an arm says and writes the arm's rows.
+
+    Args:
+        study: The study.
+        results: Its results.
+        row: The row.
+        source: Returns the id of the training whose scores stand for a training's own.
+    """
     training, arm = row.training, row.arm
-    scores = load_scores(results, training.scoring_id)
+    read_from = {stream: source(one) for stream, one in row.trainings.items()}
+    scored_in = {
+        stream: scoring_id(read_from[stream], one.hyperparameters)
+        for stream, one in row.trainings.items()
+    }
+    scores = _scores_of_streams(results, scored_in)
+    training_id = "+".join(dict.fromkeys(read_from.values()))
     listed = study.store.annotations.splits[training.target.split]
     groups = {video.name: video.group for video in (*listed.train, *listed.test)}
     fused = fuse(arm.fusion, scores, groups=groups, fusion_lambda=row.fusion_lambda)
@@ -60,7 +77,7 @@ def write_row(study: Study, results: ResultStore, row: PlannedRow) -> None:
             line
             for part, matrix in fused.parts.items()
             for line in prediction_lines(
-                {**identity, "part": part, "training_id": training.training_id},
+                {**identity, "part": part, "training_id": training_id},
                 videos=scores[part].videos,
                 labels=scores[part].labels,
                 scores=matrix,
@@ -75,22 +92,39 @@ def write_row(study: Study, results: ResultStore, row: PlannedRow) -> None:
             {
                 **identity,
                 "part": part,
-                "training_id": training.training_id,
-                "scoring_id": training.scoring_id,
+                "training_id": training_id,
+                "scoring_id": "+".join(dict.fromkeys(scored_in.values())),
                 "fusion": arm.fusion,
                 "fusion_lambda": fused.fusion_lambda,
                 "views": views_of(training),
                 **accuracies(matrix, scores[part].labels),
                 "videos": len(scores[part].videos),
                 "tuning": study.tuning if study.trials else "fixed",
-                "modality": modality(training, arm.fusion),
+                "tuned_by": row.tuned_by,
+                "modality": modality(row),
                 "classes": len(set(scores[part].labels.tolist())),
                 "missing_videos": study.parts[training.target.split].missing,
-                "details": fused.details,
+                "details": {**fused.details, **row.tuned},
             }
             for part, matrix in fused.parts.items()
         ],
     )
+
+
+def _scores_of_streams(results: ResultStore, scored_in: Mapping[str, str]) -> dict[str, Scores]:
+    """Reads by part the scores, and features where there are any, of each stream's training."""
+    stored = {name: load_scores(results, name) for name in dict.fromkeys(scored_in.values())}
+
+    def of_part(part: str, any_scores: Scores) -> Scores:
+        read = {stream: stored[name][part] for stream, name in scored_in.items()}
+        return replace(
+            any_scores,
+            scores={s: one.scores[s] for s, one in read.items() if s in one.scores},
+            features={s: one.features[s] for s, one in read.items() if s in one.features},
+        )
+
+    first = next(iter(stored.values()))
+    return {part: of_part(part, any_scores) for part, any_scores in first.items()}
 
 
 def views_of(training: Training) -> str:
@@ -115,7 +149,8 @@ def write_trial(
         trial: The trial.
         training_id: Its training.
         search: The search's name, which with the trial's number is the line's key.
-        identity: Study, arm, dataset, split and protocol.
+        identity: Study, arm (the one that stands for the searched net), dataset, split, seed of
+            the search and protocol.
     """
     epochs = max(trial.readings, default=0)
     trained = results.read("epochs", keys=[training_id], columns=["epoch", "seconds"]).to_pylist()

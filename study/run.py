@@ -27,7 +27,7 @@ from study.request import Request, Study, check_request, check_settings
 from study.results.store import DamagedResultError, ResultStore
 from study.results.tables import render
 from study.search import Sampler
-from study.searches import searched_arms, searches_of
+from study.searches import most_trainings, searches_of
 from study.terminal import Terminal
 
 __all__ = ["main"]
@@ -35,6 +35,11 @@ __all__ = ["main"]
 _Value = TypeVar("_Value")
 
 DONE, FAILED, REFUSED = 0, 1, 2
+SHARED = {  # who trains with what a search finds
+    "net": "one a net, whose arms share its best",
+    "own": "one a net, among whose trials each arm chooses its own",
+    "shared": "shared by all arms",
+}
 EXAMPLES = """\
 examples:
   python -m study.run --space stilt
@@ -75,16 +80,16 @@ def _interrupt(*_: object) -> None:
 def _run(arguments: argparse.Namespace, console: Console) -> int:
     try:
         study = check_request(_request(arguments, console))
-        searches_of(study)  # refuses what can't be searched, or begun with, before Ray starts
+        searches = searches_of(study)  # refuses what can't be searched, or begun with
     except (ValueError, OSError) as error:
         print(f"study.run: {error}", file=sys.stderr)
         return REFUSED
-    _print_plan(study, console)
+    _print_plan(study, len(searches), console)
     if arguments.dry_run:
         print_dry_run(study, console, address=arguments.address)
         return DONE
     try:
-        failed = run_study(study, address=arguments.address, terminal=Terminal(console))
+        failed = run_study(study, searches, address=arguments.address, terminal=Terminal(console))
     except StudyRunsError as error:
         print(f"study.run: {error}", file=sys.stderr)
         return REFUSED
@@ -120,7 +125,21 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ARM",
         help="rows of the ablation (default: the space's)",
     )
-    add("--seeds", type=int, default=1, metavar="N", help="seeds 0..N-1 (default: 1)")
+    add(
+        "--seeds",
+        type=int,
+        default=1,
+        metavar="N",
+        help="reported seeds 1..N; trials have another (default: 1)",
+    )
+    add(
+        "--vary",
+        type=lambda text: tuple(text.split(",")),
+        default=(),
+        metavar="WHAT",
+        help="split-carve, search or both, joined by a comma: what is held out for validation, and "
+        "the searches, differ between the reported seeds too (default: neither)",
+    )
     add = parser.add_argument_group("on what data").add_argument
     add(
         "--data", metavar="DIR", help="the clip store that study.prepare made, or its s3:// address"
@@ -155,8 +174,10 @@ def _add_tuning(add: Callable[..., Any]) -> None:
     add(
         "--tuning",
         choices=TUNINGS,
-        help="one search for all arms, an own one "
-        "for each (same budget), or none (default: the space's, mostly shared)",
+        default="net",
+        help="net: a search of each net, whose best trial all its arms share (default); own: each "
+        "arm chooses among the trials of its net's search; shared: one search for all arms; "
+        "fixed: none",
     )
     add(
         "--trials",
@@ -174,6 +195,13 @@ def _add_tuning(add: Callable[..., Any]) -> None:
         default=8,
         metavar="N",
         help="a trial's proposal doesn't know the N latest, so that N run at once (default: 8)",
+    )
+    add(
+        "--search-seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="seeds what is proposed and the trials' trainings (default: 0)",
     )
     add(
         "--search",
@@ -248,10 +276,12 @@ def _request(arguments: argparse.Namespace, console: Console) -> Request:
         dataset=arguments.dataset,
         splits=None if arguments.split is None else tuple(arguments.split),
         seeds=arguments.seeds,
+        vary=arguments.vary,
         trials=arguments.trials,
         tuning=arguments.tuning,
         sampler=arguments.sampler,
         lag=arguments.lag,
+        search_seed=arguments.search_seed,
         parameters=tuple(searched.values()),
         warm_start=arguments.warm_start,
         train_on=arguments.train_on,
@@ -343,7 +373,7 @@ def _store_place(arguments: argparse.Namespace) -> str | Path:
     return Path(local).resolve() / "data" / "embedded"
 
 
-def _print_plan(study: Study, console: Console) -> None:
+def _print_plan(study: Study, searches: int, console: Console) -> None:
     """What will run: data, searches, trainings and what each takes."""
     request = study.request
     plan = study.plan()
@@ -367,12 +397,15 @@ def _print_plan(study: Study, console: Console) -> None:
             f"torchvision has no ImageNet weights of {', '.join(scratch)}: they start from RANDOM "
             "weights; give --weights PATH"
         )
-    searches = len(study.targets) * len(searched_arms(study))
     say.say(
         f"{searches} search{'es' if searches != 1 else ''} of {study.trials} trials"
-        f"{' (shared by all arms)' if study.tuning == 'shared' and searches else ''}, then "
-        f"{len(study.arms)} arms × {request.seeds} seed{'s' if request.seeds > 1 else ''} from "
-        f"{len(plan.trainings)} trainings of {_epochs(plan)} epochs"
+        f"{', ' + SHARED[study.tuning] if searches else ''}"
+    )
+    least, most = len(plan.trainings), most_trainings(study)
+    say.say(
+        f"then {len(study.arms)} arms × {request.seeds} seed{'s' * (request.seeds > 1)} from "
+        f"{least}{f' to {most}' if most > least else ''} trainings of {_epochs(plan)} epochs"
+        f"{', at seeds that no trial has' if searches else ''}"
     )
     searched = {one.name for one in request.space.on(study.targets[0].dataset).parameters}
     if pinned := sorted(request.changes.keys() & searched):

@@ -35,6 +35,7 @@ from scipy.stats.qmc import Sobol
 from search_spaces.space import Parameter
 
 __all__ = [
+    "Chosen",
     "Readings",
     "Sampler",
     "Search",
@@ -101,6 +102,22 @@ class Readings:
 
     values: Mapping[int, float] = field(default_factory=dict)
     failed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chosen:
+    """What an arm chose among a search's complete trials by an objective of its own.
+
+    Attributes:
+        trials: The trial's number by stream that the arm reads.
+        candidates: How many it chose among.
+        top1: Validation top-1 of such a choice, each video judged by a choice that was made
+            without it.
+    """
+
+    trials: Mapping[str, int]
+    candidates: int
+    top1: float
 
 
 class _Proposed:

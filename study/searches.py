@@ -2,43 +2,132 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import fields
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
 from optuna.distributions import BaseDistribution
 
 from models.fusion import FUSIONS
-from search_spaces.space import Arm, Choice, Parameter, Real
+from search_spaces.space import Arm, Choice, Parameter, Real, Settings
 from study.agenda import Agenda, ArmSearch, Found
 from study.ledger import Objective
-from study.plan import Plan, PlannedRow, Target, Training
+from study.plan import (
+    Plan,
+    PlannedRow,
+    Target,
+    Training,
+    net_key,
+    streams_apart,
+    streams_read,
+)
 from study.provenance import canonical_json
-from study.request import Study
+from study.request import Study, Variant
 from study.results.protocols import newest_protocols
 from study.results.store import ResultStore
 from study.search import Search, default_rungs, distributions
 
-__all__ = ["SearchKey", "agenda_of", "objective_of", "parts_of", "searched_arms", "searches_of"]
+__all__ = [
+    "Net",
+    "SearchKey",
+    "agenda_of",
+    "most_trainings",
+    "objective_of",
+    "parts_of",
+    "searched_nets",
+    "searches_of",
+]
 
-SearchKey = tuple[Target, str]
-"""What a search is of: dataset and split, and the name of the arm whose accuracy it maximises."""
+SearchKey = tuple[Target, str, int]
+"""What a search is of: dataset, split and carve, the name of the net, and the search's seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Net:
+    """Arms that share a search.
+
+    Attributes:
+        name: The name of the arm that stands for it: the first that reads all the streams that its
+            arms read, or else its first.
+        arms: The arms that train with what the search finds.
+        trained: The arms that its trials' trainings could serve: the same, unless one net is
+            searched for all arms.
+        fusion: The fusion whose validation top-1 the search maximises.
+        parameters: What is searched: what matters to any of the trained arms.
+    """
+
+    name: str
+    arms: tuple[Arm, ...]
+    trained: tuple[Arm, ...]
+    fusion: str
+    parameters: tuple[Parameter, ...]
+
+
+def searched_nets(study: Study) -> tuple[Net, ...]:
+    """Returns the nets that get a search of their own, in the order of their first arms.
+
+    Arms are of one net if they differ in fusion and the choice of streams alone, whatever a search
+    finds. A net of whose settings none is searched is left out.
+    """
+    if study.tuning == "fixed" or study.trials == 0:
+        return ()
+    if study.tuning == "shared":
+        arm = study.space.arm(study.space.search_arm)
+        parameters = study.space.parameters_for(arm)
+        net = Net(
+            name=arm.name,
+            arms=study.arms,
+            trained=(arm,),
+            fusion=arm.fusion,
+            parameters=parameters,
+        )
+        return (net,) if parameters else ()
+    nets: dict[str, list[Arm]] = {}
+    for arm in study.arms:
+        names = [parameter.name for parameter in study.space.parameters_for(arm)]
+        if names:
+            key = canonical_json([net_key(arm.model, study.settings(arm, None)), names])
+            nets.setdefault(key, []).append(arm)
+    return tuple(_net(study, arms) for arms in nets.values())
+
+
+def _net(study: Study, arms: Sequence[Arm]) -> Net:
+    read = {arm.name: set(streams_read(arm, study.settings(arm, None))) for arm in arms}
+    every = set().union(*read.values())
+    return Net(
+        name=next((arm.name for arm in arms if read[arm.name] == every), arms[0].name),
+        arms=tuple(arms),
+        trained=tuple(arms),
+        fusion=_late_average(every),
+        parameters=study.space.parameters_for(arms[0]),
+    )
+
+
+def _late_average(streams: set[str]) -> str:
+    """Returns the fusion that averages streams: of one alone, the one that reads it."""
+    for name, fusion in FUSIONS.items():
+        if {fusion.stream} == streams:
+            return name
+    return "average"
 
 
 def searches_of(study: Study) -> dict[SearchKey, ArmSearch]:
-    """Returns a search for each searched arm and split; it sees that split's train part only.
+    """Returns a search for each searched net and split; it sees that split's train part only.
 
     Raises:
         ValueError: If a parameter or a value of ``--search`` makes no training of the searched
-            arms, or the study to begin with has no trial that these searches could have proposed.
+            nets, or the study to begin with has no trial that these searches could have proposed.
     """
+    nets = searched_nets(study)
     for parameter in study.request.parameters:
-        _check_searched(study, parameter)
+        _check_searched(study, nets, parameter)
+    keys = {(variant.search_target, variant.search_seed): None for variant in study.variants}
     return {
-        (target, arm.name): _search(study, arm, target)
-        for target in study.targets
-        for arm in searched_arms(study)
+        (target, net.name, seed): _search(study, net, target, seed)
+        for target, seed in keys
+        for net in nets
     }
 
 
@@ -51,21 +140,17 @@ def agenda_of(study: Study, searches: Mapping[SearchKey, ArmSearch]) -> Agenda:
     )
 
 
-def searched_arms(study: Study) -> tuple[Arm, ...]:
-    """The arms that get a search of their own."""
-    if study.tuning == "fixed" or study.trials == 0:
-        return ()
-    if study.tuning == "own":
-        return study.arms
-    return (study.space.arm(study.space.search_arm),)
-
-
 def objective_of(study: Study, key: SearchKey) -> Objective:
-    """What a search maximises."""
-    target, arm = key
+    """What a search maximises, and by what its arms choose."""
+    target, name, _ = key
+    net = next(one for one in searched_nets(study) if one.name == name)
     return Objective(
-        fusion=study.space.arm(arm).fusion,
-        groups={video.name: video.group for video in study.parts[target.split].validation},
+        fusion=net.fusion,
+        groups={
+            video.name: video.group for video in study.store.annotations.splits[target.split].train
+        },
+        arms={arm.name: arm.fusion for arm in net.arms} if study.tuning == "own" else {},
+        fusion_lambda=study.base.fusion_lambda,
     )
 
 
@@ -75,47 +160,71 @@ def parts_of(row: PlannedRow) -> tuple[str, ...]:
     return ("train", *parts) if FUSIONS[row.arm.fusion].reads_features else parts
 
 
-def _search(study: Study, arm: Arm, target: Target) -> ArmSearch:
+def most_trainings(study: Study) -> int:
+    """Returns how many trainings the reported seeds take if all arms choose different trials."""
+    if study.tuning != "own":
+        return len(study.plan().trainings)
+    nets = searched_nets(study)
+    untuned = study.plan(arms=_untuned(study, nets))
+    of_nets = sum(_most_of_net(study, net) for net in nets)
+    return len(untuned.trainings) + of_nets * len(study.targets) * study.request.seeds
+
+
+def _most_of_net(study: Study, net: Net) -> int:
+    apart = streams_apart(study.trial(net.trained, study.targets[0], {}))
+    choosing = Counter(
+        stream
+        for arm in net.arms
+        for stream in (streams_read(arm, study.settings(arm, None)) if apart else ["all of them"])
+    )
+    return sum(min(arms, study.trials) for arms in choosing.values())
+
+
+def _untuned(study: Study, nets: Sequence[Net]) -> list[Arm]:
+    searched = {arm.name for net in nets for arm in net.arms}
+    return [arm for arm in study.arms if arm.name not in searched]
+
+
+def _search(study: Study, net: Net, target: Target, seed: int) -> ArmSearch:
     request = study.request
-    start = study.trial(arm, target, {})
-    parameters = study.space.parameters_for(arm)
-    prior = _prior_trials(study, arm, target, parameters)
+    start = study.trial(net.trained, target, {}, search_seed=seed)
+    prior = _prior_trials(study, net, target)
     asked = canonical_json(
         [
             start.training_id,
-            arm.name,
-            arm.fusion,
-            [repr(one) for one in parameters],
+            net.name,
+            net.fusion,
+            [repr(one) for one in net.parameters],
             prior,
             request.sampler,
             request.lag,
         ]
     )
     digest = hashlib.sha256(asked.encode()).hexdigest()[:8]
-    serves = study.arms if study.tuning == "shared" else (arm,)
     return ArmSearch(
         search=Search(
-            name=f"{target.dataset}-{target.split}/{arm.name}/{digest}",
-            parameters=parameters,
-            first=_first_values(parameters, start),
+            name=f"{target.dataset}-{target.split}/{net.name}/{digest}",
+            parameters=net.parameters,
+            first=_first_values(net.parameters, start),
             trials=study.trials,
             rungs=default_rungs(start.hyperparameters.epochs),
             sampler=request.sampler,
             lag=request.lag,
+            seed=seed,
             prior=prior,
         ),
-        make_training=partial(study.trial, arm, target),
-        arms=tuple(one.name for one in serves),
+        make_training=partial(study.trial, net.trained, target, search_seed=seed),
+        arms=tuple(arm.name for arm in net.arms),
         target=f"{target.dataset} split {target.split}",
-        reading_key=reading_key,
+        own_choices=study.tuning == "own",
     )
 
 
-def _check_searched(study: Study, parameter: Parameter) -> None:
-    """Checks that each searched arm to which a parameter matters can be trained with its values."""
-    arms = [arm for arm in searched_arms(study) if parameter.matters_to(arm)]
-    if not arms:
-        among = ", ".join(arm.name for arm in searched_arms(study))
+def _check_searched(study: Study, nets: Sequence[Net], parameter: Parameter) -> None:
+    """Checks that each searched net to which a parameter matters can be trained with its values."""
+    nets = [net for net in nets if parameter in net.parameters]
+    if not nets:
+        among = ", ".join(net.name for net in searched_nets(study))
         raise ValueError(
             f"--search {parameter.name} makes no difference to "
             + (f"what is searched with ({among})" if among else "a study that searches nothing")
@@ -125,23 +234,19 @@ def _check_searched(study: Study, parameter: Parameter) -> None:
     values = parameter.choices if isinstance(parameter, Choice) else ()
     if isinstance(parameter, Real):
         values = (float(parameter.low), float(parameter.high))
-    for arm in arms:
+    for net in nets:
         for value in values:
+            found = {parameter.name: parameter.to_optuna(value)}
             try:
-                study.trial(arm, study.targets[0], {parameter.name: parameter.to_optuna(value)})
+                study.trial(net.trained, study.targets[0], found)
             except ValueError as error:
                 raise ValueError(f"--search {parameter.name}: {error}") from None
 
 
-def reading_key(training_id: str, values: Mapping[str, Any]) -> str:
-    """The key of what a training is worth to a search: λ changes it, but not the training."""
-    return f"{training_id} {values.get('fusion_lambda')}"
-
-
 def _prior_trials(
-    study: Study, arm: Arm, target: Target, parameters: tuple[Parameter, ...]
+    study: Study, net: Net, target: Target
 ) -> tuple[tuple[Mapping[str, Any], float], ...]:
-    """The complete trials of the study to begin with, of this arm, dataset and split.
+    """The complete trials of the study to begin with, of this net, dataset and split.
 
     They are those under the protocol that it was last started under. Another split's would tell of
     this one's test videos.
@@ -152,13 +257,13 @@ def _prior_trials(
     older = study.request.warm_start
     if older is None:
         return ()
-    known = distributions(parameters)
+    known = distributions(net.parameters)
     results = ResultStore(study.request.results)
     lines = results.read(
         "trials",
         study=older,
         protocol=newest_protocols(results, older).get(target.dataset, ""),
-        arm=arm.name,
+        arm=net.name,
         dataset=target.dataset,
         split=target.split,
         state="complete",
@@ -174,7 +279,7 @@ def _prior_trials(
     )
     if not usable:
         raise ValueError(
-            f"--warm-start {older}: of its {len(trials)} complete trials of {arm.name} on "
+            f"--warm-start {older}: of its {len(trials)} complete trials of {net.name} on "
             f"{target.dataset} split {target.split} none has values for all of "
             f"{', '.join(known)} within this search's ranges"
         )
@@ -196,7 +301,6 @@ def _first_values(parameters: tuple[Parameter, ...], start: Training) -> dict[st
             field.name: getattr(start.hyperparameters, field.name)
             for field in fields(start.hyperparameters)
         },
-        "fusion_lambda": 1.0,
     }
     first = {}
     for parameter in parameters:
@@ -209,51 +313,44 @@ def _first_values(parameters: tuple[Parameter, ...], start: Training) -> dict[st
 
 
 def _plan(
-    study: Study, searches: Mapping[tuple[Target, str], str], found: Mapping[str, Found | None]
+    study: Study, searches: Mapping[SearchKey, str], found: Mapping[str, Found | None]
 ) -> Plan:
-    """The plan of the arms whose searches are done.
+    """The plan of the arms that are searched with nothing and of those whose searches are done."""
+    nets = searched_nets(study)
+    plans = [study.plan(arms=_untuned(study, nets))]
+    for variant in study.variants:
+        for net in nets:
+            search = searches[variant.search_target, net.name, variant.search_seed]
+            best = found.get(search)
+            if best is not None:
+                plans.append(_plan_of_net(study, net, variant, best))
+    return Plan.joined(plans)
 
-    An arm waits for the searches of all arms that one training could serve together with it, or
-    which training serves it would depend on the order in which searches end.
-    """
-    shared = study.space.search_arm
-    plans = []
-    for target in study.targets:
-        of_arm = {
-            arm.name: searches.get((target, arm.name), searches.get((target, shared)))
-            for arm in study.arms
+
+def _plan_of_net(study: Study, net: Net, variant: Variant, found: Found) -> Plan:
+    """The plan of a net's arms, with a note in each row of the trials that gave its settings."""
+
+    def settings(arm: Arm, target: Target) -> Settings | Mapping[str, Settings]:
+        if arm.name not in found.choices:
+            return study.settings(arm, found.values)
+        chosen = found.choices[arm.name].trials
+        return {
+            stream: study.settings(arm, found.trials[number].values)
+            for stream, number in chosen.items()
         }
-        done = {name for name, one in of_arm.items() if one is None or one in found}
-        ready = [
-            arm
-            for arm in study.arms
-            if all(other.name in done for other in study.arms if _may_share(arm, other))
-            and found.get(of_arm[arm.name] or "", ...) is not None
-        ]
 
-        plans.append(study.plan(partial(_values, of_arm, found), arms=ready, targets=(target,)))
-    return Plan(
-        rows=tuple(row for plan in plans for row in plan.rows),
-        trainings={key: one for plan in plans for key, one in plan.trainings.items()},
-        features_of=frozenset().union(*(plan.features_of for plan in plans)),
-    )
-
-
-def _values(
-    of_arm: Mapping[str, str | None], found: Mapping[str, Found | None], arm: Arm, target: Target
-) -> Mapping[str, Any]:
-    best = found.get(of_arm[arm.name] or "")
-    return {} if best is None else best.values
-
-
-def _may_share(arm: Arm, other: Arm) -> bool:
-    """Whether one training could serve both arms, whatever their searches find."""
-    return arm.model == other.model and all(
-        theirs[name] == value
-        for own, theirs in (
-            (arm.options, other.options),
-            (arm.hyperparameters, other.hyperparameters),
+    def noted(row: PlannedRow) -> PlannedRow:
+        if (chosen := found.choices.get(row.arm.name)) is None:
+            return replace(row, tuned_by=net.name, tuned={"trial": found.trial.number})
+        return replace(
+            row,
+            tuned_by=net.name,
+            tuned={
+                "trial": chosen.trials,
+                "candidates": chosen.candidates,
+                "choice_validation_top1": chosen.top1,
+            },
         )
-        for name, value in own.items()
-        if name in theirs
-    )
+
+    plan = study.plan(settings, arms=net.arms, variants=(variant,))
+    return replace(plan, rows=tuple(map(noted, plan.rows)))

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import numpy as np
 from scipy.special import softmax
 
+from study.data.datasets.parts import split_parts
 from study.job import Job, epoch_row, rung_key, score_lines, training_row
 from study.request import Study
 from study.results.store import ResultStore
@@ -64,9 +65,11 @@ def run_fake_job(study: Study, job: Job) -> None:
 
 
 def _scores(study: Study, job: Job, part: str, epoch: int) -> Scores:
-    videos = sorted(
-        getattr(study.parts[job.training.target.split], part), key=lambda video: video.name
+    target = job.training.target
+    parts = split_parts(
+        study.store.annotations, target.split, stored=study.store, carve=target.carve
     )
+    videos = sorted(getattr(parts, part), key=lambda video: video.name)
     classes = len(study.store.annotations.classes)
     labels = np.array([video.label for video in videos])
     scores, features = {}, {}

@@ -13,7 +13,7 @@ import pytest
 from search_spaces.space import Choice, Real
 from study.agenda import Agenda, ArmSearch, Finished, Found, Job, Outlook, next_jobs
 from study.plan import Plan, PlannedRow, Training
-from study.search import Search
+from study.search import Chosen, Search
 
 RUNGS = (1, 3, 9)
 COARSE = Choice(name="dim", choices=(1, 2, 3))  # different trials propose the same training
@@ -45,9 +45,16 @@ def training_of(net: str, values: Mapping[str, Any], seed: int = 0) -> Training:
     return fake_training(f"{net}/{sorted(values.items())}/{seed}")
 
 
-def fake_row(arm: str, training: Training) -> PlannedRow:
+def fake_row(arm: str, *trainings: Training) -> PlannedRow:
     """All that the agenda knows of a row."""
-    return cast(PlannedRow, SimpleNamespace(arm=SimpleNamespace(name=arm), training=training))
+    distinct = tuple({one.training_id: one for one in trainings}.values())
+    return cast(
+        PlannedRow, SimpleNamespace(arm=SimpleNamespace(name=arm), distinct_trainings=distinct)
+    )
+
+
+def ids_of(row: PlannedRow) -> tuple[str, ...]:
+    return tuple(one.training_id for one in row.distinct_trainings)
 
 
 def parts_of(row: PlannedRow) -> tuple[str, ...]:
@@ -56,25 +63,35 @@ def parts_of(row: PlannedRow) -> tuple[str, ...]:
 
 
 def make_agenda(
-    arms: Mapping[str, tuple[str, Search | None]], *, seeds: int = 2, first_seed: int = 0
+    arms: Mapping[str, tuple[str, Search | None]],
+    *,
+    seeds: int = 2,
+    first_seed: int = 0,
+    own_choices: bool = False,
 ) -> Agenda:
-    """An agenda of arms, each with its net and its search."""
+    """An agenda of arms, each with its net and its search.
+
+    Where arms choose for themselves, each has two streams with a training of its own.
+    """
     found_by = {name: (net, search) for name, (net, search) in arms.items()}
 
     def plan(found: Mapping[str, Found | None]) -> Plan:
         rows, trainings = [], {}
         for arm, (net, search) in found_by.items():
-            values: Mapping[str, Any] = {}
+            chosen: list[Mapping[str, Any]] = [{}]
             if search is not None:
                 best = found.get(search.name)
                 if best is None:
                     continue
-                values = best.values
+                chosen = [best.values]
+                if own_choices:
+                    numbers = best.choices[arm].trials.values()
+                    chosen = [best.trials[number].values for number in numbers]
             for seed in range(first_seed, first_seed + seeds):
-                training = training_of(net, values, seed)
-                trainings[training.training_id] = training
-                rows.append(fake_row(arm, training))
-        return Plan(rows=tuple(rows), trainings=trainings, features_of=frozenset())
+                read = [training_of(net, values, seed) for values in chosen]
+                trainings.update({one.training_id: one for one in read})
+                rows.append(fake_row(arm, *read))
+        return Plan(rows=tuple(rows), trainings=trainings)
 
     def maker(net: str) -> Callable[[Mapping[str, Any]], Training]:
         return lambda values: training_of(net, values)
@@ -88,6 +105,7 @@ def make_agenda(
                 make_training=maker(net),
                 arms=(*earlier, arm),
                 target="ucf101 split 1",
+                own_choices=own_choices,
             )
     return Agenda(searches=tuple(searches.values()), plan=plan, parts=parts_of)
 
@@ -114,6 +132,25 @@ class World:
         self.parts: dict[str, frozenset[str]] = {}
         self.failed: dict[str, str] = {}
         self.ran: Counter[tuple[str, int, tuple[str, ...]]] = Counter()
+        self.choices: dict[str, Mapping[str, Chosen]] = {}
+
+    def choose(self, outlook: Outlook) -> None:
+        """Has each arm choose a complete trial for each of two streams, by the trials alone."""
+        for one in self.agenda.searches:
+            if one.search.name in outlook.undecided:
+                trials = outlook.searches[one.search.name]
+                complete = [trial.number for trial in trials if trial.state == "complete"]
+                self.choices[one.search.name] = {
+                    arm: Chosen(
+                        trials={
+                            stream: random.Random(f"{arm} {stream} {trials}").choice(complete)
+                            for stream in ("spatial", "temporal")
+                        },
+                        candidates=len(complete) ** 2,
+                        top1=0.5,
+                    )
+                    for arm in one.arms
+                }
 
     def finished(self) -> Finished:
         return Finished(
@@ -127,6 +164,7 @@ class World:
             },
             parts=dict(self.parts),
             failed=dict(self.failed),
+            choices=dict(self.choices),
         )
 
     def run(self, job: Job) -> None:
@@ -148,7 +186,7 @@ class World:
 
 def outcome(world: World, outlook: Outlook) -> tuple[Any, ...]:
     """All that a study's results are made of."""
-    rows = [(row.arm.name, row.training.training_id) for row in outlook.rows]
+    rows = [(row.arm.name, ids_of(row)) for row in outlook.rows]
     return outlook.searches, rows, outlook.failures
 
 
@@ -170,6 +208,9 @@ def run_study(
         check(outlook, world)
         if outlook.done:
             return world, outlook
+        if outlook.undecided:
+            world.choose(outlook)
+            continue
         for job in outlook.jobs:
             if len(running) < places:
                 running.setdefault(job.training.training_id, job)
@@ -183,18 +224,19 @@ def check(outlook: Outlook, world: World) -> None:
     assert len(keys) == len(set(keys))
     wanted: dict[str, set[str]] = {}
     for row in outlook.plan.rows:
-        wanted.setdefault(row.training.training_id, set()).update(parts_of(row))
+        for key in ids_of(row):
+            wanted.setdefault(key, set()).update(parts_of(row))
     for job in outlook.jobs:
         key = job.training.training_id
         assert key not in world.failed
         scored = world.parts.get(key, frozenset())
         assert job.until > world.at.get(key, 0) or set(job.parts) - scored, "nothing left to do"
         assert job.search is not None or set(job.parts) == wanted[key] - scored
-    assert outlook.done == (not outlook.jobs)
+    assert outlook.done == (not outlook.jobs and not outlook.undecided)
     if outlook.done:
         assert not outlook.waiting
     for row in outlook.rows:
-        assert set(parts_of(row)) <= world.parts[row.training.training_id]
+        assert all(set(parts_of(row)) <= world.parts[key] for key in ids_of(row))
 
 
 def make_study(seed: int) -> Agenda:
@@ -221,7 +263,11 @@ def make_study(seed: int) -> Agenda:
         "untuned": ("c3d", None),
     }
     kept = chance.sample(sorted(arms), chance.randint(1, len(arms)))
-    return make_agenda({name: arms[name] for name in sorted(kept)}, seeds=chance.randint(1, 2))
+    return make_agenda(
+        {name: arms[name] for name in sorted(kept)},
+        seeds=chance.randint(1, 2),
+        own_choices=seed % 2 == 1,
+    )
 
 
 @pytest.mark.parametrize("failing", [0.0, 0.3, 1.0])
@@ -241,7 +287,10 @@ def test_the_answer_depends_on_nothing_that_was_asked_before() -> None:
         world = World(agenda, seed, failing=0.2)
         while not (outlook := next_jobs(agenda, world.finished())).done:
             states.append((world.finished(), outlook))
-            world.run(outlook.jobs[-1])
+            if outlook.undecided:
+                world.choose(outlook)
+            else:
+                world.run(outlook.jobs[-1])
         random.Random(seed).shuffle(states)
         for finished, outlook in states:
             assert next_jobs(agenda, finished) == outlook
@@ -280,7 +329,6 @@ def test_a_training_that_a_trial_and_the_ablation_want_runs_to_its_end_once() ->
         plan=lambda found: Plan(
             rows=(fake_row("a", job.training),),
             trainings={job.training.training_id: training_of("net", values)},
-            features_of=frozenset(),
         ),
     )
     (both,) = next_jobs(joint, Finished()).jobs
@@ -303,7 +351,7 @@ def test_only_the_parts_that_are_missing_are_scored() -> None:
 def test_a_training_that_two_arms_see_in_other_views_is_scored_for_one_after_the_other() -> None:
     few, many = (cast(Training, FakeTraining("net", views=views)) for views in ("/3", "/25"))
     rows = (fake_row("few", few), fake_row("many", many))
-    plan = Plan(rows=rows, trainings={"net": few}, features_of=frozenset())
+    plan = Plan(rows=rows, trainings={"net": few})
     agenda = Agenda(searches=(), plan=lambda found: plan, parts=lambda row: ("test",))
     parts: dict[str, frozenset[str]] = {}
     for one in (few, many):
@@ -333,7 +381,7 @@ def test_arms_without_a_search_and_those_whose_search_is_done_run_while_others_s
     assert [row.arm.name for row in outlook.plan.rows] == ["untuned", "quick"]
     # The winner's own training is the ablation's: only its scores are missing.
     assert {job.training.training_id for job in outlook.jobs if job.search is None} == {
-        row.training.training_id for row in outlook.plan.rows
+        key for row in outlook.plan.rows for key in ids_of(row)
     }
 
 
@@ -371,9 +419,7 @@ def test_the_longest_of_the_ablation_comes_first() -> None:
     rows = tuple(fake_row(one.training_id, one) for one in (short, long))
     agenda = Agenda(
         searches=(),
-        plan=lambda found: Plan(
-            rows=rows, trainings={"short": short, "long": long}, features_of=frozenset()
-        ),
+        plan=lambda found: Plan(rows=rows, trainings={"short": short, "long": long}),
         parts=lambda row: ("test",),
     )
     assert [job.until for job in next_jobs(agenda, Finished()).jobs] == [50, 5]
@@ -437,6 +483,30 @@ def test_more_trials_extend_a_study_and_run_nothing_again() -> None:
         assert outcome(world, outlook) == outcome(expected_world, expected)
         epochs = {job: count for job, count in world.ran.items() if not job[2]}
         assert set(epochs.values()) == {1}
+
+
+def test_arms_wait_for_their_choices_and_are_planned_with_them() -> None:
+    search = make_search("search", trials=2, rungs=(9,))
+    agenda = make_agenda({"one": ("net", search)}, seeds=1, first_seed=1, own_choices=True)
+    world = World(agenda, 0)
+    for job in next_jobs(agenda, Finished()).jobs:
+        world.run(job)
+    outlook = next_jobs(agenda, world.finished())
+    assert (outlook.undecided, outlook.jobs, outlook.plan.rows) == (("search",), (), ())
+    assert not outlook.done
+    world.choices["search"] = {
+        "one": Chosen(trials={"spatial": 1, "temporal": 0}, candidates=4, top1=0.5)
+    }
+    outlook = next_jobs(agenda, world.finished())
+    first, second = outlook.searches["search"]
+    expected = [training_of("net", trial.values, 1).training_id for trial in (second, first)]
+    assert [job.training.training_id for job in outlook.jobs] == expected
+    (row,) = outlook.plan.rows
+    assert ids_of(row) == tuple(expected)
+    world.run(outlook.jobs[0])
+    assert not next_jobs(agenda, world.finished()).rows, "it reads both"
+    world.run(outlook.jobs[1])
+    assert len(next_jobs(agenda, world.finished()).rows) == 1
 
 
 def test_searches_of_one_name_are_refused() -> None:

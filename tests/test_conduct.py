@@ -15,6 +15,7 @@ from study.conduct import RESTARTS, Conductor
 from study.job import Job
 from study.request import Request, Study, check_request
 from study.results.store import ResultStore
+from study.searches import searches_of
 from study.terminal import Terminal
 from tests.fake_jobs import run_fake_job
 
@@ -22,7 +23,7 @@ SETTINGS = {"epochs": 9, "warmup_epochs": 0, "batch_size": 8}
 
 
 def study_of(store: Path, results: Path, **request: Any) -> Study:
-    asked = {"trials": 6, "tuning": "shared", "seeds": 2, "sampler": "random", **request}
+    asked = {"trials": 6, "tuning": "net", "seeds": 2, "sampler": "random", **request}
     asked["changes"] = {**SETTINGS, **asked.get("changes", {})}
     return check_request(
         Request(
@@ -57,7 +58,7 @@ class Runner:
 
     def run(self, *, kill_after: int | None = None) -> Conductor:
         with Terminal(self.console).at_work() as display:
-            self.conductor = Conductor(self.study, display)
+            self.conductor = Conductor(self.study, searches_of(self.study), display)
             running: list[Job] = []
             ended = 0
             while not self.conductor.done:
@@ -91,15 +92,18 @@ def outcome(results: Path) -> dict[str, list[Mapping[str, Any]]]:
     }
 
 
-@pytest.mark.parametrize("tuning", ["shared", "own"])
+@pytest.mark.parametrize(
+    ("tuning", "vary"),
+    [("net", ()), ("own", ()), ("shared", ()), ("own", ("split-carve", "search"))],
+)
 def test_places_order_and_kills_change_no_row_and_no_trial(
-    tiny_store: Path, tmp_path: Path, tuning: str
+    tiny_store: Path, tmp_path: Path, tuning: str, vary: tuple[str, ...]
 ) -> None:
-    arms = None if tuning == "shared" else ("spatial", "two-stream", "stil", "stil-early")
+    arms = ("spatial", "temporal", "two-stream", "two-stream-awf-l2", "stil", "stil-early")
     expected = None
     for number, places in enumerate((1, 2, 4, 64)):
         results = tmp_path / f"{number}"
-        study = study_of(tiny_store, results, tuning=tuning, arms=arms)
+        study = study_of(tiny_store, results, tuning=tuning, vary=vary, arms=arms)
         runner = Runner(study, places, seed=number)
         for kill_after in (3, 5) if places in (2, 4) else ():
             with pytest.raises(KilledError):
@@ -110,7 +114,7 @@ def test_places_order_and_kills_change_no_row_and_no_trial(
         expected = expected or outcome(results)
         assert outcome(results) == expected
     assert expected is not None
-    assert len(expected["rows"]) == 2 * 2 * (16 if arms is None else len(arms))
+    assert len(expected["rows"]) == 2 * 2 * len(arms)
 
 
 def test_a_finished_study_does_nothing_and_a_larger_one_what_is_missing(
@@ -175,7 +179,7 @@ def test_a_lost_process_is_started_again_while_it_gets_on_and_given_up_where_it_
     study = study_of(tiny_store, tmp_path, trials=0, tuning="fixed", seeds=1, arms=("stil",))
     for gets_on, tries in ((True, 12), (False, RESTARTS + 1)):
         with Terminal(Console(quiet=True)).at_work() as display:
-            conductor = Conductor(study, display)
+            conductor = Conductor(study, searches_of(study), display)
             for number in range(tries):
                 job = conductor.next_job()
                 assert job is not None, number

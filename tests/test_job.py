@@ -41,6 +41,10 @@ def delete(results: Path, view: str) -> None:
         path.unlink()
 
 
+def parts_stored(results: ResultStore, job: Job) -> frozenset[str]:
+    return stored_parts(results, job.training.training_id, job.training.scoring_id)
+
+
 def test_other_views_score_the_kept_checkpoint_and_train_nothing(
     tiny_store: Path, tmp_path: Path
 ) -> None:
@@ -50,12 +54,12 @@ def test_other_views_score_the_kept_checkpoint_and_train_nothing(
     before = epochs_of(results, first.training), results.read("trainings").to_pylist()
     other = job_of(tiny_store, tmp_path, test_segments=1, test_crops="three")
     assert other.training.training_id == first.training.training_id
-    assert stored_parts(results, other.training) == set()
+    assert parts_stored(results, other) == set()
     assert not trained_again(other)
     run_job(other)
     assert (epochs_of(results, first.training), results.read("trainings").to_pylist()) == before
     for job in (first, other):
-        assert stored_parts(results, job.training) == set(PARTS)
+        assert parts_stored(results, job) == set(PARTS)
     ours, theirs = (
         load_scores(results, job.training.scoring_id)["test"].scores["spatial"]
         for job in (first, other)
@@ -71,12 +75,12 @@ def test_lost_scores_are_made_again(tiny_store: Path, tmp_path: Path, checkpoint
     before = epochs_of(results, job.training)
     made = load_scores(results, job.training.scoring_id)
     delete(tmp_path, "scores")
-    assert stored_parts(results, job.training) == set()
+    assert parts_stored(results, job) == set()
     if checkpoint == "gone":
         job.checkpoint.unlink()
     assert trained_again(job) == (checkpoint == "gone")
     run_job(job)
-    assert stored_parts(results, job.training) == set(PARTS)
+    assert parts_stored(results, job) == set(PARTS)
     again = load_scores(results, job.training.scoring_id)
     for part in PARTS:
         assert (again[part].scores["spatial"] == made[part].scores["spatial"]).all()

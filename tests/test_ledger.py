@@ -1,6 +1,7 @@
 """What is finished, read back from results that jobs wrote."""
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from study.ledger import Ledger, Objective, look
 from study.request import Study
 from study.results.rows import load_validation_scores
 from study.results.store import ResultStore
+from study.scores import Scores
 from study.searches import agenda_of, objective_of, searches_of
 from tests.fake_jobs import run_fake_job
 from tests.test_conduct import study_of
@@ -40,6 +42,18 @@ class Opened:
             run_fake_job(self.study, self.study.job(job.training, until=job.until, parts=job.parts))
         return [job.training.training_id for job in outlook.jobs[:count]]
 
+    def finish_searches(self) -> Outlook:
+        """Runs all trials; returns the outlook when they have ended and the arms have chosen."""
+        while (outlook := self.look()).waiting:
+            for identity in self.run(outlook, len(outlook.jobs)):
+                self.ledger.forget(identity)
+        return outlook
+
+    def last_scores(self, training_id: str) -> Scores:
+        """A training's validation scores at its last epoch."""
+        keys = {9: rung_key(training_id, 9)}
+        return load_validation_scores(self.results, training_id, keys)[9]
+
 
 def top1_of_average(results: ResultStore, training_id: str, epoch: int) -> float:
     """Top-1 of the streams' average, from the stored lines alone."""
@@ -58,41 +72,92 @@ def test_a_rung_is_worth_the_top1_of_its_stored_scores(tiny_store: Path, tmp_pat
         opened.ledger.forget(identity)
     opened.look()
     values = opened.ledger.finished.values
-    read = {key.split()[0]: by_epoch for (_, key), by_epoch in values.items() if by_epoch}
+    read = {key: by_epoch for (_, key), by_epoch in values.items() if by_epoch}
     assert read == {
         identity: {1: top1_of_average(opened.results, identity, 1)} for identity in identities
     }
 
 
-def test_what_a_training_is_worth_is_read_for_each_lambda(tiny_store: Path, tmp_path: Path) -> None:
-    opened = Opened(study_of(tiny_store, tmp_path, tuning="own", arms=("stil-awf-l2",)))
-    (one,) = opened.agenda.searches
-    outlook = opened.look()
-    (identity,) = opened.run(outlook, 1)
-    trial = next(
-        trial
-        for trial in outlook.searches[one.search.name]
-        if opened.agenda.training(one, trial.values).training_id == identity
+def test_arms_choose_by_their_own_fusion_and_each_independent_stream_by_itself(
+    tiny_store: Path, tmp_path: Path
+) -> None:
+    """Against an enumeration of all pairs of complete trials."""
+    arms = ("spatial", "temporal", "two-stream", "two-stream-awf-entropy")
+    opened = Opened(
+        study_of(tiny_store, tmp_path, tuning="own", arms=arms, changes={"fusion_lambda": 1.0})
     )
-    values = {}
-    for fusion_lambda in (0.01, 10.0):
-        # Two trials may propose one training with different λ.
-        other = replace(trial, values={**trial.values, "fusion_lambda": fusion_lambda})
-        again = replace(outlook, searches={one.search.name: (other,)})
-        assert opened.agenda.training(one, other.values).training_id == identity
-        assert opened.ledger.read(opened.agenda, again)
-        key = (one.search.name, one.reading_key(identity, other.values))
-        values[fusion_lambda] = opened.ledger.finished.values[key][1]
-    scores = load_validation_scores(opened.results, identity, {1: rung_key(identity, 1)})[1]
-    for fusion_lambda, value in values.items():
-        groups = opened.objectives[one.search.name].groups
-        fused = FUSIONS["awf-l2"].fuse(
-            {"validation": scores},
-            groups=[groups[video] for video in scores.videos],
-            fusion_lambda=fusion_lambda,
+    (one,) = opened.agenda.searches
+    outlook = opened.finish_searches()
+    chosen = opened.ledger.finished.choices[one.search.name]
+    complete = [trial for trial in outlook.searches[one.search.name] if trial.state == "complete"]
+    last = {
+        trial.number: opened.last_scores(opened.agenda.training(one, trial.values).training_id)
+        for trial in complete
+    }
+    assert len(last) >= 2
+    for arm, streams in {
+        "spatial": ("spatial",),
+        "temporal": ("temporal",),
+        "two-stream": ("spatial", "temporal"),
+        "two-stream-awf-entropy": ("spatial", "temporal"),
+    }.items():
+        fusion = FUSIONS[opened.study.space.arm(arm).fusion]
+        right = {}
+        for pick in product(last, repeat=len(streams)):
+            scores = {s: last[number].scores[s] for s, number in zip(streams, pick, strict=True)}
+            held_out = replace(last[pick[0]], scores=scores)
+            groups = [opened.objectives[one.search.name].groups[v] for v in held_out.videos]
+            fused = fusion.fuse({"validation": held_out}, groups=groups, fusion_lambda=1.0)
+            right[pick] = (fused.parts["validation"].argmax(axis=1) == held_out.labels).sum()
+        best = max(right, key=lambda pick: (right[pick], [-number for number in pick]))
+        assert tuple(chosen[arm].trials.values()) == best
+        assert chosen[arm].candidates == len(last) ** len(streams)
+        assert chosen[arm].top1 <= right[best] / len(held_out.videos)
+
+
+def test_streams_that_interact_are_of_one_trial(tiny_store: Path, tmp_path: Path) -> None:
+    opened = Opened(study_of(tiny_store, tmp_path, tuning="own", arms=("stil", "stil-awf-l2")))
+    outlook = opened.finish_searches()
+    for (_, trials), choices in zip(
+        outlook.searches.items(), opened.ledger.finished.choices.values(), strict=True
+    ):
+        complete = sum(trial.state == "complete" for trial in trials)
+        for chosen in choices.values():
+            assert len(set(chosen.trials.values())) == 1
+            assert chosen.candidates == complete
+
+
+def test_a_finished_training_of_both_streams_serves_one_of_either(
+    tiny_store: Path, tmp_path: Path
+) -> None:
+    fixed = {"tuning": "fixed", "seeds": 2, "changes": {"loss_weights.spatial": 0.5}}
+    both = Opened(study_of(tiny_store, tmp_path, arms=("two-stream", "two-stream-early"), **fixed))
+    (identity,) = both.run(both.look(), 1)
+    both.ledger.forget(identity)
+    seeds = {job.training.seed for job in both.look().jobs}
+    spatial = Opened(study_of(tiny_store, tmp_path, arms=("spatial",), **fixed))
+    outlook = spatial.look()
+    assert {job.training.seed for job in outlook.jobs} == seeds, "but for what isn't finished"
+    (row,) = outlook.rows
+    (served,) = row.distinct_trainings
+    (finished,) = spatial.results.read("trainings")["training_id"].to_pylist()
+    assert spatial.ledger.source(served) == finished != served.training_id
+    # Streams that learn from each other don't serve, and neither do other settings.
+    for changes in ({"loss_weights.spatial": 0.25}, {}):
+        other = {**fixed, "changes": changes}
+        assert (
+            len(Opened(study_of(tiny_store, tmp_path, arms=("spatial",), **other)).look().jobs) == 2
         )
-        right = fused.parts["validation"].argmax(axis=1) == scores.labels
-        assert value == right.mean()
+
+
+def test_trials_of_one_stream_are_served_by_those_of_both(tiny_store: Path, tmp_path: Path) -> None:
+    both = Opened(study_of(tiny_store, tmp_path, arms=("two-stream",)))
+    both.finish_searches()
+    complete = both.results.read("trainings", status="finished").num_rows
+    spatial = Opened(study_of(tiny_store, tmp_path, arms=("spatial",)))
+    outlook = spatial.look()
+    (trials,) = outlook.searches.values()
+    assert sum(bool(trial.readings) for trial in trials) >= complete > 0
 
 
 def test_results_are_read_once_and_again_when_forgotten(tiny_store: Path, tmp_path: Path) -> None:

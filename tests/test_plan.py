@@ -13,7 +13,9 @@ from study.plan import (
     make_plan,
     make_training,
     meta_network,
+    modality,
     model_modules,
+    served_trainings,
     settings_of,
 )
 
@@ -107,8 +109,8 @@ def test_arms_that_differ_in_a_hyperparameter_are_trained_apart():
 
 
 def test_found_values_reach_only_the_arms_that_they_matter_to():
-    found = {"learning_rate": 0.03, "options.attention_dim": 128, "fusion_lambda": 0.5}
-    plan = plan_of(("two-stream", "stil", "stil-awf-simplex"), found=found)
+    found = {"learning_rate": 0.03, "options.attention_dim": 128}
+    plan = plan_of(("two-stream", "stil"), found=found)
     plain, interacting = (
         next(t for t in plan.trainings.values() if t.options["interaction"] is interaction)
         for interaction in (False, True)
@@ -116,14 +118,72 @@ def test_found_values_reach_only_the_arms_that_they_matter_to():
     assert plain.hyperparameters.learning_rate == interacting.hyperparameters.learning_rate == 0.03
     assert interacting.options["attention_dim"] == 128
     assert plain.options["attention_dim"] != 128
-    lambdas = {row.arm.name: row.fusion_lambda for row in plan.rows}
-    assert lambdas == {"two-stream": None, "stil": None, "stil-awf-simplex": 0.5}
 
 
-def test_early_fusion_asks_for_the_features_of_its_training_only():
-    plan = plan_of(("two-stream", "stil-early"))
-    (early,) = (row.training for row in plan.rows if row.arm.name == "stil-early")
-    assert plan.features_of == {early.training_id}
+def by_rate(**rates):
+    """Settings of an arm's streams that differ in the learning rate."""
+    return {
+        stream: BASE.updated(
+            Settings(options={"interaction": False}, hyperparameters={"learning_rate": rate})
+        )
+        for stream, rate in rates.items()
+    }
+
+
+def test_a_row_reads_each_stream_of_a_training_at_the_streams_own_settings():
+    chosen = {
+        "spatial": by_rate(spatial=0.1),
+        "temporal": by_rate(temporal=0.2),
+        "two-stream": by_rate(spatial=0.1, temporal=0.3),
+        "two-stream-weighted": by_rate(spatial=0.3, temporal=0.3),
+    }
+    plan = make_plan(
+        [SPACE.arm(name) for name in chosen],
+        targets=[TARGET],
+        seeds=[1, 2],
+        settings=lambda arm, _: chosen[arm.name],
+    )
+    read = {
+        (row.arm.name, stream): (training.hyperparameters.learning_rate, training.seed)
+        for row in plan.rows
+        for stream, training in row.trainings.items()
+        if row.training.seed == 2
+    }
+    assert read == {
+        (name, stream): (settings.hyperparameters["learning_rate"], 2)
+        for name, settings_by_stream in chosen.items()
+        for stream, settings in settings_by_stream.items()
+    }
+    # Trained is what is read and no more, the streams of equal settings together.
+    trained = {
+        (training.hyperparameters.learning_rate, training.options["streams"])
+        for training in plan.trainings.values()
+    }
+    assert trained == {(0.1, ("spatial",)), (0.2, ("temporal",)), (0.3, ("spatial", "temporal"))}
+    assert len(plan.trainings) == 2 * 3
+    ids = {row.arm.name: len(row.distinct_trainings) for row in plan.rows}
+    assert ids == {"spatial": 1, "temporal": 1, "two-stream": 2, "two-stream-weighted": 1}
+    assert {row.arm.name: modality(row) for row in plan.rows} == {
+        "spatial": "RGB",
+        "temporal": "flow",
+        "two-stream": "RGB + flow",
+        "two-stream-weighted": "RGB + flow",
+    }
+
+
+def test_a_training_serves_those_of_fewer_streams_where_streams_are_independent():
+    found = {"loss_weights.spatial": 2.0, "loss_weights.temporal": 0.5}
+    plan = plan_of(("two-stream", "stil"), found=found)
+    both, interacting = plan.trainings.values()
+    alone = [
+        training.training_id
+        for name in ("spatial", "temporal")
+        for training in plan_of((name,), found=found).trainings.values()
+    ]
+    assert [one.training_id for one in served_trainings(both)] == alone
+    assert served_trainings(interacting) == ()
+    (spatial,) = plan_of(("spatial",)).trainings.values()
+    assert served_trainings(spatial) == ()
 
 
 def test_the_fingerprint_changes_with_everything_that_can_change_the_result():

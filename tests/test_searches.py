@@ -1,5 +1,7 @@
 """Which searches a study makes, and whom they serve."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +9,11 @@ import pytest
 
 from search_spaces.space import Choice, Real
 from study.agenda import ArmSearch, Finished, Found, next_jobs
-from study.plan import Target
 from study.provenance import canonical_json
 from study.request import Study
 from study.results.store import ResultStore
-from study.search import Trial
-from study.searches import agenda_of, searches_of
+from study.search import Chosen, Trial
+from study.searches import SearchKey, agenda_of, most_trainings, objective_of, searches_of
 from tests.sample_results import PROTOCOL
 from tests.test_conduct import Runner, study_of
 
@@ -24,6 +25,11 @@ def only_search(study: Study) -> ArmSearch:
     return one
 
 
+def stil_of(store: Path, results: Path, **request: Any) -> Study:
+    """A study of one net that interacts."""
+    return study_of(store, results, **{"arms": ("stil", "stil-awf-simplex"), **request})
+
+
 def names(study: Study) -> set[str]:
     return {parameter.name for parameter in only_search(study).search.parameters}
 
@@ -31,19 +37,19 @@ def names(study: Study) -> set[str]:
 def test_the_first_trial_is_the_training_that_is_not_tuned(
     tiny_store: Path, tmp_path: Path
 ) -> None:
-    study = study_of(tiny_store, tmp_path)
+    study = stil_of(tiny_store, tmp_path)
     one = only_search(study)
-    untuned = study.trial(study.space.arm(study.space.search_arm), study.targets[0], {})
+    untuned = study.trial(study.arms, study.targets[0], {})
     first = one.search.first
     assert first["learning_rate"] == untuned.hyperparameters.learning_rate
     assert first["options.attention_dim"] == untuned.options["attention_dim"] == 256
-    assert first["fusion_lambda"] == first["loss_weights.spatial"] == 1.0
+    assert first["loss_weights.spatial"] == 1.0
     assert set(first) == names(study)
     outlook = next_jobs(agenda_of(study, searches_of(study)), Finished())
     trial = outlook.searches[one.search.name][0]
     assert trial.values == first
     # A first value outside of the searched range is proposed by the sampler instead.
-    low = study_of(tiny_store, tmp_path, parameters=(_rate(1e-6, 1e-5),))
+    low = stil_of(tiny_store, tmp_path, parameters=(_rate(1e-6, 1e-5),))
     assert set(only_search(low).search.first) == names(low) - {"learning_rate"}
 
 
@@ -51,37 +57,95 @@ def _rate(low: float, high: float) -> Real:
     return Real(name="learning_rate", low=low, high=high, log=True)
 
 
-def test_a_shared_search_serves_all_arms_and_an_own_one_its_arm(
-    tiny_store: Path, tmp_path: Path
+@pytest.mark.parametrize("tuning", ["net", "own"])
+def test_each_net_has_one_search_over_what_matters_to_it(
+    tiny_store: Path, tmp_path: Path, tuning: str
 ) -> None:
-    arms = ("spatial", "two-stream", "stil")
-    shared = searches_of(study_of(tiny_store, tmp_path, arms=arms))
-    assert [(arm, one.arms) for (_, arm), one in shared.items()] == [("stil-awf-simplex", arms)]
-    own = searches_of(study_of(tiny_store, tmp_path, arms=arms, tuning="own"))
-    assert [(arm, one.arms) for (_, arm), one in own.items()] == [(arm, (arm,)) for arm in arms]
+    study = study_of(tiny_store, tmp_path, tuning=tuning)
+    found = {name: one for (_, name, _), one in searches_of(study).items()}
+    plain = tuple(arm.name for arm in study.arms if not arm.options["interaction"])
+    stil = tuple(arm.name for arm in study.arms if arm.options["interaction"])
+    assert {name: one.arms for name, one in found.items()} == {"two-stream": plain, "stil": stil}
     searched = {
-        arm: {parameter.name for parameter in one.search.parameters}
-        for (_, arm), one in own.items()
+        name: {parameter.name for parameter in one.search.parameters} for name, one in found.items()
     }
-    assert "options.attention_dim" in searched["stil"]
-    assert "options.attention_dim" not in searched["two-stream"], "it has no attention"
-    assert all("fusion_lambda" not in found for found in searched.values()), "all of them average"
+    rate = {"learning_rate", "loss_weights.spatial", "loss_weights.temporal"}
+    assert searched == {"two-stream": rate, "stil": rate | {"options.attention_dim"}}
+    assert all(one.search.trials == 6 for one in found.values()), "all nets have one budget"
+    assert {one.own_choices for one in found.values()} == {tuning == "own"}
+
+
+def test_a_shared_search_is_of_the_spaces_arm_and_for_all(tiny_store: Path, tmp_path: Path) -> None:
+    arms = ("spatial", "two-stream", "stil")
+    shared = searches_of(study_of(tiny_store, tmp_path, tuning="shared", arms=arms))
+    assert [(name, one.arms) for (_, name, _), one in shared.items()] == [
+        ("stil-awf-simplex", arms)
+    ]
     for none in ({"tuning": "fixed"}, {"trials": 0}):
         assert not searches_of(study_of(tiny_store, tmp_path, **none))
 
 
+@pytest.mark.parametrize(
+    ("arms", "name", "fusion", "streams"),
+    [
+        (("spatial",), "spatial", "spatial", ("spatial",)),
+        (("spatial", "temporal"), "spatial", "average", ("spatial", "temporal")),
+        (("temporal", "two-stream-early"), "two-stream-early", "average", ("spatial", "temporal")),
+        (("stil-awf-l2",), "stil-awf-l2", "average", ("spatial", "temporal")),
+    ],
+)
+def test_a_net_is_judged_by_the_late_average_of_the_streams_that_its_arms_read(
+    tiny_store: Path,
+    tmp_path: Path,
+    arms: tuple[str, ...],
+    name: str,
+    fusion: str,
+    streams: tuple[str, ...],
+) -> None:
+    study = study_of(tiny_store, tmp_path, arms=arms)
+    ((key, one),) = searches_of(study).items()
+    assert key[1] == name
+    assert objective_of(study, key).fusion == fusion
+    assert one.make_training(one.search.first).options["streams"] == streams
+
+
+def test_all_parameters_set_leave_nothing_to_search(tiny_store: Path, tmp_path: Path) -> None:
+    pinned = {
+        "learning_rate": 0.02,
+        "loss_weights.spatial": 1.0,
+        "loss_weights.temporal": 1.0,
+    }
+    study = study_of(tiny_store, tmp_path, changes=pinned, arms=("two-stream", "stil"))
+    ((_, name, _),) = searches_of(study)
+    assert name == "stil", "its attention is left"
+    agenda = agenda_of(study, searches_of(study))
+    assert {row.arm.name for row in agenda.plan({}).rows} == {"two-stream"}
+
+
+def test_no_trial_has_a_reported_seed(tiny_store: Path, tmp_path: Path) -> None:
+    for search_seed in (0, 1, 2):
+        study = stil_of(tiny_store, tmp_path, seeds=3, search_seed=search_seed)
+        one = only_search(study)
+        assert one.search.seed == search_seed
+        trial = one.make_training({})
+        reported = study.plan().trainings.values()
+        assert {training.seed for training in reported} == {1, 2, 3}
+        assert trial.seed not in {1, 2, 3}
+        assert replace(trial, seed=1) in reported
+
+
 def test_what_is_set_is_not_searched(tiny_store: Path, tmp_path: Path) -> None:
-    free = study_of(tiny_store, tmp_path)
-    pinned = study_of(tiny_store, tmp_path, changes={"learning_rate": 0.02})
+    free = stil_of(tiny_store, tmp_path)
+    pinned = stil_of(tiny_store, tmp_path, changes={"learning_rate": 0.02})
     assert names(free) - names(pinned) == {"learning_rate"}
     one = only_search(pinned)
     assert one.make_training(one.search.first).hyperparameters.learning_rate == 0.02
 
 
 def test_search_replaces_a_parameter_or_adds_one(tiny_store: Path, tmp_path: Path) -> None:
-    before = names(study_of(tiny_store, tmp_path))
+    before = names(stil_of(tiny_store, tmp_path))
     momentum = Choice(name="momentum", choices=(0.8, 0.9))
-    one = only_search(study_of(tiny_store, tmp_path, parameters=(RATE, momentum)))
+    one = only_search(stil_of(tiny_store, tmp_path, parameters=(RATE, momentum)))
     assert {parameter.name for parameter in one.search.parameters} == before | {"momentum"}
     assert RATE in one.search.parameters
     values = {**one.search.first, "momentum": 0.8, "learning_rate": 0.005}
@@ -113,9 +177,16 @@ def test_the_name_changes_with_what_is_asked_and_with_nothing_else(
     tiny_store: Path, tmp_path: Path
 ) -> None:
     def name(**asked: Any) -> str:
-        return only_search(study_of(tiny_store, tmp_path, **asked)).search.name
+        return only_search(stil_of(tiny_store, tmp_path, **asked)).search.name
 
-    same = [name(), name(trials=20), name(seeds=5), name(at_once=2), name(max_hours=1.0)]
+    same = [
+        name(),
+        name(tuning="own"),
+        name(trials=20),
+        name(seeds=5),
+        name(at_once=2),
+        name(max_hours=1.0),
+    ]
     assert len(set(same)) == 1, "more trials extend a search"
     others = [
         name(),
@@ -125,8 +196,10 @@ def test_the_name_changes_with_what_is_asked_and_with_nothing_else(
         name(changes={"epochs": 18}),
         name(sampler="qmc"),
         name(lag=4),
-        name(tuning="own", arms=("stil",)),
-        name(tuning="own", arms=("stil-weighted",)),
+        name(search_seed=1),
+        name(vary=("search",), seeds=1, search_seed=2),
+        name(arms=("stil-weighted",)),
+        name(arms=("two-stream",)),
     ]
     assert len(set(others)) == len(others)
 
@@ -135,7 +208,6 @@ def older_trial(results: Path, **changes: Any) -> None:
     """Writes a complete trial of study ``older``."""
     values = {
         "learning_rate": 0.01,
-        "fusion_lambda": 1.0,
         "options.attention_dim": 256,
         "loss_weights.spatial": 1.0,
         "loss_weights.temporal": 1.0,
@@ -143,7 +215,7 @@ def older_trial(results: Path, **changes: Any) -> None:
     }
     line = {
         "study": "older",
-        "arm": "stil-awf-simplex",
+        "arm": "stil",
         "protocol": PROTOCOL,
         "dataset": "folder",
         "split": "1",
@@ -160,7 +232,7 @@ def older_trial(results: Path, **changes: Any) -> None:
     ResultStore(results).write("trials", key, [line])
 
 
-def test_a_warm_start_knows_the_older_trials_of_this_arm_dataset_and_split_alone(
+def test_a_warm_start_knows_the_older_trials_of_this_net_dataset_and_split_alone(
     tiny_store: Path, tmp_path: Path
 ) -> None:
     split = study_of(tiny_store, tmp_path).targets[0].split
@@ -169,15 +241,15 @@ def test_a_warm_start_knows_the_older_trials_of_this_arm_dataset_and_split_alone
     older_trial(tmp_path, split=split, trial=2, values={"learning_rate": 0.5})  # out of range
     older_trial(tmp_path, split=split, trial=3, state="pruned")
     older_trial(tmp_path, split="another")
-    older_trial(tmp_path, split=split, arm="stil")
+    older_trial(tmp_path, split=split, arm="stil-weighted")
     older_trial(tmp_path, split=split, dataset="ucf101")
     older_trial(tmp_path, split=split, study="other")
-    one = only_search(study_of(tiny_store, tmp_path, warm_start="older"))
+    one = only_search(stil_of(tiny_store, tmp_path, warm_start="older"))
     assert [(values["learning_rate"], top1) for values, top1 in one.search.prior] == [
         (0.02, 0.5),
         (0.01, 0.625),
     ]
-    cold = only_search(study_of(tiny_store, tmp_path))
+    cold = only_search(stil_of(tiny_store, tmp_path))
     assert (cold.search.prior, cold.search.name != one.search.name) == ((), True)
 
 
@@ -185,7 +257,7 @@ def test_a_warm_start_knows_the_older_trials_of_this_arm_dataset_and_split_alone
     "changes",
     [
         {"split": "another"},
-        {"arm": "stil"},
+        {"arm": "stil-awf-simplex"},
         {"dataset": "ucf101"},
         {"study": "other"},
         {"state": "failed"},
@@ -198,66 +270,143 @@ def test_a_warm_start_without_a_trial_to_use_is_refused(
 ) -> None:
     split = study_of(tiny_store, tmp_path).targets[0].split
     older_trial(tmp_path, **{"split": split, **changes})
-    with pytest.raises(ValueError, match=r"--warm-start older: of its \d complete trials of stil"):
-        searches_of(study_of(tiny_store, tmp_path, warm_start="older"))
+    with pytest.raises(
+        ValueError, match=r"--warm-start older: of its \d complete trials of stil on"
+    ):
+        searches_of(stil_of(tiny_store, tmp_path, warm_start="older"))
 
 
 def test_a_study_starts_warm_from_one_that_ran(tiny_store: Path, tmp_path: Path) -> None:
-    Runner(study_of(tiny_store, tmp_path, seeds=1), 2).run()
+    Runner(stil_of(tiny_store, tmp_path, seeds=1), 2).run()
     complete = ResultStore(tmp_path).read("trials", state="complete").num_rows
-    one = only_search(study_of(tiny_store, tmp_path, warm_start="fake"))
+    one = only_search(stil_of(tiny_store, tmp_path, warm_start="fake"))
     assert len(one.search.prior) == complete > 0
 
 
-def test_arms_that_one_training_could_serve_come_in_together(
+@pytest.mark.parametrize(
+    ("vary", "carves", "searches"),
+    [
+        ((), {0}, {(0, 0)}),
+        (("split-carve",), {1, 2, 3}, {(0, 0)}),
+        (("search",), {0}, {(0, 1), (0, 2), (0, 3)}),
+        (("split-carve", "search"), {1, 2, 3}, {(1, 1), (2, 2), (3, 3)}),
+    ],
+)
+def test_what_is_asked_varies_with_the_reported_seed(
+    tiny_store: Path,
+    tmp_path: Path,
+    vary: tuple[str, ...],
+    carves: set[int],
+    searches: set[tuple[int, int]],
+) -> None:
+    study = stil_of(tiny_store, tmp_path, seeds=3, vary=vary)
+    made = searches_of(study)
+    assert {(target.carve, seed) for target, _, seed in made} == searches
+    assert {one.search.seed for one in made.values()} == {seed for _, seed in searches}
+    assert len({one.search.name for one in made.values()}) == len(searches)
+    found = {one.search.name: found_by({key: one}, "stil") for key, one in made.items()}
+    rows = agenda_of(study, made).plan(found).rows
+    assert len(rows) == 2 * 3
+    assert {row.training.target.carve for row in rows} == carves
+    for row in rows:
+        assert not carves - {0} or row.training.target.carve == row.training.seed
+
+
+def test_another_search_seed_than_zero_holds_for_all_varied_searches(
     tiny_store: Path, tmp_path: Path
 ) -> None:
-    arms = ("spatial", "temporal", "two-stream", "stil", "stil-weighted")
-    study = study_of(tiny_store, tmp_path, tuning="own", arms=arms, seeds=1)
+    study = stil_of(tiny_store, tmp_path, seeds=2, vary=("search",), search_seed=3)
+    assert {seed for _, _, seed in searches_of(study)} == {30_001, 30_002}
+
+
+def test_a_nets_arms_are_planned_when_its_search_is_done(tiny_store: Path, tmp_path: Path) -> None:
+    arms = ("spatial", "two-stream", "stil", "stil-weighted")
+    study = study_of(tiny_store, tmp_path, arms=arms)
     searches = searches_of(study)
     agenda = agenda_of(study, searches)
-    name = {arm: one.search.name for (_, arm), one in searches.items()}
 
     def planned(*done: str, lost: tuple[str, ...] = ()) -> set[str]:
-        found: dict[str, Found | None] = {name[arm]: _found(searches, arm) for arm in done}
-        found.update(dict.fromkeys((name[arm] for arm in lost), None))
+        name = {net: one.search.name for (_, net, _), one in searches.items()}
+        found: dict[str, Found | None] = {name[net]: found_by(searches, net) for net in done}
+        found.update(dict.fromkeys((name[net] for net in lost), None))
         return {row.arm.name for row in agenda.plan(found).rows}
 
-    plain, stil = {"spatial", "temporal", "two-stream"}, {"stil", "stil-weighted"}
-    assert planned() == planned("spatial", "two-stream") == planned("stil") == set()
-    assert planned(*plain) == plain, "one net without STIL serves these three"
-    assert planned(*stil, "spatial") == stil
-    assert planned(*plain, *stil) == plain | stil
-    assert planned("spatial", "temporal", lost=("two-stream",)) == {"spatial", "temporal"}
+    plain, stil = {"spatial", "two-stream"}, {"stil", "stil-weighted"}
+    assert planned() == set()
+    assert planned("two-stream") == planned("two-stream", lost=("stil",)) == plain
+    assert planned("stil") == stil
+    assert planned("two-stream", "stil") == plain | stil
 
 
-def _found(searches: dict[tuple[Target, str], ArmSearch], arm: str) -> Found:
-    (one,) = (one for (_, name), one in searches.items() if name == arm)
-    trial = Trial(
-        number=0, values=one.search.first, state="complete", readings={9: 0.5}, next_rung=None
+def found_by(
+    searches: Mapping[SearchKey, ArmSearch], net: str, **choices: Mapping[str, int]
+) -> Found:
+    """Two trials, of which the second is the better, and what arms chose among them."""
+    (one,) = (one for (_, name, _), one in searches.items() if name == net)
+    trials = tuple(
+        Trial(
+            number=number,
+            values={**one.search.first, **values},
+            state="complete",
+            readings={9: 0.5 + number / 10},
+            next_rung=None,
+        )
+        for number, values in enumerate(({"learning_rate": 0.03}, {"learning_rate": 0.0123}))
     )
-    return Found(trial=trial, trials=(trial,))
+    return Found(
+        trial=trials[1],
+        trials=trials,
+        choices={
+            arm.replace("_", "-"): Chosen(trials=chosen, candidates=4, top1=0.4)
+            for arm, chosen in choices.items()
+        },
+    )
 
 
-def test_what_an_own_search_found_is_what_its_arm_trains_with(
-    tiny_store: Path, tmp_path: Path
-) -> None:
-    study = study_of(tiny_store, tmp_path, tuning="own", arms=("stil",), seeds=2)
+def test_a_nets_arms_train_with_its_best_trial(tiny_store: Path, tmp_path: Path) -> None:
+    study = study_of(tiny_store, tmp_path, arms=("spatial", "two-stream"), seeds=2)
     searches = searches_of(study)
     (one,) = searches.values()
-    found = _found(searches, "stil")
-    best = Found(
-        trial=Trial(
-            number=1,
-            values={**found.values, "learning_rate": 0.0123, "options.attention_dim": 64},
-            state="complete",
-            readings={9: 1.0},
-            next_rung=None,
-        ),
-        trials=found.trials,
-    )
-    plan = agenda_of(study, searches).plan({one.search.name: best})
+    plan = agenda_of(study, searches).plan({one.search.name: found_by(searches, "two-stream")})
     assert {
-        (one.hyperparameters.learning_rate, one.options["attention_dim"], one.seed)
-        for one in plan.trainings.values()
-    } == {(0.0123, 64, 0), (0.0123, 64, 1)}
+        (training.hyperparameters.learning_rate, training.options["streams"], training.seed)
+        for training in plan.trainings.values()
+    } == {(0.0123, ("spatial", "temporal"), 1), (0.0123, ("spatial", "temporal"), 2)}
+    assert len(plan.trainings) == 2
+    assert {(row.tuned_by, row.tuned["trial"]) for row in plan.rows} == {("two-stream", 1)}
+
+
+def test_an_arm_trains_each_independent_stream_with_the_trial_that_it_chose(
+    tiny_store: Path, tmp_path: Path
+) -> None:
+    arms = ("spatial", "temporal", "two-stream", "two-stream-awf-l2")
+    study = study_of(tiny_store, tmp_path, arms=arms, tuning="own", seeds=1)
+    searches = searches_of(study)
+    (one,) = searches.values()
+    found = found_by(
+        searches,
+        "two-stream",
+        spatial={"spatial": 0},
+        temporal={"temporal": 0},
+        two_stream={"spatial": 0, "temporal": 1},
+        two_stream_awf_l2={"spatial": 1, "temporal": 1},
+    )
+    plan = agenda_of(study, searches).plan({one.search.name: found})
+    rates = {
+        row.arm.name: [one.hyperparameters.learning_rate for one in row.trainings.values()]
+        for row in plan.rows
+    }
+    assert rates == {
+        "spatial": [0.03],
+        "temporal": [0.03],
+        "two-stream": [0.03, 0.0123],
+        "two-stream-awf-l2": [0.0123, 0.0123],
+    }
+    assert len(plan.trainings) == 2, "each trial's, with both streams"
+    assert most_trainings(study) == 3 + 3, "three arms read each stream"
+    (note,) = (row.tuned for row in plan.rows if row.arm.name == "two-stream")
+    assert note == {
+        "trial": {"spatial": 0, "temporal": 1},
+        "candidates": 4,
+        "choice_validation_top1": 0.4,
+    }

@@ -265,7 +265,7 @@ def _curves(
     store: ResultStore, trainings: Sequence[Row], rows: Sequence[Row]
 ) -> list[dict[str, Any]]:
     """Returns each dataset's curves by network, of the trainings that the rows come from."""
-    reported = {row["training_id"] for row in rows}
+    reported = {name for row in rows for name in row["training_id"].split("+")}
     chosen = [line for line in trainings if line["training_id"] in reported]
     epochs: dict[str, list[dict[str, Any]]] = {}
     ids = [line["training_id"] for line in chosen]

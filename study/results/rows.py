@@ -2,8 +2,8 @@
 
 No arm trains anything here. What a fusion needs to fit (the weights of adaptively weighted
 fusion, the C of early fusion's SVM) is fitted on the validation part, and the validation row of
-one that fits weights comes from cross-fitting, so that none are judged on the videos that they
-were fitted to.
+one that fits or chooses comes from cross-fitting, so that nothing is judged on the videos that it
+was fitted to or chosen on.
 """
 
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from models.fusion import FUSIONS, FusedScores
 from study.results.store import ResultStore
@@ -22,6 +23,7 @@ __all__ = [
     "load_scores",
     "load_validation_scores",
     "validation_accuracy",
+    "validation_right",
 ]
 
 
@@ -56,14 +58,30 @@ def validation_accuracy(
     groups: Mapping[str, str],
     fusion_lambda: float | None = None,
 ) -> float:
-    """Returns top-1 on the validation part under a fusion, cross-fitted where it fits weights.
+    """Returns top-1 on the validation part under a fusion: what a search maximises.
 
-    This is what the search maximises. A fusion that reads features would have to be trained after
-    every epoch, on features of the whole train part; the plain average stands in for it.
+    As `validation_right` judges each video.
+    """
+    right = validation_right(fusion, scores, groups=groups, fusion_lambda=fusion_lambda)
+    return float(right.mean())
+
+
+def validation_right(
+    fusion: str,
+    scores: Scores,
+    *,
+    groups: Mapping[str, str],
+    fusion_lambda: float | None = None,
+) -> NDArray[np.bool_]:
+    """Returns whether a fusion is right of each validation video, (V,), cross-fitted where it fits.
+
+    A fusion that reads features would have to be trained after every epoch, on features of the
+    whole train part; the plain average stands in for it.
     """
     stand_in = "average" if FUSIONS[fusion].reads_features else fusion
     fused = fuse(stand_in, {"validation": scores}, groups=groups, fusion_lambda=fusion_lambda)
-    return top_k_accuracy(fused.parts["validation"], scores.labels, 1)
+    right: NDArray[np.bool_] = fused.parts["validation"].argmax(axis=1) == scores.labels
+    return right
 
 
 def accuracies(scores: np.ndarray, labels: np.ndarray) -> dict[str, float]:

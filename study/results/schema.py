@@ -99,6 +99,7 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             ),
             _json("versions", "versions of the packages", required=False),
             Column(name="started_at", type=pa.timestamp("us"), about="start, UTC"),
+            _json("serves", "trainings of fewer streams whose scores it has", required=False),
             _text("traceback", "where in the code it failed", required=False),
             _text(
                 "precision",
@@ -135,7 +136,7 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
         ),
         "trials": (
             _text("study", "the study that searched"),
-            _text("arm", "the arm whose validation accuracy was maximised"),
+            _text("arm", "the arm that stands for the searched net"),
             _text("dataset", "the dataset"),
             _text("split", "the split's name"),
             _integer("trial", "the trial's number"),
@@ -146,6 +147,7 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _integer("epochs", "epochs trained"),
             _real("seconds", "wall time in seconds"),
             _text("protocol", "the protocol, of view protocols"),
+            _integer("search_seed", "the search's seed", required=False),
         ),
         "rows": (
             _text("study", "the study"),
@@ -155,7 +157,7 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _text("split", "the split's name"),
             _integer("seed", "the random seed"),
             _text("part", "validation or test", one_of=PARTS[1:]),
-            _text("training_id", "the training that it came from"),
+            _text("training_id", "the training that it came from, or one a stream, joined by +"),
             _text("fusion", "how the streams' scores became one"),
             _real("fusion_lambda", "λ of adaptively weighted fusion", required=False),
             _text("views", "clips × crops that were averaged"),
@@ -165,14 +167,19 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _integer("videos", "videos judged"),
             _text(
                 "tuning",
-                "whether the arm had its own search, shared one, or none",
-                one_of=("own", "shared", "fixed"),
+                "whether a net's arms, each arm or all shared a search's choice, or none was made",
+                one_of=("net", "own", "shared", "fixed"),
             ),
+            _text("tuned_by", "the arm of ``trials`` that stands for its search", required=False),
             _text("modality", "the inputs, such as RGB + flow", required=False),
             _integer("classes", "classes that the judged videos are of", required=False),
             _integer("missing_videos", "videos of the split that the store lacks", required=False),
-            _json("details", "what the fusion fitted or chose", required=False),
-            _text("scoring_id", "the scores that it came from"),
+            _json(
+                "details",
+                "what the fusion fitted, and which trials gave the settings",
+                required=False,
+            ),
+            _text("scoring_id", "the scores that it came from, or one a stream, joined by +"),
             _text("protocol", "the protocol, of view protocols"),
         ),
         "scores": (

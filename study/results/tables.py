@@ -179,9 +179,10 @@ def _our_rows(
                t.precision, t.device_kind, t.workers, t.compiled, t.torch, t.notes,
                t.hyperparameters,
                coalesce(r.missing_videos, t.missing_videos) AS missing_videos,
-               coalesce(r.classes, (SELECT max(len(s.scores)) FROM scores s
-                                    WHERE s.scoring_id = r.scoring_id)) AS classes
-        FROM rows r LEFT JOIN trainings t USING (training_id)
+               coalesce(r.classes,
+                        (SELECT max(len(s.scores)) FROM scores s
+                         WHERE s.scoring_id = split_part(r.scoring_id, '+', 1))) AS classes
+        FROM rows r LEFT JOIN trainings t ON t.training_id = split_part(r.training_id, '+', 1)
         WHERE r.part = 'test' AND r.space = ?
         ORDER BY r.dataset, r.split, r.seed
         """,
@@ -302,8 +303,9 @@ def _our_footers(
     if facts:
         footers.append(
             "Ours: mean over splits and seeds, in %; ± is the sample standard deviation, over "
-            "seeds, of the mean over splits. Hyperparameters are an arm's own (it had its own "
-            "search), shared (one search served all arms) or fixed (none was searched)."
+            "seeds, of the mean over splits. Hyperparameters are a net's (its arms share the best "
+            "trial of its search), an arm's own (it chose among its net's trials), shared (one "
+            "search served all arms) or fixed (none was searched)."
         )
     if unrun := [dataset_title(dataset) for dataset in theirs if dataset not in facts]:
         footers.append(f"Not run by us: {', '.join(unrun)}.")

@@ -12,6 +12,7 @@ from rich.console import Console
 from study.conduct import Conductor
 from study.job import run_job
 from study.request import Study
+from study.searches import searches_of
 from study.terminal import Terminal
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +23,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 def run_here(study: Study) -> Conductor:
     """Runs a study's jobs in this process, one after the other: the whole study without Ray."""
     with Terminal(Console(quiet=True)).at_work() as display:
-        conductor = Conductor(study, display)
+        conductor = Conductor(study, searches_of(study), display)
         while not conductor.done:
             job = conductor.next_job()
             assert job is not None, "something may always run until all is done"

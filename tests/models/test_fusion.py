@@ -7,7 +7,8 @@ from functools import partial
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
+from scipy.optimize import linprog, minimize
+from scipy.special import softmax
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import LinearSVC
@@ -22,6 +23,7 @@ from models.fusion import (
     AdaptiveFusion,
     EarlyFusion,
     choose_lambda,
+    chosen_without,
     cross_fit,
     late_fusion,
 )
@@ -58,6 +60,10 @@ def rows_of_eqs_6_and_7(weights, scores, labels, label):
 
 def fit(scores, labels, constraint="simplex", fusion_lambda=1.0):
     return AdaptiveFusion.fit(scores, labels, constraint=constraint, fusion_lambda=fusion_lambda)
+
+
+def fit_on(scores, labels, groups):
+    return fit(scores, labels)
 
 
 def simplex_grid(streams, steps):
@@ -196,6 +202,26 @@ def test_simplex_weights_are_the_vertex_of_the_largest_gain(fusion_lambda):
     for y in range(CLASSES):
         gains = [objective(w, scores, labels, y, fusion_lambda) for w in np.eye(3)]
         np.testing.assert_allclose(weights[y], np.eye(3)[int(np.argmax(gains))], atol=1e-9)
+
+
+@pytest.mark.parametrize(("constraint", "floor"), [("simplex", 0), ("floor", FLOOR)])
+def test_weights_are_the_optimum_of_the_printed_linear_program(constraint, floor):
+    """Eq. 5 as a linear program of all classes' weights, solved by HiGHS."""
+    for seed in range(10):
+        scores, labels = random_scores(seed, streams=("a", "b", "c"))
+        objectives = [
+            [objective(unit, scores, labels, label, 0.7) for unit in np.eye(3)]
+            for label in range(CLASSES)
+        ]
+        solved = linprog(
+            -np.ravel(objectives),
+            A_eq=np.kron(np.eye(CLASSES), np.ones(3)),
+            b_eq=np.ones(CLASSES),
+            bounds=(floor, 1),
+            method="highs",
+        )
+        weights = fit(scores, labels, constraint, 0.7).weights
+        np.testing.assert_allclose(weights.ravel(), solved.x, atol=1e-9)
 
 
 def test_simplex_weights_follow_a_gain_that_is_smaller_than_the_solvers_tolerance():
@@ -365,7 +391,7 @@ class Recorded:
         self.ids = {row.tobytes(): i for i, row in enumerate(scores["spatial"])}
         self.fitted, self.judged = [], []
 
-    def fit(self, scores, labels):
+    def fit(self, scores, labels, groups):
         self.fitted.append([self.ids[row.tobytes()] for row in scores["spatial"]])
         self.fusion = fit(scores, labels)
         return self
@@ -396,11 +422,11 @@ def test_every_fold_is_fitted_on_every_class_where_groups_allow():
 def test_a_score_that_could_leak_does_not_change_the_weights_that_judge_it():
     scores, labels, groups = grouped_scores()
     soft = partial(fit, constraint="entropy")
-    before = cross_fit(soft, scores, labels, groups)
+    before = cross_fit(lambda s, y, _: soft(s, y), scores, labels, groups)
     leaking = {stream: array.copy() for stream, array in scores.items()}
     planted = [i for i, group in enumerate(groups) if group == groups[0]]
     leaking["temporal"][planted] = 1e6 * np.eye(CLASSES)[labels[planted]]
-    after = cross_fit(soft, leaking, labels, groups)
+    after = cross_fit(lambda s, y, _: soft(s, y), leaking, labels, groups)
     weight = (before - scores["spatial"])[planted] / (scores["temporal"] - scores["spatial"])[
         planted
     ]
@@ -413,9 +439,9 @@ def test_a_score_that_could_leak_does_not_change_the_weights_that_judge_it():
 def test_cross_fitted_scores_do_not_depend_on_the_order_of_the_videos():
     scores, labels, groups = grouped_scores()
     order = np.random.default_rng(1).permutation(VIDEOS)
-    straight = cross_fit(fit, scores, labels, groups)
+    straight = cross_fit(fit_on, scores, labels, groups)
     shuffled = cross_fit(
-        fit,
+        fit_on,
         {stream: array[order] for stream, array in scores.items()},
         labels[order],
         [groups[i] for i in order],
@@ -426,7 +452,7 @@ def test_cross_fitted_scores_do_not_depend_on_the_order_of_the_videos():
 def test_fewer_groups_than_folds_leave_one_group_out():
     scores, labels = random_scores(21)
     groups = np.arange(VIDEOS) % 2
-    fused = cross_fit(fit, scores, labels, groups.tolist())
+    fused = cross_fit(fit_on, scores, labels, groups.tolist())
     for judged in (0, 1):
         other = {stream: array[groups != judged] for stream, array in scores.items()}
         expected = fit(other, labels[groups != judged]).fuse(scores)[groups == judged]
@@ -447,6 +473,77 @@ def test_the_chosen_lambda_is_the_first_with_the_best_cross_fitted_top1(constrai
             right[lam] += (fused.argmax(axis=1) == labels[judged]).sum()
     assert len(set(right.values())) > 1
     assert choose_lambda(constraint, scores, labels, groups) == max(right, key=right.__getitem__)
+
+
+def vague_part(rng, videos, *, signal=1.0):
+    """Videos of which two streams know about equally little, whatever the class."""
+    labels = np.arange(videos) % CLASSES
+    features = {
+        stream: rng.normal(size=(videos, CLASSES)) + signal * np.eye(CLASSES)[labels]
+        for stream in ("spatial", "temporal")
+    }
+    scores = {stream: softmax(logits, axis=1) for stream, logits in features.items()}
+    return SomePart(labels, scores, features)
+
+
+@pytest.mark.parametrize("name", ["awf-simplex", "awf-entropy", "early"])
+def test_validation_accuracy_is_that_of_fresh_videos_where_something_is_chosen(name):
+    """The accuracy at the λ or C that is best on the same videos is above it, by simulation."""
+    rng = np.random.default_rng(60)
+    reached = []
+    for _ in range(60):
+        parts = {
+            part: vague_part(rng, videos)
+            for part, videos in (("train", 40), ("validation", 40), ("test", 2000))
+        }
+        groups = [i // 2 for i in range(40)]
+        held_out = parts["validation"]
+        fused = FUSIONS[name].fuse(parts, groups=groups)
+        reached.append(
+            (
+                top1(fused.parts["validation"], held_out.labels),
+                top1(fused.parts["test"], parts["test"].labels),
+                best_on_validation(name, parts, groups),
+            )
+        )
+    apart, fresh, chosen = np.array(reached).T
+    error = (apart - fresh).std(ddof=1) / len(fresh) ** 0.5
+    assert abs((apart - fresh).mean()) < 3 * error
+    assert (chosen - fresh).mean() > (apart - fresh).mean() + 0.01
+
+
+def best_on_validation(name, parts, groups):
+    """The optimistic accuracy: of what was chosen, on the videos that it was chosen on."""
+    held_out = parts["validation"]
+    if name == "early":
+        svms = EarlyFusion.fit_each(
+            parts["train"].features, parts["train"].labels, num_classes=CLASSES
+        )
+        return max(top1(svm.decide(held_out.features), held_out.labels) for svm in svms)
+    return max(
+        top1(
+            FUSIONS[name].fuse(parts, groups=groups, fusion_lambda=one).parts["validation"],
+            held_out.labels,
+        )
+        for one in LAMBDAS
+    )
+
+
+def test_a_candidate_is_chosen_without_the_fold_that_it_is_judged_on():
+    labels = np.arange(20) % 2
+    groups = [i // 2 for i in range(20)]
+    right = np.random.default_rng(0).random((30, 20)) < 0.5
+    chosen = chosen_without(right, labels, groups)
+    for group in set(groups):
+        judged = np.array(groups) == group
+        changed = right.copy()
+        changed[:, judged] ^= True
+        np.testing.assert_array_equal(
+            chosen_without(changed, labels, groups)[judged], chosen[judged]
+        )
+    assert len(set(chosen.tolist())) > 1, "folds differ in what they choose"
+    best = np.vstack([right, np.ones((2, 20), bool)])
+    assert set(chosen_without(best, labels, groups).tolist()) == {30}, "the first of equals"
 
 
 # Early fusion
@@ -574,9 +671,9 @@ def test_other_streams_or_classes_than_those_of_the_fit_are_refused():
 def test_cross_fitting_refuses_what_it_cannot_split():
     scores, labels = random_scores()
     with pytest.raises(ValueError, match="90 videos, but got 3"):
-        cross_fit(fit, scores, labels, ["a", "b", "c"])
+        cross_fit(fit_on, scores, labels, ["a", "b", "c"])
     with pytest.raises(ValueError, match="at least 2 groups"):
-        cross_fit(fit, scores, labels, ["a"] * VIDEOS)
+        cross_fit(fit_on, scores, labels, ["a"] * VIDEOS)
 
 
 def test_early_fusion_refuses_what_does_not_fit():

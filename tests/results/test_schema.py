@@ -79,7 +79,7 @@ def test_numpy_values_are_taken_as_they_are() -> None:
         ("rows", row("stil", 56.2), r"row 0, column 'top1'.*fraction within 0\.\.1.*56\.2"),
         ("rows", row("stil", math.nan), r"fraction within 0\.\.1.*nan"),
         ("rows", row("stil", 0.5, part="train"), "'train'; allowed are validation, test"),
-        ("rows", row("stil", 0.5, tuning="other"), "allowed are own, shared, fixed"),
+        ("rows", row("stil", 0.5, tuning="other"), "allowed are net, own, shared, fixed"),
         ("rows", row("stil", 0.5, seed=1.5), "a whole number is needed, but got 1.5"),
         ("rows", row("stil", 0.5, seed=True), "a whole number is needed, but got True"),
         ("rows", row("stil", 0.5, split=1), r"a string is needed, but got 1 \(int\)"),

@@ -205,4 +205,3 @@ def test_the_comparison_of_all_has_one_protocol_and_every_model() -> None:
         ]
         assert all(one == shared[0] for one in shared)
     assert {arm.model for arm in search_spaces.get("all").arms} == set(list_models())
-    assert search_spaces.get("all").tuning == "own"

@@ -55,12 +55,17 @@ def test_parameters_that_make_no_difference_to_an_arm_are_left_out():
     space = search_spaces.get("stilt")
     names = {
         arm: {parameter.name for parameter in space.parameters_for(space.arm(arm))}
-        for arm in ("spatial", "stil", "stil-awf-l2")
+        for arm in ("spatial", "stil")
     }
     assert "options.attention_dim" not in names["spatial"]
     assert "options.attention_dim" in names["stil"]
-    assert "fusion_lambda" not in names["stil"]
-    assert "fusion_lambda" in names["stil-awf-l2"]
+
+
+def test_lambda_is_not_searched_as_each_arms_is_chosen_from_stored_scores():
+    space = search_spaces.get("stilt")
+    searched = (*space.parameters, Real(name="fusion_lambda", low=0.1, high=1.0))
+    with pytest.raises(ValueError, match=r"fusion_lambda is not searched, .* --set fusion_lambda="):
+        replace(space, parameters=searched)
 
 
 def test_a_space_that_names_an_arm_twice_is_refused():

@@ -29,7 +29,12 @@ class Parts:
 
 
 def split_parts(
-    annotations: Annotations, split: str, *, stored: Container[str], train_on: str = "train"
+    annotations: Annotations,
+    split: str,
+    *,
+    stored: Container[str],
+    train_on: str = "train",
+    carve: int = 0,
 ) -> Parts:
     """Returns the train, validation and test videos of a split.
 
@@ -41,6 +46,7 @@ def split_parts(
         split: The split's name.
         stored: Tells of a video's name whether the clip store has it.
         train_on: ``train`` holds the validation part out, ``all`` trains on it too.
+        carve: The seed of which videos are held out.
 
     Raises:
         ValueError: If a part has no video left.
@@ -49,7 +55,7 @@ def split_parts(
     train, validation = (
         (listed.train, ())
         if train_on == "all"
-        else carve_validation(listed.train, fraction=VALIDATION_FRACTION)
+        else carve_validation(listed.train, fraction=VALIDATION_FRACTION, seed=carve)
     )
 
     def present(videos: Iterable[Video]) -> tuple[Video, ...]:
