@@ -87,7 +87,7 @@ def write_protocol(
         "git_commit": "0123456789abcdef",
         "dirty": False,
     }
-    store.write("protocols", f"{study}-{protocol}", [line])
+    store.write("protocols", f"{study}-{protocol}-{dataset}", [line])
 
 
 NETS = {"plain": {"interaction": False}, "stil": {"interaction": True}}

@@ -11,7 +11,7 @@ import pytest
 from study import report
 from study.results.page import studies
 from study.results.store import ResultStore
-from tests.sample_results import ARMS, row, training, write_rows, write_study
+from tests.sample_results import ARMS, row, training, write_protocol, write_rows, write_study
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 NASTY = '<img src=x onerror=alert(1)> & "quoted" {{ 7 * 7 }}'
@@ -101,6 +101,7 @@ def test_the_arm_to_compare_with_can_be_named(store: ResultStore, tmp_path: Path
 def test_a_study_with_nothing_but_a_failure_has_a_page(store: ResultStore, tmp_path: Path) -> None:
     failed = training("t" * 40, status="failed", error=NASTY, missing_videos=None)
     store.write("trainings", "t", [failed])
+    write_protocol(store, "first")
     text, checked = run(tmp_path)
     assert NASTY in text
     assert "img" not in checked.tags

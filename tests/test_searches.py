@@ -14,7 +14,7 @@ from study.request import Study
 from study.results.store import ResultStore
 from study.search import Chosen, Trial
 from study.searches import SearchKey, agenda_of, most_trainings, objective_of, searches_of
-from tests.sample_results import PROTOCOL
+from tests.sample_results import PROTOCOL, write_protocol
 from tests.test_conduct import Runner, study_of
 
 RATE = Real(name="learning_rate", low=1e-3, high=1e-2, log=True)
@@ -229,7 +229,9 @@ def older_trial(results: Path, **changes: Any) -> None:
         **changes,
     }
     key = canonical_json([line[name] for name in ("study", "arm", "dataset", "split", "trial")])
-    ResultStore(results).write("trials", key, [line])
+    store = ResultStore(results)
+    store.write("trials", key, [line])
+    write_protocol(store, line["study"], dataset=line["dataset"])
 
 
 def test_a_warm_start_knows_the_older_trials_of_this_net_dataset_and_split_alone(
