@@ -31,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.study and not options.table:
         parser.error("--study goes with --table; in SQL, write WHERE study = '…'")
+    if options.against and options.compare is None:
+        parser.error("--against goes with --compare")
     try:
         _answer(options)
         sys.stdout.flush()
@@ -66,6 +68,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="STUDY",
         help="where each study, or one of them, stands: what runs, what waits, what failed",
     )
+    what.add_argument(
+        "--compare",
+        nargs="*",
+        metavar="STUDY",
+        help="the arms of a study (default: the last) against one of them, with intervals; of "
+        "several, each on a dataset of its own, ranks over the datasets too",
+    )
+    parser.add_argument("--against", metavar="ARM", help="the arm that --compare compares with")
     parser.add_argument("--study", help="the study that --table shows (default: the last)")
     parser.add_argument(
         "--results", default="results", metavar="DIR", help="folder or URI (default: results)"
@@ -86,12 +96,34 @@ def _answer(options: argparse.Namespace) -> None:
     store = open_results(options.results)
     if options.status is not None:
         print(_statuses(store, options.status))
+    elif options.compare is not None:
+        print(_comparisons(store, options.compare, options.against, options.format))
     elif options.table:
         from study.results.tables import render  # imports torch: seconds that SQL needn't take
 
         print(render(options.table, store, options.format, options.study))
     else:
         _query(store, options.sql, options.format)
+
+
+def _comparisons(store: ResultStore, studies: Sequence[str], against: str | None, form: str) -> str:
+    from study.results import findings  # imports torch, as tables do
+
+    if form not in FORMATS:
+        raise ValueError(
+            f"there is no format {form!r} of --compare; there are {', '.join(FORMATS)}"
+        )
+    names = studies or findings.studies(store)[:1]
+    found = [
+        findings.find(store, study, dataset, against=against)
+        for study in names
+        for dataset in findings.datasets_of(store, study)
+    ]
+    if form == "csv":
+        return findings.comparison_csv(found)
+    shown = [section for one in found for section in findings.sections(one)]
+    shown += findings.over_datasets(found)
+    return "\n\n\n".join(section.rendered(form) for section in shown)
 
 
 def _statuses(store: ResultStore, study: str) -> str:
