@@ -135,11 +135,12 @@ class Grid:
 
     def _of(self, columns: Sequence[int]) -> "Grid":
         """Returns some of the columns."""
-        header, right, upper, *rows = (
-            [line[i] for i in columns]
-            for line in (self.header, self.right, self.upper_header, *self.rows)
+        return Grid(
+            upper_header=[self.upper_header[i] for i in columns],
+            header=[self.header[i] for i in columns],
+            rows=[[row[i] for i in columns] for row in self.rows],
+            right=[self.right[i] for i in columns],
         )
-        return Grid(upper_header=upper, header=header, rows=rows, right=right)
 
     def _joined(self) -> list[str]:
         """Returns both headers as one line."""

@@ -311,9 +311,9 @@ def _our_footers(
     if theirs and not facts:
         footers.append(f"Not run by us: {', '.join(map(dataset_title, theirs))}.")
     if theirs and (alone := [dataset_title(name) for name in facts if name not in theirs]):
-        known = ", ".join(map(dataset_title, theirs))
+        papers = ", ".join(map(dataset_title, theirs))
         footers.append(
-            f"The published numbers of this table are of {known}; there are none of "
+            f"The published numbers of this table are of {papers}; there are none of "
             f"{', '.join(alone)}."
         )
     shown = {row["study"] for row in rows}

@@ -39,6 +39,7 @@ def test_interval_p_value_and_verdict_agree_and_are_corrected(arms: dict[str, Ju
         assert one.interval == alone.interval(0.05 / 3)
         assert one.p_value == pytest.approx(min(1, 3 * alone.p_value))
         assert one.interval is not None
+        assert one.p_value is not None
         shown = one.interval.low > 0 or one.interval.high < 0
         assert shown == (one.p_value <= 0.05) == (one.verdict != "no difference shown")
     assert [one.verdict for one in found] == ["no difference shown"] * 2 + ["better"]

@@ -49,9 +49,9 @@ def test_too_few_arms_or_datasets_are_refused() -> None:
         ("interquartile mean", lambda runs, axis: stats.trim_mean(runs, 0.25, axis)),
     ],
 )
-def test_an_aggregate_of_one_dataset_is_scipys_bootstrap(how, statistic) -> None:  # type: ignore[no-untyped-def]
+def test_an_aggregate_of_one_dataset_is_scipys_bootstrap(how, statistic) -> None:
     runs = np.random.default_rng(2).normal(0.8, 0.05, 40)
-    found = aggregate([runs], how)
+    found = aggregate([runs.tolist()], how)
     reference = stats.bootstrap((runs,), statistic, method="percentile", rng=3)
     expected = reference.confidence_interval
     assert found.value == pytest.approx(statistic(runs, axis=0))
