@@ -31,8 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     for name in ("study", "protocol"):
-        if getattr(options, name) and not options.table:
-            parser.error(f"--{name} goes with --table; in SQL, write WHERE {name} = '…'")
+        if getattr(options, name) and not options.table and options.compare is None:
+            parser.error(
+                f"--{name} goes with --table or --compare; in SQL, write WHERE {name} = '…'"
+            )
+    if options.study and options.compare is not None:
+        parser.error("--compare takes the studies itself: --compare STUDY …")
+    if options.against and options.compare is None:
+        parser.error("--against goes with --compare")
     if options.traceback and options.status is None:
         parser.error("--traceback goes with --status")
     try:
@@ -76,11 +82,20 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="with --status, the whole tracebacks of failed trainings, not the last lines",
     )
+    what.add_argument(
+        "--compare",
+        nargs="*",
+        metavar="STUDY",
+        help="the arms of a study (default: the last) against one of them, with intervals; of "
+        "several, each on a dataset of its own, ranks over the datasets too",
+    )
+    parser.add_argument("--against", metavar="ARM", help="the arm that --compare compares with")
     parser.add_argument("--study", help="the study that --table shows (default: the last)")
     parser.add_argument(
         "--protocol",
         metavar="HASH",
-        help="the protocol that --table shows, or its first digits (default: the study's last)",
+        help="the protocol that --table or --compare shows, or its first digits (default: the "
+        "study's last)",
     )
     parser.add_argument(
         "--results", default="results", metavar="DIR", help="folder or URI (default: results)"
@@ -101,12 +116,35 @@ def _answer(options: argparse.Namespace) -> None:
     store = open_results(options.results)
     if options.status is not None:
         print(_statuses(store, options.status, whole=options.traceback))
+    elif options.compare is not None:
+        print(_comparisons(store, options))
     elif options.table:
         from study.results.tables import render
 
         print(render(options.table, store, options.format, options.study, options.protocol))
     else:
         _query(store, options.sql, options.format)
+
+
+def _comparisons(store: ResultStore, options: argparse.Namespace) -> str:
+    from study.results import findings
+
+    if options.format not in FORMATS:
+        raise ValueError(
+            f"there is no format {options.format!r} of --compare; there are {', '.join(FORMATS)}"
+        )
+    selections = [
+        one
+        for study in options.compare or findings.studies(store)[:1]
+        for one in findings.selected(store, study, protocol=options.protocol)
+    ]
+    found = [findings.find(store, one.shown, against=options.against) for one in selections]
+    if options.format == "csv":
+        return findings.comparison_csv(found)
+    shown = [section for one in found for section in findings.sections(one)]
+    shown += findings.over_datasets(found)
+    said = [section.rendered(options.format) for section in shown]
+    return "\n\n\n".join([*said, *(f"{one.note}." for one in selections if one.note)])
 
 
 def _statuses(store: ResultStore, study: str, *, whole: bool) -> str:

@@ -5,7 +5,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from study.results.page import render_page, studies
+from study.results.findings import studies
+from study.results.page import render_page
 from study.results.store import DamagedResultError, open_results
 
 __all__ = ["main"]

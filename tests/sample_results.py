@@ -1,5 +1,6 @@
 """Rows that fit the results' views, for tests that need some."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -110,6 +111,7 @@ def write_study(
     classes: int = 24,
     seeds: int = 3,
     missing: int = 0,
+    arms: Mapping[str, tuple[str, str, float]] = ARMS,
 ) -> None:
     """A whole study of invented numbers: searches, trainings, rows and predictions."""
     rng = np.random.default_rng(0)
@@ -142,7 +144,7 @@ def write_study(
             store.write("epochs", identity, [_epoch(identity, e, net, rng) for e in range(12)])
         difficulty = rng.random(len(set(groups.values())))
         hard = dict(zip(dict.fromkeys(groups.values()), difficulty, strict=True))
-        for arm, (net, fusion, ability) in ARMS.items():
+        for arm, (net, fusion, ability) in arms.items():
             chance = np.clip(
                 ability + 0.5 * (0.5 - np.array([hard[g] for g in groups.values()])), 0, 1
             )

@@ -17,7 +17,7 @@ from study import query
 from study.results.schema import VIEWS
 from study.results.status import Status, write_status
 from study.results.store import ResultStore
-from tests.sample_results import row, training, write_rows
+from tests.sample_results import row, training, write_rows, write_study
 
 
 @pytest.fixture
@@ -94,7 +94,7 @@ def test_a_long_result_is_cut_as_text_and_whole_as_csv(
     [["SELECT count(*) FROM rows"], ["--list"], ["--table", "stilt-4"], ["--status"]],
     ids=lambda arguments: arguments[0].partition(" ")[0],
 )
-def test_an_answer_waits_for_neither_torch_nor_a_solver(
+def test_an_answer_waits_for_nothing_that_trains_or_searches(
     results: Path, arguments: list[str]
 ) -> None:
     status = Status(study="first", state="done", host="node7", process=1, updated_at=0.0)
@@ -102,7 +102,7 @@ def test_an_answer_waits_for_neither_torch_nor_a_solver(
     code = (
         "import sys; from study.query import main; "
         f"code = main({[*arguments, '--results', str(results)]!r}); "
-        "print(code, [name for name in ('torch', 'sklearn', 'scipy', 'optuna', 'ray') "
+        "print(code, [name for name in ('torch', 'sklearn', 'optuna', 'ray') "
         "if name in sys.modules])"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(query.__file__).parents[1])}
@@ -115,6 +115,23 @@ def test_a_table_is_shown(results: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert code == 0
     assert out.startswith("STILT, Table 4")
     assert "50.0" in out
+
+
+def test_arms_are_compared(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = ResultStore(results)
+    write_study(store, study="one", classes=6)
+    write_study(store, study="two", dataset="hmdb51", classes=6)
+    code, out, _ = run(capsys, "--compare", "one", "--against", "stil", "--results", results)
+    assert code == 0
+    assert out.startswith("UCF101, one: arms against stil")
+    _, out, _ = run(capsys, "--compare", "--results", results)
+    assert out.startswith("UCF101, one: arms against two-stream")  # the first by name of the last
+    _, out, _ = run(capsys, "--compare", "one", "two", "--results", results)
+    assert "Ranks over 2 datasets" in out
+    _, out, _ = run(capsys, "--compare", "one", "--format", "csv", "--results", results)
+    assert [line["study"] for line in csv.DictReader(io.StringIO(out))] == ["one"] * 6
+    _, out, _ = run(capsys, "--compare", "one", "--format", "markdown", "--results", results)
+    assert out.startswith("**UCF101, one: arms against two-stream**")
 
 
 def test_the_list_names_views_columns_and_tables(capsys: pytest.CaptureFixture[str]) -> None:
@@ -138,6 +155,9 @@ def test_the_list_names_views_columns_and_tables(capsys: pytest.CaptureFixture[s
         (["SELECT CAST('a' AS INT)"], "Could not convert"),
         (["--table", "stilt-9"], "there is no table 'stilt-9'; there are all, attention"),
         (["--table", "stilt-4", "--study", "x"], "there is no study 'x'.*there are first"),
+        (["--compare", "x"], "there is no study 'x' with rows; there are first"),
+        (["--compare", "first", "--against", "x"], "study 'first' has no arm 'x'; it has spatial"),
+        (["--compare", "--format", "json"], "no format 'json' of --compare; there are text"),
         (["--table", "stilt-4", "--format", "json"], "there is no format 'json'; there are text"),
     ],
 )
@@ -159,7 +179,14 @@ def test_a_missing_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["SELECT 1", "--table", "x"], ["SELECT 1", "--study", "x"], ["--wrong"]]
+    "arguments",
+    [
+        [],
+        ["SELECT 1", "--table", "x"],
+        ["SELECT 1", "--study", "x"],
+        ["--list", "--against", "x"],
+        ["--wrong"],
+    ],
 )
 def test_wrong_flags_exit_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as stopped:

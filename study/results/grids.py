@@ -1,17 +1,27 @@
-"""A grid of cells as aligned text, Markdown, LaTeX or CSV, each with what it must escape."""
+"""Grids of cells, and sections of them with notes, as text, Markdown or LaTeX."""
 
-import csv
-import io
 import re
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.cells import cell_len
 
-__all__ = ["FORMATS", "Grid", "latex_text", "markdown_text", "printable"]
+__all__ = [
+    "FORMATS",
+    "MISSING",
+    "Grid",
+    "Section",
+    "latex_text",
+    "markdown_text",
+    "natural_order",
+    "printable",
+]
 
 FORMATS = ("text", "markdown", "latex", "csv")
 GAP = "  "
+MISSING = "–"  # in place of a number that isn't there
+WIDTH = 80  # of text
 _LATEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -106,11 +116,31 @@ class Grid:
         body = [" & ".join(map(latex_text, line)) + r" \\" for line in (self.header, *self.rows)]
         return "\n".join([*lines, body[0], r"\hline", *body[1:], r"\hline", r"\end{tabular}"])
 
-    def csv(self) -> str:
-        """Returns the grid as comma-separated values."""
-        sink = io.StringIO()
-        csv.writer(sink, lineterminator="\n").writerows([self._joined(), *self.rows])
-        return sink.getvalue().rstrip("\n")
+    def parts(self, width: int) -> list["Grid"]:
+        """Returns the grid in as few as fit a width, each with the first column.
+
+        What stands under one upper header is never divided.
+        """
+        if not self.upper_header:
+            return [self]
+        parts: list[Grid] = []
+        columns: list[int] = []
+        for first, last, _ in self.spans()[1:]:
+            wider = self._of([0, *columns, *range(first, last)])
+            if columns and wider.width() > width:
+                parts.append(self._of([0, *columns]))
+                columns = []
+            columns += range(first, last)
+        return [*parts, self._of([0, *columns])]
+
+    def _of(self, columns: Sequence[int]) -> "Grid":
+        """Returns some of the columns."""
+        return Grid(
+            upper_header=[self.upper_header[i] for i in columns],
+            header=[self.header[i] for i in columns],
+            rows=[[row[i] for i in columns] for row in self.rows],
+            right=[self.right[i] for i in columns],
+        )
 
     def _joined(self) -> list[str]:
         """Returns both headers as one line."""
@@ -133,6 +163,63 @@ class Grid:
             for cell, width, right in zip(cells, widths, self.right, strict=True)
         )
         return GAP.join(padded).rstrip()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A grid with its title and what to know of it.
+
+    Attributes:
+        title: What it shows, in a line.
+        grid: The numbers.
+        notes: What they mean.
+        warnings: What a reader must not overlook; before the notes.
+    """
+
+    title: str
+    grid: Grid
+    notes: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+
+    def rendered(self, format: str) -> str:
+        """Returns the section as ``text``, ``markdown`` or ``latex``."""
+        return {"text": self.text, "markdown": self.markdown, "latex": self.latex}[format]()
+
+    def text(self) -> str:
+        """Returns the section for a terminal; a grid that is too wide in parts."""
+        notes = [textwrap.fill(f"!! {warning}", WIDTH) for warning in self.warnings]
+        notes += [textwrap.fill(note, WIDTH, subsequent_indent="  ") for note in self.notes]
+        grids = (grid.text() for grid in self.grid.parts(WIDTH))
+        return "\n\n".join([printable(self.title), *grids, "\n".join(notes)]).rstrip()
+
+    def markdown(self) -> str:
+        """Returns the section in GitHub's Markdown."""
+        notes = [f"- **{markdown_text(warning)}**" for warning in self.warnings]
+        notes += [f"- {markdown_text(note)}" for note in self.notes]
+        title = f"**{markdown_text(self.title)}**"
+        return "\n\n".join([title, self.grid.markdown(), "\n".join(notes)]).rstrip()
+
+    def latex(self) -> str:
+        """Returns the section as a LaTeX table."""
+        notes = [rf"\textbf{{{latex_text(warning)}}}" for warning in self.warnings]
+        notes += [latex_text(note) for note in self.notes]
+        return "\n".join(
+            [
+                r"\begin{table}",
+                rf"\caption{{{latex_text(self.title)}}}",
+                self.grid.latex(),
+                r"",
+                r"\footnotesize",
+                *(rf"{note}\par" for note in notes),
+                r"\end{table}",
+            ]
+        )
+
+
+def natural_order(text: str) -> list[tuple[int, str]]:
+    """Returns a key that sorts texts with their numbers by size: 1, 2, 10."""
+    parts = re.split(r"(\d+)", text)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def printable(text: str) -> str:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import jinja2
@@ -11,26 +12,21 @@ from markupsafe import Markup
 import search_spaces
 from study.data.datasets.catalog import dataset_title
 from study.results import plots, tables
-from study.results.comparison import compare
-from study.results.predictions import judgements
-from study.results.protocols import ENVIRONMENT, newest_protocols, select_protocols
+from study.results.findings import find, sections, studies
+from study.results.grids import natural_order
+from study.results.protocols import (
+    ENVIRONMENT,
+    Protocol,
+    newest_protocols,
+    select_protocols,
+)
 from study.results.store import ResultStore
 
-__all__ = ["render_page", "studies"]
+__all__ = ["render_page"]
 
 CURVES_SHOWN = 12  # trainings of one network; more lines look alike
-REFERENCES = ("two-stream",)  # what an arm is compared with, where the study has it
 
 Row = Mapping[str, Any]
-
-
-def studies(store: ResultStore) -> list[str]:
-    """Returns the names of the studies with any training, the last that started one first."""
-    with store.connect() as connection:
-        found = connection.execute(
-            "SELECT study FROM trainings GROUP BY study ORDER BY max(started_at) DESC, study"
-        ).fetchall()
-    return [name for (name,) in found]
 
 
 def render_page(
@@ -82,7 +78,7 @@ def render_page(
         failed=[line for line in trainings if line["status"] == "failed"],
         tables=_tables(store, study, protocol),
         datasets=[
-            _dataset(store, study, shown[name], name, rows, trainings, against)
+            _dataset(store, selections[name].shown, rows, trainings, against)
             for name in _order(rows, "dataset")
         ],
         searches=_searches(trials),
@@ -104,7 +100,7 @@ def _trainings(
     store: ResultStore, study: str, shown: Mapping[str, str], lines: Sequence[Row]
 ) -> list[Row]:
     """Returns the trainings of rows and trials, and those that the study ran besides."""
-    named = {line["training_id"] for line in lines} - {None}
+    named = {name for line in lines for name in (line["training_id"] or "").split("+")} - {""}
     every = [
         *_lines(store, "trainings", training_id=named),
         *_of_protocols(_lines(store, "trainings", study=study), shown),
@@ -146,12 +142,12 @@ def _missing(trainings: Sequence[Row]) -> list[str]:
 
 
 def _order(lines: Sequence[Row], column: str) -> list[str]:
-    """Returns the different values of a column, sorted."""
-    return [str(value) for value in sorted({line[column] for line in lines} - {None})]
+    """Returns the different values of a column, sorted, numbers by their size."""
+    return sorted({str(line[column]) for line in lines} - {"None"}, key=natural_order)
 
 
 def _tables(store: ResultStore, study: str, protocol: str | None) -> list[dict[str, Any]]:
-    """Returns the papers' tables of which the study has any row, as cells."""
+    """Returns the papers' tables of which the study has any row, as sections."""
     shown = []
     spaces = set(_order(_lines(store, "rows", study=study), "space"))
     for name, (space, _) in search_spaces.tables().items():
@@ -162,71 +158,52 @@ def _tables(store: ResultStore, study: str, protocol: str | None) -> list[dict[s
         except ValueError:
             continue  # the study has no test row of the system
         if table.facts:
-            grid = tables.whole_grid(table)
             metrics = ", ".join(search_spaces.METRICS[metric] for metric in table.metrics)
-            shown.append({"table": table, "metrics": metrics, "grid": grid, "spans": grid.spans()})
+            shown.append({"section": tables.section(table), "metrics": metrics})
     return shown
 
 
 def _dataset(
     store: ResultStore,
-    study: str,
-    protocol: str,
-    dataset: str,
+    shown: Protocol,
     rows: Sequence[Row],
     trainings: Sequence[Row],
     against: str | None,
 ) -> dict[str, Any]:
     """Returns what is shown of one dataset: arms compared, and the best one's confusions."""
-    rows = [row for row in rows if row["dataset"] == dataset]
-    labels = _labels(rows)
-    judged = judgements(store, study=study, dataset=dataset, protocol=protocol)
+    rows = [row for row in rows if row["dataset"] == shown.dataset]
     machines = {line["training_id"]: line for line in trainings}
     trained = [
-        {"arm": row["arm"], **{name: machines[row["training_id"]][name] for name in ENVIRONMENT}}
+        {"arm": row["arm"], **{name: machines[one][name] for name in ENVIRONMENT}}
         for row in rows
-        if row["training_id"] in machines
+        for one in row["training_id"].split("+")
+        if one in machines
     ]
-    arms = {arm: judged[arm] for arm in labels if arm in judged}
-    if against is not None and against not in labels:
-        raise ValueError(f"study {study!r} has no arm {against!r}; it has {', '.join(labels)}")
-    reference = against or next((arm for arm in REFERENCES if arm in arms), next(iter(arms), None))
-    comparisons = compare(arms, reference) if reference in arms else []
-    best = max(labels, key=lambda arm: _mean([row["top1"] for row in rows if row["arm"] == arm]))
-    found = _lines(
+    found = find(store, shown, against=against)
+    mean = {arm: fmean(row["top1"] for row in rows if row["arm"] == arm) for arm in found.labels}
+    best = max(mean, key=mean.__getitem__)
+    predicted = _lines(
         store,
         "predictions",
-        **{"study": study, "dataset": dataset, "protocol": protocol, "part": "test", "arm": best},
+        study=shown.study,
+        dataset=shown.dataset,
+        protocol=shown.protocol,
+        part="test",
+        arm=best,
     )
+    reference = found.labels[found.reference]
     return {
-        "name": dataset,
-        "reference": labels.get(reference or "", reference),
-        "comparisons": [(labels[one.arm], one) for one in comparisons],
-        "environments": tables.environments(trained, labels),
-        "plot": Markup(plots.comparison_plot(comparisons, labels, reference=reference or ""))
-        if comparisons
+        "name": shown.dataset,
+        "reference": reference,
+        "sections": sections(found, found.labels),
+        "environments": tables.environments(trained, found.labels),
+        "plot": Markup(plots.comparison_plot(found.comparisons, found.labels, reference=reference))
+        if found.comparisons
         else None,
-        "best": labels[best],
-        "confusion": _confusion(found, f"{dataset} {best}") if found else None,
-        "predicted": bool(arms),
+        "best": found.labels[best],
+        "confusion": _confusion(predicted, f"{shown.dataset} {best}") if predicted else None,
+        "predicted": bool(found.judged),
     }
-
-
-def _labels(rows: Sequence[Row]) -> dict[str, str]:
-    """Returns label by arm: the space's arms in their order, then those that it doesn't have."""
-    known = {
-        arm.name: arm.label
-        for space in _order(rows, "space")
-        if space in search_spaces.names()
-        for arm in search_spaces.get(space).arms
-    }
-    ran = _order(rows, "arm")
-    ordered = [arm for arm in known if arm in ran]
-    return {arm: known.get(arm, arm) for arm in [*ordered, *(a for a in ran if a not in known)]}
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _confusion(lines: Sequence[Row], title: str) -> Markup:

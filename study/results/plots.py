@@ -127,9 +127,10 @@ def comparison_plot(
         for height, one in enumerate(comparisons):
             interval = one.interval
             colour = {"better": COLOURS[0], "worse": COLOURS[1]}.get(one.verdict, GREY)
-            ends = [100 * interval.low, 100 * interval.high]
-            axes.plot(ends, [height, height], color=colour, linewidth=2.2, solid_capstyle="round")
-            axes.plot([100 * interval.difference], [height], "o", color=colour, markersize=6)
+            if interval is not None:
+                ends = [100 * interval.low, 100 * interval.high]
+                axes.plot(ends, [height] * 2, color=colour, linewidth=2.2, solid_capstyle="round")
+            axes.plot([100 * one.estimate.value], [height], "o", color=colour, markersize=6)
         axes.axvline(0, color="#374151", linewidth=1)
         axes.set_yticks(range(len(comparisons)), [names.get(c.arm, c.arm) for c in comparisons])
         axes.set_ylim(len(comparisons) - 0.4, -0.6)
@@ -137,7 +138,8 @@ def comparison_plot(
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
         name = names.get(reference, reference)
-        axes.set_xlabel(f"top-1 less that of {name}, percentage points, 95 % interval")
+        what = "simultaneous 95 % intervals" if len(comparisons) > 1 else "95 % interval"
+        axes.set_xlabel(f"top-1 less that of {name}, percentage points, {what}")
         return _svg(figure)
 
 

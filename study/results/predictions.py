@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from study.results.statistics import Judgements
 from study.results.store import ResultStore
@@ -52,32 +54,41 @@ def judgements(
     A seed of an arm counts if it has predictions of all videos that the arm predicts under any
     seed; an arm without such a seed is left out.
     """
+    columns = ["arm", "split", "seed", "training_id", "video", "label", "predicted", "source_group"]
     lines = store.read(
-        "predictions", study=study, dataset=dataset, protocol=protocol, part="test"
-    ).to_pylist()
-    by_arm: dict[str, list[dict[str, Any]]] = {}
-    for line in lines:
-        by_arm.setdefault(line["arm"], []).append(line)
-    found = {arm: _judgements(of_arm) for arm, of_arm in by_arm.items()}
+        "predictions",
+        columns=columns,
+        study=study,
+        dataset=dataset,
+        protocol=protocol,
+        part="test",
+    )
+    found = {
+        arm: _judgements(lines.filter(pc.equal(lines["arm"], arm)))
+        for arm in sorted(lines["arm"].unique().to_pylist())
+    }
     return {arm: judged for arm, judged in found.items() if judged is not None}
 
 
-def _judgements(lines: Sequence[Mapping[str, Any]]) -> Judgements | None:
-    right = {
-        (line["seed"], (line["split"], line["video"])): line["predicted"] == line["label"]
-        for line in lines
-    }
-    groups = {
-        (line["split"], line["video"]): line["source_group"] or line["video"] for line in lines
-    }
-    videos = sorted(groups)
-    seeds = sorted({seed for seed, _ in right})
-    complete = [seed for seed in seeds if all((seed, video) in right for video in videos)]
-    if not complete:
+def _judgements(lines: pa.Table) -> Judgements | None:
+    names = pc.binary_join_element_wise(lines["split"], lines["video"], "\0")
+    unique, first, column = np.unique(names.to_numpy(), return_index=True, return_inverse=True)
+    seeds, row = np.unique(lines["seed"].to_numpy(), return_inverse=True)
+    right = np.zeros((len(seeds), len(unique)), bool)
+    judged = np.zeros_like(right)
+    right[row, column] = pc.equal(lines["predicted"], lines["label"]).to_numpy()
+    judged[row, column] = True
+    complete = judged.all(1)
+    if not complete.any():
         return None
+    facts = lines.take(first)
     return Judgements(
-        videos=videos,
-        groups=[groups[video] for video in videos],
-        seeds=complete,
-        correct=np.array([[right[seed, video] for video in videos] for seed in complete]),
+        videos=[tuple(name.split("\0")) for name in unique],
+        groups=pc.coalesce(facts["source_group"], facts["video"]).to_pylist(),
+        labels=facts["label"].to_pylist(),
+        seeds=seeds[complete].tolist(),
+        correct=right[complete],
+        trainings=frozenset(
+            one for name in lines["training_id"].unique().to_pylist() for one in name.split("+")
+        ),
     )

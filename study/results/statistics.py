@@ -1,29 +1,40 @@
-"""Tests and confidence intervals of whether one arm is better than another on the same videos.
+"""Intervals and tests of accuracies, over training seeds and source videos together.
 
-Clips that were cut from one source video are alike, so videos are resampled and exchanged by
-source video (their *group*), never one by one. Where nothing says which clips belong together, each
-video is a group of its own.
+Another seed gives another accuracy on the same videos, and other videos give another accuracy for
+the same network. An estimate counts both: its variance has a part that shrinks with the number of
+seeds and a part that shrinks with the number of source videos. Clips that were cut from one source
+video are alike, so the source video (the *group*) is what is counted, never the clip. Where nothing
+says which clips belong together, each video is a group of its own.
+
+Interval and test are one rule: the interval at level 1 − α leaves out zero exactly where the
+p-value is less than α. ``benchmarks/inference.py`` measures how often both are right.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+from scipy.optimize import brentq
+from scipy.special import ndtr, stdtrit
 
 __all__ = [
+    "LEAST_GROUPS",
+    "LEVEL",
+    "Aligned",
+    "Estimate",
     "Interval",
     "Judgements",
-    "Paired",
-    "bootstrap_interval",
-    "holm",
-    "paired",
-    "sign_flip_test",
+    "aligned",
+    "probability_of_improvement",
 ]
 
-EXACT_GROUPS = 16  # up to 2^16 sign patterns are enumerated; beyond, they are drawn
-CHUNK = 256  # resamples computed at once
-CONFIDENCE = 0.95  # of intervals
-SEED = 0  # of all that is drawn, so that the same results give the same numbers
+LEVEL = 0.05  # of the tests; intervals hold the truth with probability 1 − LEVEL
+LEAST_GROUPS = 5  # source videos that a statement about other videos needs
+LEAST_FREEDOM = 3  # squared deviations of seeds from which noise is subtracted
+MOST_SEEDS = 10_000  # that are worth naming
+SMALLEST_P = 1e-12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +44,10 @@ class Judgements:
     Attributes:
         videos: (split, video) of each of V judgements, each once.
         groups: The source video of each, V.
+        labels: The class of each, V.
         seeds: The K seeds.
         correct: (K, V) booleans.
+        trainings: The trainings that the judgements come from.
 
     Raises:
         ValueError: If the shapes don't agree, a video is judged twice, or there is none.
@@ -42,8 +55,10 @@ class Judgements:
 
     videos: Sequence[tuple[str, str]]
     groups: Sequence[str]
+    labels: Sequence[int]
     seeds: Sequence[int]
     correct: np.ndarray
+    trainings: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         expected = (len(self.seeds), len(self.videos))
@@ -52,8 +67,11 @@ class Judgements:
                 f"correct must be booleans of shape {expected} (seeds, videos), but got "
                 f"{self.correct.dtype} of shape {self.correct.shape}"
             )
-        if len(self.groups) != len(self.videos):
-            raise ValueError(f"{len(self.videos)} videos, but {len(self.groups)} groups")
+        if not len(self.videos) == len(self.groups) == len(self.labels):
+            raise ValueError(
+                f"{len(self.videos)} videos, but {len(self.groups)} groups and "
+                f"{len(self.labels)} labels"
+            )
         if len(set(self.videos)) != len(self.videos) or len(set(self.seeds)) != len(self.seeds):
             raise ValueError("a video or a seed is named twice")
         if not self.correct.size:
@@ -61,169 +79,312 @@ class Judgements:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Paired:
-    """Two arms' judgements of the same videos under the same seeds; made by ``paired``.
+class Aligned:
+    """Several arms' judgements of the same videos under the same seeds; made by ``aligned``.
 
     Attributes:
-        first: (K, V) booleans of the one arm.
-        second: (K, V) booleans of the other, in the same order.
+        correct: (A, K, V) booleans.
+        nets: (A,) a number each; arms with one number read the same trainings, so that what a seed
+            does to one it does to the other.
         split: (V,) the number of each video's split, 0..S−1.
         group: (V,) the number of each video's source video, 0..G−1.
+        label: (V,) the class of each video.
     """
 
-    first: np.ndarray
-    second: np.ndarray
+    correct: np.ndarray
+    nets: Sequence[int]
     split: np.ndarray
     group: np.ndarray
+    label: np.ndarray
 
-    @property
-    def difference(self) -> float:
-        """Accuracy of the second less that of the first: mean over splits and seeds."""
-        gain = self.second.astype(float) - self.first
-        return float(np.mean([gain[:, self.split == s].mean() for s in np.unique(self.split)]))
+    def of_class(self, label: int) -> "Aligned":
+        """Returns the judgements of one class's videos."""
+        chosen = self.label == label
+        return Aligned(
+            correct=self.correct[:, :, chosen],
+            nets=self.nets,
+            split=np.unique(self.split[chosen], return_inverse=True)[1],
+            group=np.unique(self.group[chosen], return_inverse=True)[1],
+            label=self.label[chosen],
+        )
+
+    def accuracies(self) -> np.ndarray:
+        """Returns each arm's accuracy by seed and split, (A, K, S)."""
+        splits = range(int(self.split.max()) + 1)
+        return np.stack([self.correct[..., self.split == s].mean(2) for s in splits], axis=2)
+
+    def contrast(self, coefficients: Sequence[float]) -> "Estimate":
+        """Estimates a sum of the arms' accuracies, each times its coefficient.
+
+        All judged the same videos, so the source videos' part of the variance is of the sum itself,
+        video by video. So is the seeds' part among arms that read the same trainings. Otherwise a
+        seed of the one has nothing to do with the same seed of the other, and each net has a
+        variance of its own (Welch), which gives more degrees of freedom and needs no equal
+        variances.
+
+        Args:
+            coefficients: A each: 1 and −1 for a difference, a single 1 for an accuracy.
+        """
+        terms: dict[int, np.ndarray] = {}
+        for net, coefficient, correct in zip(self.nets, coefficients, self.correct, strict=True):
+            if coefficient:
+                part = coefficient * correct
+                terms[net] = terms[net] + part if net in terms else part
+        scale = max(1.0, float(np.abs(coefficients).sum()) / 2)
+        return _estimate(list(terms.values()), self.split, self.group, scale)
 
 
-def paired(first: Judgements, second: Judgements) -> Paired:
-    """Aligns two arms' judgements, video by video and seed by seed.
+def aligned(*arms: Judgements) -> Aligned:
+    """Aligns arms' judgements, video by video and seed by seed.
 
-    Seeds that only one of them has are left out.
+    Seeds that not all of them have are left out.
 
     Raises:
         ValueError: If they judged different videos, or share no seed.
     """
-    if set(first.videos) != set(second.videos):
-        odd = sorted(set(first.videos) ^ set(second.videos))
-        raise ValueError(
-            f"the arms judged different videos: {len(odd)} were judged by one only, such as "
-            f"{odd[0][1]!r} of split {odd[0][0]!r}"
-        )
-    seeds = [seed for seed in first.seeds if seed in set(second.seeds)]
+    first = arms[0]
+    for other in arms[1:]:
+        if odd := sorted(set(first.videos) ^ set(other.videos)):
+            raise ValueError(
+                f"the arms judged different videos: {len(odd)} were judged by one only, such as "
+                f"{odd[0][1]!r} of split {odd[0][0]!r}"
+            )
+    common = set(first.seeds).intersection(*(arm.seeds for arm in arms))
+    seeds = [seed for seed in first.seeds if seed in common]
     if not seeds:
         raise ValueError(
-            f"the arms share no seed: {list(first.seeds)} against {list(second.seeds)}"
+            f"the arms share no seed: {' against '.join(str(list(arm.seeds)) for arm in arms)}"
         )
-    position = {video: i for i, video in enumerate(second.videos)}
-    order = [position[video] for video in first.videos]
-    rows = [[list(arm.seeds).index(seed) for seed in seeds] for arm in (first, second)]
-    return Paired(
-        first=first.correct[rows[0]],
-        second=second.correct[rows[1]][:, order],
+    correct = []
+    for arm in arms:
+        position = {video: i for i, video in enumerate(arm.videos)}
+        of_seeds = arm.correct[[list(arm.seeds).index(seed) for seed in seeds]]
+        correct.append(of_seeds[:, [position[video] for video in first.videos]])
+    return Aligned(
+        correct=np.stack(correct),
+        nets=_nets(arms),
         split=np.unique([split for split, _ in first.videos], return_inverse=True)[1],
         group=np.unique(list(first.groups), return_inverse=True)[1],
+        label=np.asarray(first.labels),
     )
 
 
-def sign_flip_test(pair: Paired, *, resamples: int = 20_000) -> float:
-    """Tests two arms over all splits and seeds, two-sided.
-
-    Hypothesis: for each source video, the two arms' judgements could as well be exchanged (the
-    arms are alike on it, whatever the seed). A group's gain is summed over its videos, splits and
-    seeds, with each split weighing the same, and gains change their signs together. All sign
-    patterns are enumerated for few groups (the test is then exact), otherwise drawn.
-
-    With one seed and one split and each video its own group, this is McNemar's exact test.
-
-    Args:
-        pair: The two arms.
-        resamples: Sign patterns drawn where they are too many to enumerate.
-
-    Returns:
-        The p-value, within 0..1; of drawn patterns, with the observed one counted among them.
-    """
-    weight = 1 / np.bincount(pair.split)[pair.split]
-    gain = (pair.second.astype(float) - pair.first).sum(0) * weight
-    gains = np.bincount(pair.group, gain)
-    gains = gains[np.abs(gains) > 1e-12]
-    observed = abs(gains.sum()) - 1e-12
-    if len(gains) <= EXACT_GROUPS:
-        patterns = np.arange(2 ** len(gains))[:, None] >> np.arange(len(gains)) & 1
-        return float(np.mean(np.abs((2 * patterns - 1) @ gains) >= observed))
-    rng = np.random.default_rng(SEED)
-    extreme = 0
-    for start in range(0, resamples, CHUNK):
-        signs = rng.integers(0, 2, (min(CHUNK, resamples - start), len(gains))) * 2 - 1
-        extreme += int((np.abs(signs @ gains) >= observed).sum())
-    return (extreme + 1) / (resamples + 1)
+def _nets(arms: Sequence[Judgements]) -> list[int]:
+    """Numbers the arms so that those that have a training in common have one number."""
+    nets = list(range(len(arms)))
+    for i, arm in enumerate(arms):
+        for j in range(i):
+            if arm.trainings & arms[j].trainings:
+                nets = [nets[j] if net == nets[i] else net for net in nets]
+    return nets
 
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A 95 % confidence interval of a difference of accuracies, as fractions.
+    """A confidence interval of an accuracy or a difference of two, as fractions.
 
     Attributes:
-        difference: Accuracy of the second arm less that of the first.
         low: Lower end.
         high: Upper end.
     """
 
-    difference: float
     low: float
     high: float
 
 
-def bootstrap_interval(pair: Paired, *, resamples: int = 10_000) -> Interval:
-    """Estimates the difference of two arms' accuracies with a percentile bootstrap interval.
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """A mean over splits, seeds and source videos with the parts of its variance.
 
-    What is estimated: the mean over splits and seeds of the second arm's accuracy less the first's.
-    Source videos are drawn with replacement, a video of several splits in all of them at once, and
-    so are seeds, independently (Owen, Annals of Applied Statistics 2007: the interval errs towards
-    wide). With one seed it doesn't show how far another seed would differ.
+    Attributes:
+        value: The mean, a fraction.
+        seeds: K, how many seeds.
+        groups: G, how many source videos.
+        seed_variance: What seeds add to the mean's variance; 0 with one seed.
+        seed_freedom: Its degrees of freedom (Welch's, where two arms were trained apart).
+        group_variance: What source videos, and the noise of single judgements, add.
+        noise_variance: The noise of single judgements alone: which videos a seed gets right
+            beyond its own accuracy and the videos' difficulty. Part of ``group_variance``.
+    """
+
+    value: float
+    seeds: int
+    groups: int
+    seed_variance: float
+    seed_freedom: float
+    group_variance: float
+    noise_variance: float
+
+    @property
+    def generalises(self) -> bool:
+        """Whether there are enough source videos to speak of others."""
+        return self.groups >= LEAST_GROUPS
+
+    def interval(self, level: float = LEVEL) -> Interval | None:
+        """Returns the interval that holds the truth with probability 1 − ``level``.
+
+        The truth is that of other seeds and other source videos; with one seed, of these networks
+        on other source videos; with fewer source videos than ``LEAST_GROUPS``, of other seeds on
+        these very videos. Below both there is no interval.
+
+        The half width is the root of Σ tᵢ²(level)·Vᵢ over both parts of the variance, each with
+        Student's t of its own degrees of freedom (Banerjee, Sankhyā 1960: at least 1 − ``level``
+        whatever the parts' ratio).
+        """
+        if self.seeds == 1 and not self.generalises:
+            return None
+        half = self._half_width(level)
+        return Interval(low=self.value - half, high=self.value + half)
+
+    @cached_property
+    def p_value(self) -> float | None:
+        """The two-sided p-value of a true value of zero, or None with too few source videos.
+
+        It is the level at which the interval ends at zero.
+        """
+        if not self.generalises:
+            return None
+        if self._half_width(SMALLEST_P) <= abs(self.value):
+            return SMALLEST_P
+        root = brentq(
+            lambda log: self._half_width(math.exp(log)) - abs(self.value), math.log(SMALLEST_P), 0
+        )
+        return min(1.0, math.exp(root))
+
+    def _half_width(self, level: float) -> float:
+        parts = 0.0
+        if self.generalises:
+            parts += _t_squared(level, self.groups - 1) * self.group_variance
+        if self.seed_variance > 0:
+            parts += _t_squared(level, self.seed_freedom) * self.seed_variance
+        return math.sqrt(parts)
+
+    def seeds_to_show(
+        self, effect: float, *, power: float = 0.8, level: float = LEVEL
+    ) -> int | None:
+        """Returns how many seeds would show an effect, or None where no number would.
+
+        Args:
+            effect: The true value to show, > 0, a fraction.
+            power: Probability that the interval leaves out zero.
+            level: Level of the test.
+
+        Raises:
+            ValueError: If there is one seed, or too few source videos: nothing to estimate from.
+        """
+        if self.seeds == 1 or not self.generalises:
+            raise ValueError(
+                f"at least 2 seeds and {LEAST_GROUPS} source videos are needed, but there are "
+                f"{self.seeds} and {self.groups}"
+            )
+        if self._power(MOST_SEEDS, effect, level) < power:
+            return None
+        low, high = 1, MOST_SEEDS
+        while high - low > 1:
+            middle = (low + high) // 2
+            enough = self._power(middle, effect, level) >= power
+            low, high = (low, middle) if enough else (middle, high)
+        return high
+
+    def _power(self, seeds: int, effect: float, level: float) -> float:
+        """Returns the power with another number of seeds, at the variances estimated here."""
+        ratio = self.seeds / seeds
+        lasting = max(0.0, self.group_variance - self.noise_variance)
+        other = Estimate(
+            value=effect,
+            seeds=seeds,
+            groups=self.groups,
+            seed_variance=self.seed_variance * ratio,
+            seed_freedom=self.seed_freedom * (seeds - 1) / (self.seeds - 1),
+            group_variance=lasting + self.noise_variance * ratio,
+            noise_variance=self.noise_variance * ratio,
+        )
+        deviation = math.sqrt(other.seed_variance + other.group_variance)
+        return float(ndtr((effect - other._half_width(level)) / deviation))
+
+
+def _estimate(
+    terms: Sequence[np.ndarray], split: np.ndarray, group: np.ndarray, scale: float = 1.0
+) -> Estimate:
+    """Estimates a sum of terms whose seeds are independent of each other.
+
+    The variance is that of a two-way layout, seeds by groups (Owen, Annals of Applied Statistics
+    2007), for each split: trainings of different splits are independent, and a source video that
+    is in several splits counts as one. Noise that seeds' and groups' mean squares both hold is
+    subtracted from that of the seeds, down to zero, except where too few deviations make up the
+    latter: then the estimate errs towards wide.
+
+    So that few disagreements aren't taken for certainty, the groups' part has two more videos, one
+    that counts for and one that counts against (as in Agresti and Coull 1998 and Bonett and Price
+    2012).
 
     Args:
-        pair: The two arms.
-        resamples: Number of resamples.
+        terms: (K, V) each.
+        split: (V,), 0..S−1.
+        group: (V,), 0..G−1.
+        scale: What the two more videos count.
     """
-    splits, groups, seeds = pair.split.max() + 1, pair.group.max() + 1, len(pair.first)
-    cell = pair.split * groups + pair.group
+    seeds, splits, groups = len(terms[0]), int(split.max()) + 1, int(group.max()) + 1
+    cell = split * groups + group
     count = np.bincount(cell, minlength=splits * groups).reshape(splits, groups)
-    gain = np.array(
-        [
-            np.bincount(cell, of_seed, splits * groups).reshape(splits, groups)
-            for of_seed in pair.second.astype(float) - pair.first
-        ]
+    share = count / count.sum(1, keepdims=True)
+    sums = np.stack([[np.bincount(cell, line, count.size) for line in term] for term in terms])
+    sums = sums.reshape(len(terms), seeds, splits, groups) / count.sum(1)[:, None]
+    of_split = sums.sum(3)  # (T, K, S)
+    value = float(of_split.mean((1, 2)).sum())
+    gains = (sums.mean(1).sum(0) - value * share).mean(0)  # (G,)
+    pseudo = 2 * scale**2 / (splits * count.sum(1).min()) ** 2
+    clustered = float(np.sum(gains**2)) * groups / max(1, groups - 1)
+    seed_variance, freedom, noise = 0.0, 0.0, 0.0
+    if seeds > 1:
+        by_term = of_split.var(1, ddof=1) / seeds / splits**2  # (T, S)
+        seed_variance = float(by_term.sum())
+        freedom = _welch(by_term, seeds - 1)
+        noise = _noise(sums - share * of_split[..., None], count > 0)
+        if groups >= LEAST_GROUPS and by_term.size * (seeds - 1) >= LEAST_FREEDOM:
+            seed_variance = max(0.0, seed_variance - noise)
+    return Estimate(
+        value=value,
+        seeds=seeds,
+        groups=groups,
+        seed_variance=seed_variance,
+        seed_freedom=freedom,
+        group_variance=clustered + float(pseudo),
+        noise_variance=min(noise, clustered),
     )
-    rng = np.random.default_rng(SEED)
-    drawn = []
-    for start in range(0, resamples, CHUNK):
-        many = min(CHUNK, resamples - start)
-        of_group = _draws(rng, many, groups)
-        of_seed = _draws(rng, many, seeds) / seeds
-        total = np.einsum("rk,ksg,rg->rs", of_seed, gain, of_group, optimize=True)
-        videos = np.einsum("sg,rg->rs", count, of_group)
-        drawn.append(_mean_over_splits(total, videos))
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(np.concatenate(drawn), [tail, 1 - tail])
-    return Interval(difference=pair.difference, low=float(low), high=float(high))
 
 
-def _draws(rng: np.random.Generator, resamples: int, items: int) -> np.ndarray:
-    """Draws as many items as there are, with replacement; returns each one's count, (R, items)."""
-    drawn = rng.integers(0, items, (resamples, items)) + items * np.arange(resamples)[:, None]
-    return np.bincount(drawn.ravel(), minlength=resamples * items).reshape(resamples, items)
+def _noise(sums: np.ndarray, present: np.ndarray) -> float:
+    """Returns the variance that the interaction of seeds and groups adds to the mean.
 
-
-def _mean_over_splits(total: np.ndarray, videos: np.ndarray) -> np.ndarray:
-    """Returns the mean over the splits of which a resample holds a video, (R, S) → (R,)."""
-    drawn = videos > 0
-    means = np.divide(total, videos, out=np.zeros_like(total), where=drawn)
-    mean: np.ndarray = means.sum(1) / np.maximum(drawn.sum(1), 1)
-    return mean
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusts the p-values of several comparisons (Holm, Scandinavian Journal of Statistics 1979).
-
-    Rejecting where the adjusted value is at most α makes any false rejection among all the
-    comparisons happen with probability α at most, however they depend on each other.
-
-    Raises:
-        ValueError: If a value isn't within 0..1.
+    Args:
+        sums: (T, K, S, G) each group's part of the mean, less its share of the seed's mean.
+        present: (S, G) whether a split has videos of the group. One of a single group tells none.
     """
-    values = np.asarray(p_values, float)
-    if not ((values >= 0) & (values <= 1)).all():
-        raise ValueError(f"p-values must lie within 0..1, but got {list(p_values)}")
-    order = np.argsort(values)
-    scaled = values[order] * np.arange(len(values), 0, -1)
-    adjusted = np.empty(len(values))
-    adjusted[order] = np.minimum(1, np.maximum.accumulate(scaled))
-    return [float(value) for value in adjusted]
+    _, seeds, splits, _ = sums.shape
+    left = (sums - sums.mean(1, keepdims=True)) ** 2
+    groups = present.sum(1)
+    many = groups > 1
+    scale = groups[many] / (groups[many] - 1) / (seeds - 1) / seeds / splits**2
+    return float((left.sum((0, 1, 3))[many] * scale).sum())
+
+
+def _welch(variances: np.ndarray, freedom: int) -> float:
+    """Returns the degrees of freedom of a sum of variances (Welch and Satterthwaite)."""
+    squares = float((variances**2).sum())
+    return freedom * float(variances.sum()) ** 2 / squares if squares else float(freedom)
+
+
+def _t_squared(level: float, freedom: float) -> float:
+    return float(stdtrit(freedom, level / 2)) ** 2
+
+
+def probability_of_improvement(arms: Aligned) -> float:
+    """Returns how often a random seed's second arm beats a random seed's first, 0..1.
+
+    The mean over splits of the share of all K × K pairs of seeds, ties counted half (Agarwal et
+    al., NeurIPS 2021).
+    """
+    first, second = arms.accuracies()
+    ahead = second[:, None] - first[None]  # (K, K, S)
+    return float(((ahead > 1e-12) + 0.5 * (np.abs(ahead) <= 1e-12)).mean())

@@ -1,36 +1,37 @@
 """The spaces' tables, with our numbers beside the published ones.
 
 A space says what its tables show; ``published.csv`` holds the printed numbers. Ours stand beside
-the published numbers of the same dataset only; a dataset without published numbers, the embedded
-one above all, stands alone.
+the published numbers of the same dataset only, with their 95 % interval and a mark where they
+differ from the reference arm. Without any of ours, all published numbers are shown.
 """
 
 import csv
 import io
 import json
 import math
-import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import product
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import search_spaces
 from search_spaces import METRICS, Table
 from study.data.datasets.catalog import dataset_title
+from study.results.comparison import Comparison, compare, reference_of
 from study.results.connection import Connection
-from study.results.grids import FORMATS, Grid, latex_text, markdown_text
+from study.results.grids import FORMATS, MISSING, Grid, Section, natural_order
+from study.results.predictions import judgements
 from study.results.protocols import ENVIRONMENT, Selection, select_protocols
 from study.results.published import published
+from study.results.statistics import Estimate, Interval, Judgements, aligned
 from study.results.store import ResultStore
 
-__all__ = ["FORMATS", "Cell", "FilledTable", "environments", "load", "render", "whole_grid"]
+__all__ = ["FORMATS", "Cell", "FilledTable", "environments", "load", "render", "section"]
 
-MISSING = "–"
 WHOLE_BATCH = "the whole batch"
-WIDTH = 100
+MARK = "*"  # where an arm differs from the reference
 OURS = "an ablation of ours; the paper has no such table"
 
 Row = Mapping[str, Any]
@@ -42,20 +43,32 @@ class Cell:
 
     Attributes:
         mean: Ours: mean over splits of the mean over seeds; None when not run.
-        spread: Sample standard deviation, over the seeds that have every split, of the mean over
-            splits; None with fewer than two such seeds.
         runs: (split, seed) of each of our rows.
+        estimate: Of top-1 from the videos that were judged; None without predictions.
+        comparison: With the reference arm, of top-1; None where there is none.
         published: The printed number, or None.
         published_split: Its split.
         decimals: The decimals that its source prints, in per cent.
     """
 
     mean: float | None = None
-    spread: float | None = None
     runs: frozenset[tuple[str, int]] = frozenset()
+    estimate: Estimate | None = None
+    comparison: Comparison | None = None
     published: float | None = None
     published_split: str = ""
     decimals: int = 1
+
+    @property
+    def half_width(self) -> float | None:
+        """Half the width of the accuracy's 95 % interval."""
+        interval = self.estimate.interval() if self.estimate else None
+        return (interval.high - interval.low) / 2 if interval else None
+
+    @property
+    def differs(self) -> bool:
+        """Whether it is shown to differ from the reference arm's."""
+        return self.comparison is not None and self.comparison.verdict in ("better", "worse")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +79,7 @@ class FilledTable:
         name: The table's name.
         title: What it shows, in a line.
         labels: Each row's label by its key, in order.
-        datasets: Those that we ran, then the paper's others.
+        datasets: Those that we ran; where we ran none, those of the published numbers.
         metrics: The accuracies shown, by the names of the view ``rows``.
         cells: By (row's key, dataset, metric).
         published_split: By dataset, the split of most of its published numbers.
@@ -110,7 +123,8 @@ def render(
     """
     if format not in FORMATS:
         raise ValueError(f"there is no format {format!r}; there are {', '.join(FORMATS)}")
-    return _RENDERERS[format](load(table, store, study, protocol))
+    filled = load(table, store, study, protocol)
+    return _csv(filled) if format == "csv" else section(filled).rendered(format)
 
 
 def load(
@@ -118,23 +132,30 @@ def load(
 ) -> FilledTable:
     """Reads a table's numbers; see ``render``."""
     space, table = search_spaces.find_table(name)
-    printed = _printed(table)
-    accuracies = [row for row in printed if row["metric"] in table.metrics]
-    labels = {row.key: row.label for row in table.rows}
     selections = select_protocols(store, space=space.name, wanted=protocol)
     with store.connect() as connection:
         rows = _our_rows(connection, space.name, table.arms, study, selections)
-    theirs = list(dict.fromkeys([*table.datasets, *(row["dataset"] for row in accuracies)]))
     ours = list(dict.fromkeys(row["dataset"] for row in rows))
-    datasets = sorted(dict.fromkeys([*ours, *theirs]), key=lambda dataset: dataset not in ours)
-    cells = {
-        (key, dataset, metric): _cell(rows, accuracies, key, dataset, metric)
-        for key, dataset, metric in product(labels, datasets, table.metrics)
-    }
+    every = _printed(table)
+    theirs = list(dict.fromkeys([*table.datasets, *(row["dataset"] for row in every)]))
+    datasets = ours or theirs
+    printed = [row for row in every if row["dataset"] in datasets]
+    accuracies = [row for row in printed if row["metric"] in table.metrics]
+    shown = {row["key"] for row in accuracies} | table.arms
+    labels = {row.key: row.label for row in table.rows if row.key in shown}
+    judged = {dataset: _judged(store, rows, labels, dataset) for dataset in ours}
+    cells = {}
+    for dataset in datasets:
+        top1 = _top1(judged.get(dataset, {}))
+        for key, metric in product(labels, table.metrics):
+            judgement = top1.get(key, {}) if metric == "top1" else {}
+            cell = _cell(rows, accuracies, key, dataset, metric)
+            cells[key, dataset, metric] = replace(cell, **judgement)
     facts = {
         dataset: _facts([r for r in rows if r["dataset"] == dataset], labels) for dataset in ours
     }
-    splits = {dataset: _usual_split(accuracies, dataset) for dataset in theirs}
+    known = {row["dataset"] for row in accuracies} if ours else set(theirs)
+    splits = {name: _usual_split(accuracies, name) for name in datasets if name in known}
     return FilledTable(
         name=name,
         title=table.title,
@@ -148,8 +169,10 @@ def load(
         footers=[
             *_our_footers(facts, theirs, rows),
             *_other_protocols(rows, selections),
+            *_interval_footers(judged, labels, cells),
+            *_vertex_footers(rows, labels),
             *_published_footers(printed, splits),
-            *_notes(table, printed),
+            *_notes(table, printed, labels),
         ],
     )
 
@@ -179,16 +202,18 @@ def _our_rows(
                t.precision, t.device_kind, t.workers, t.compiled, t.torch, t.notes,
                t.hyperparameters,
                coalesce(r.missing_videos, t.missing_videos) AS missing_videos,
+               CASE WHEN r.fusion = 'awf-simplex' THEN r.details END AS details,
                coalesce(r.classes,
                         (SELECT max(len(s.scores)) FROM scores s
                          WHERE s.scoring_id = split_part(r.scoring_id, '+', 1))) AS classes
         FROM rows r LEFT JOIN trainings t ON t.training_id = split_part(r.training_id, '+', 1)
         WHERE r.part = 'test' AND r.space = ?
-        ORDER BY r.dataset, r.split, r.seed
+        ORDER BY r.dataset
         """,
         [space],
     )
     found = answer.table.to_pylist()
+    found.sort(key=lambda row: (row["dataset"], natural_order(row["split"]), row["seed"]))
     studies = sorted({row["study"] for row in found})
     if study is not None and study not in studies:
         raise ValueError(
@@ -220,19 +245,44 @@ def _other_protocols(
     return [f"{note}." for key in shown if (note := selections[key].note)]
 
 
+def _judged(
+    store: ResultStore, rows: Sequence[Row], labels: Iterable[str], dataset: str
+) -> dict[str, Judgements]:
+    """Returns the judgements of a dataset's test videos, by arm in the table's order."""
+    ((study, protocol),) = {
+        (row["study"], row["protocol"]) for row in rows if row["dataset"] == dataset
+    }
+    found = judgements(store, study=study, dataset=dataset, protocol=protocol)
+    return {arm: found[arm] for arm in labels if arm in found}
+
+
+def _top1(judged: Mapping[str, Judgements]) -> dict[str, dict[str, Any]]:
+    """Returns each arm's top-1 with its variance, and its comparison with the reference."""
+    if not judged:
+        return {}
+    compared = {one.arm: one for one in compare(judged, reference_of(list(judged)))}
+    return {
+        arm: {"estimate": aligned(of_arm).contrast([1]), "comparison": compared.get(arm)}
+        for arm, of_arm in judged.items()
+    }
+
+
 def _cell(rows: Sequence[Row], printed: Sequence[Row], key: str, dataset: str, metric: str) -> Cell:
     values = {
         (row["split"], row["seed"]): row[metric]
         for row in rows
         if (row["arm"], row["dataset"]) == (key, dataset)
     }
-    mean, spread = _mean_and_spread(values)
+    by_split: dict[str, list[float]] = {}
+    for (split, _), value in values.items():
+        by_split.setdefault(split, []).append(value)
+    mean = fmean(map(fmean, by_split.values())) if values else None
+    ours = Cell(mean=mean, runs=frozenset(values))
     theirs = [
         row
         for row in printed
         if (row["key"], row["dataset"], row["metric"]) == (key, dataset, metric)
     ]
-    ours = Cell(mean=mean, spread=spread, runs=frozenset(values))
     if not theirs:
         return ours
     same_source = [row["value"] for row in printed if row["source"] == theirs[0]["source"]]
@@ -244,33 +294,17 @@ def _cell(rows: Sequence[Row], printed: Sequence[Row], key: str, dataset: str, m
     )
 
 
-def _mean_and_spread(
-    values: Mapping[tuple[str, int], float],
-) -> tuple[float | None, float | None]:
-    """Returns the splits' mean of the seeds' means; the spread of seeds that have every split."""
-    if not values:
-        return None, None
-    splits = sorted({split for split, _ in values})
-    by_split = [fmean(v for (of, _), v in values.items() if of == split) for split in splits]
-    by_seed = [
-        fmean(values[split, seed] for split in splits)
-        for seed in sorted({seed for _, seed in values})
-        if all((split, seed) in values for split in splits)
-    ]
-    return fmean(by_split), stdev(by_seed) if len(by_seed) > 1 else None
-
-
 def _facts(rows: Sequence[Row], labels: Mapping[str, str]) -> dict[str, str]:
     """Returns what a reader must know of our numbers on a dataset."""
     missing = {row["missing_videos"] for row in rows} - {None}
     classes = {row["classes"] for row in rows} - {None}
-    videos = dict.fromkeys((row["split"], row["videos"]) for row in rows)
+    splits = dict.fromkeys(row["split"] for row in rows)
     facts = {
         "study": _list(row["study"] for row in rows),
         "protocol": _list(row["protocol"] for row in rows),
-        "splits": _list(row["split"] for row in rows),
-        "seeds": _list(row["seed"] for row in rows),
-        "test videos": _list(count for _, count in videos),
+        "splits": ", ".join(splits),
+        "seeds": _list(sorted({row["seed"] for row in rows})),
+        "test videos": _by_arm(rows, labels, lambda row: _test_videos(rows, row["arm"])),
         "missing videos": str(max(missing)) if missing else "unknown",
         "chance level": _list(f"{100 / n:.1f} %" for n in sorted(classes)) or "unknown",
         "views": _by_arm(rows, labels, lambda row: row["views"]),
@@ -282,6 +316,11 @@ def _facts(rows: Sequence[Row], labels: Mapping[str, str]) -> dict[str, str]:
     if any(_micro_batch(row) != WHOLE_BATCH for row in rows):
         facts["micro-batch"] = _by_arm(rows, labels, _micro_batch)
     return facts
+
+
+def _test_videos(rows: Sequence[Row], arm: str) -> str:
+    """Returns how many videos a seed of an arm judges, over all splits."""
+    return str(sum({row["split"]: row["videos"] for row in rows if row["arm"] == arm}.values()))
 
 
 def _micro_batch(row: Row) -> str:
@@ -302,24 +341,70 @@ def _our_footers(
         footers.append(f"Ours on {dataset_title(dataset)}: {said}.")
     if facts:
         footers.append(
-            "Ours: mean over splits and seeds, in %; ± is the sample standard deviation, over "
-            "seeds, of the mean over splits. Hyperparameters are a net's (its arms share the best "
-            "trial of its search), an arm's own (it chose among its net's trials), shared (one "
-            "search served all arms) or fixed (none was searched)."
+            "Ours: mean over splits and seeds, in %. Test videos: of all splits; a video counts in "
+            "each split that tests it. Hyperparameters are a net's (its arms share the best trial "
+            "of its search), an arm's own (it chose among its net's trials), shared (one search "
+            "served all arms) or fixed (none was searched)."
         )
-    if unrun := [dataset_title(dataset) for dataset in theirs if dataset not in facts]:
-        footers.append(f"Not run by us: {', '.join(unrun)}.")
-    if alone := [dataset_title(dataset) for dataset in facts if dataset not in theirs]:
-        footers.append(f"Nothing is published on {', '.join(alone)}: not to be compared.")
-    if others := sorted({name for row in rows for name in row["others"]}):
+    if theirs and not facts:
+        footers.append(f"Not run by us: {', '.join(map(dataset_title, theirs))}.")
+    if theirs and (alone := [dataset_title(name) for name in facts if name not in theirs]):
+        papers = ", ".join(map(dataset_title, theirs))
+        footers.append(
+            f"The published numbers of this table are of {papers}; there are none of "
+            f"{', '.join(alone)}."
+        )
+    shown = {row["study"] for row in rows}
+    if others := sorted({name for row in rows for name in row["others"]} - shown):
         footers.append(f"Other studies in these results: {', '.join(others)}.")
     return footers
+
+
+def _interval_footers(
+    judged: Mapping[str, Mapping[str, Judgements]],
+    labels: Mapping[str, str],
+    cells: Mapping[tuple[str, str, str], Cell],
+) -> list[str]:
+    """Returns what ± and the mark mean, where there are any."""
+    footers = []
+    if any(cell.half_width is not None for cell in cells.values()):
+        footers.append(
+            "± is half the width of the 95 % interval of top-1 over training seeds and source "
+            "videos together; of one seed, over source videos alone: it tells nothing of others."
+        )
+    for dataset, arms in judged.items():
+        found = (cells.get((arm, dataset, "top1"), Cell()).comparison for arm in arms)
+        if known := [one for one in found if one is not None]:
+            reference = labels[reference_of(list(arms))]
+            scope = " or ".join(dict.fromkeys(one.scope for one in known))
+            footers.append(
+                f"{MARK} on {dataset_title(dataset)}: differs from {reference}; tested against it "
+                f"as one of {len(known)}, corrected for their number. It is about {scope}."
+            )
+    return footers
+
+
+def _vertex_footers(rows: Sequence[Row], labels: Mapping[str, str]) -> list[str]:
+    """Returns which AWF rows are one stream's, as a linear program's optimum is a vertex."""
+    alone = dict.fromkeys(labels[row["arm"]] for row in rows if _one_stream(row["details"]))
+    if not alone:
+        return []
+    return [
+        f"{', '.join(alone)}: equals one stream of its net in at least one run. The program of AWF "
+        "on the simplex is linear, so its optimum is a vertex: one stream whole for each class, "
+        "and here the same stream for all."
+    ]
+
+
+def _one_stream(details: str | None) -> bool:
+    weights = json.loads(details or "{}").get("weights", [])
+    return bool(weights) and all(line == weights[0] and max(line) == 1 for line in weights)
 
 
 def _published_footers(printed: Sequence[Row], splits: Mapping[str, str]) -> list[str]:
     footers = []
     if said := "; ".join(f"{dataset_title(d)} {split}" for d, split in splits.items() if split):
-        footers.append(f"Published, splits unless a cell says otherwise: {said}.")
+        footers.append(f"Published, in %; splits unless a cell says otherwise: {said}.")
     if sources := dict.fromkeys(row["source"] for row in printed):
         footers.append(f"Sources: {'; '.join(sources)}.")
     for row in printed:
@@ -328,10 +413,10 @@ def _published_footers(printed: Sequence[Row], splits: Mapping[str, str]) -> lis
     return footers
 
 
-def _notes(table: Table, printed: Sequence[Row]) -> list[str]:
+def _notes(table: Table, printed: Sequence[Row], labels: Mapping[str, str]) -> list[str]:
     """Returns the notes of the table, its rows and their published numbers, each said once."""
     labels_by_note: dict[str, dict[str, None]] = {}
-    for row in table.rows:
+    for row in (row for row in table.rows if row.key in labels):
         of_numbers = [
             line["note"] for line in printed if line["key"] == row.key and line["metric"] in METRICS
         ]
@@ -339,8 +424,8 @@ def _notes(table: Table, printed: Sequence[Row]) -> list[str]:
             labels_by_note.setdefault(note, {})[row.label] = None
     whole = table.note or (OURS if table.ours else "")
     footers = [f"Note: {whole}."] if whole else []
-    for note, labels in labels_by_note.items():
-        whose = "" if len(labels) == len(table.rows) else f"{', '.join(labels)}: "
+    for note, whom in labels_by_note.items():
+        whose = "" if len(whom) == len(labels) else f"{', '.join(whom)}: "
         footers.append(f"Note: {whose}{note}.")
     return footers
 
@@ -419,28 +504,15 @@ def _by_arm(rows: Sequence[Row], labels: Mapping[str, str], of: Callable[[Row], 
     return f"{', '.join(rare)}, {common} (the others)"
 
 
-def _grids(table: FilledTable) -> Iterator[Grid]:
-    """Returns the table in as few grids as fit the width; a dataset is never divided."""
-    shown: list[str] = []
-    for dataset in table.datasets:
-        if shown and _grid(table, [*shown, dataset]).width() > WIDTH:
-            yield _grid(table, shown)
-            shown = []
-        shown.append(dataset)
-    yield _grid(table, shown)
+def section(table: FilledTable) -> Section:
+    """Returns the table as a grid with its notes.
 
-
-def whole_grid(table: FilledTable) -> Grid:
-    """Returns the whole table as one grid, however wide."""
-    return _grid(table, table.datasets)
-
-
-def _grid(table: FilledTable, datasets: Sequence[str]) -> Grid:
-    """Returns a grid of some datasets: ours, where something was run, then what is published."""
+    A dataset's columns are ours, where something was run, then what is published.
+    """
     groups, header = [""], ["arm"]
     lines = [[label] for label in table.labels.values()]
     named = tuple(table.metrics) != ("top1",)  # a column that doesn't say is top-1
-    for dataset in datasets:
+    for dataset in table.datasets:
         kinds = ["ours"] if dataset in table.facts else []
         kinds += ["published"] if dataset in table.published_split else []
         for kind, metric in product(kinds, table.metrics):
@@ -450,7 +522,8 @@ def _grid(table: FilledTable, datasets: Sequence[str]) -> Grid:
             for line, text in zip(lines, _column(table, dataset, metric, kind), strict=True):
                 line.append(text)
     right = [False, *([True] * (len(header) - 1))]
-    return Grid(upper_header=groups, header=header, rows=lines, right=right)
+    grid = Grid(upper_header=groups, header=header, rows=lines, right=right)
+    return Section(title=table.title, grid=grid, notes=table.footers, warnings=table.warnings)
 
 
 def _column(table: FilledTable, dataset: str, metric: str, kind: str) -> list[str]:
@@ -465,8 +538,10 @@ def _column(table: FilledTable, dataset: str, metric: str, kind: str) -> list[st
 def _ours(cell: Cell, decimals: int) -> str:
     if cell.mean is None:
         return MISSING
-    spread = "" if cell.spread is None else f" ± {100 * cell.spread:.{decimals}f}"
-    return f"{100 * cell.mean:.{decimals}f}{spread}"
+    half = cell.half_width
+    width = "" if half is None else f" ± {100 * half:.{decimals}f}"
+    mark = f" {MARK}" if cell.differs else "" if cell.comparison is None else "  "
+    return f"{100 * cell.mean:.{decimals}f}{width}{mark}"
 
 
 def _published(cell: Cell, usual_split: str) -> str:
@@ -481,39 +556,10 @@ def _decimals(fraction: float) -> int:
     return 1 if abs(round(1000 * fraction) - 1000 * fraction) < 1e-6 else 2
 
 
-def _text(table: FilledTable) -> str:
-    blocks = [table.title, *(grid.text() for grid in _grids(table))]
-    notes = [textwrap.fill(f"!! {warning}", WIDTH) for warning in table.warnings]
-    notes += [textwrap.fill(footer, WIDTH, subsequent_indent="  ") for footer in table.footers]
-    return "\n\n".join([*blocks, "\n".join(notes)]).rstrip()
-
-
-def _markdown(table: FilledTable) -> str:
-    notes = [f"- **{markdown_text(warning)}**" for warning in table.warnings]
-    notes += [f"- {markdown_text(footer)}" for footer in table.footers]
-    blocks = [f"**{markdown_text(table.title)}**", whole_grid(table).markdown()]
-    return "\n\n".join([*blocks, "\n".join(notes)]).rstrip()
-
-
-def _latex(table: FilledTable) -> str:
-    notes = [rf"\textbf{{{latex_text(warning)}}}" for warning in table.warnings]
-    notes += [latex_text(footer) for footer in table.footers]
-    return "\n".join(
-        [
-            r"\begin{table}",
-            rf"\caption{{{latex_text(table.title)}. Accuracies in \%.}}",
-            whole_grid(table).latex(),
-            r"",
-            r"\footnotesize",
-            *(rf"{note}\par" for note in notes),
-            r"\end{table}",
-        ]
-    )
-
-
 _CSV_COLUMNS = (
-    *("table", "arm", "label", "dataset", "metric"),
-    *("ours", "spread", "runs", "published", "published split"),
+    *("table", "arm", "label", "dataset", "metric", "ours", "low", "high", "runs"),
+    *("difference", "difference low", "difference high", "p", "verdict"),
+    *("published", "published split"),
 )
 
 
@@ -523,21 +569,20 @@ def _csv(table: FilledTable) -> str:
     writer = csv.DictWriter(sink, [*_CSV_COLUMNS, *facts], lineterminator="\n")
     writer.writeheader()
     for (key, dataset, metric), cell in table.cells.items():
-        numbers = [_number(cell.mean), _number(cell.spread), len(cell.runs)]
-        line = [table.name, key, table.labels[key], dataset, metric, *numbers]
-        line += [_number(cell.published), cell.published_split]
+        line = [table.name, key, table.labels[key], dataset, metric, _number(cell.mean)]
+        line += [*_ends(cell.estimate.interval() if cell.estimate else None), str(len(cell.runs))]
+        one = cell.comparison
+        line += [_number(one.estimate.value if one else None)]
+        line += [*_ends(one.interval if one else None), _number(one.p_value if one else None)]
+        line += [one.verdict if one else "", _number(cell.published), cell.published_split]
         columns = dict(zip(_CSV_COLUMNS, line, strict=True))
         writer.writerow({**columns, **table.facts.get(dataset, {})})
     return sink.getvalue().rstrip("\n")
 
 
+def _ends(interval: Interval | None) -> tuple[str, str]:
+    return (_number(interval.low), _number(interval.high)) if interval else ("", "")
+
+
 def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
-
-
-_RENDERERS: Mapping[str, Callable[[FilledTable], str]] = {
-    "text": _text,
-    "markdown": _markdown,
-    "latex": _latex,
-    "csv": _csv,
-}

@@ -28,7 +28,7 @@ def lines(*, repetitions: int = 1, **changes: float) -> list[dict[str, str]]:
 
 
 def test_differences_are_those_of_the_arms_accuracies() -> None:
-    found = [interval.difference for interval in embedded.differences(lines())]
+    found = [one.value for one in embedded.differences(lines())]
     assert found == pytest.approx([0.2, 0.4, 0.2, 0.3])
 
 

@@ -1,9 +1,13 @@
 """Grids of cells in each format, and what they escape."""
 
-import csv
-import io
-
-from study.results.grids import Grid, latex_text, markdown_text, printable
+from study.results.grids import (
+    Grid,
+    Section,
+    latex_text,
+    markdown_text,
+    natural_order,
+    printable,
+)
 
 GRID = Grid(
     upper_header=["", "UCF101", "UCF101", "x"],
@@ -69,9 +73,30 @@ def test_latex_is_a_tabular_with_its_marks_escaped() -> None:
     )
 
 
-def test_csv_reads_back_as_the_cells() -> None:
-    lines = list(csv.reader(io.StringIO(GRID.csv())))
-    assert lines == [["arm", "UCF101, ours", "UCF101, published", "x, n"], *GRID.rows]
+def test_a_wide_grid_is_divided_between_its_upper_headers() -> None:
+    parts = GRID.parts(24)
+    assert [part.header for part in parts] == [["arm", "ours", "published"], ["arm", "n"]]
+    assert [part.upper_header for part in parts] == [["", "UCF101", "UCF101"], ["", "x"]]
+    assert parts[1].rows == [["Spatial", "1"], ["a|b_c & d", "22"]]
+    assert [part.header for part in GRID.parts(80)] == [GRID.header]
+
+
+def test_a_section_wraps_its_notes_and_says_its_warnings_first() -> None:
+    section = Section(title="T_1", grid=GRID, notes=["a note " * 30], warnings=["loud"])
+    lines = section.text().splitlines()
+    assert lines[0] == "T_1"
+    assert max(map(len, lines)) <= 80
+    assert lines.index("!! loud") < next(i for i, line in enumerate(lines) if "a note" in line)
+    assert section.rendered("markdown").startswith("**T\\_1**\n\n| arm |")
+    latex = section.rendered("latex").splitlines()
+    assert latex[:2] == [r"\begin{table}", r"\caption{T\_1}"]
+    assert r"\textbf{loud}\par" in latex
+
+
+def test_numbers_in_names_sort_by_their_size() -> None:
+    names = ["10", "2", "1", "split b", "split a10", "split a9"]
+    ordered = ["1", "2", "10", "split a9", "split a10", "split b"]
+    assert sorted(names, key=natural_order) == ordered
 
 
 def test_a_name_cannot_steer_the_terminal_or_break_the_line() -> None:

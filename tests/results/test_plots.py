@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from sklearn.metrics import confusion_matrix
 
 from study.results import plots
-from study.results.comparison import Comparison, compare
+from study.results.comparison import Comparison
 from study.results.plots import (
     comparison_plot,
     confusion,
@@ -16,7 +16,7 @@ from study.results.plots import (
     epochs_plot,
     search_plot,
 )
-from study.results.statistics import Interval, Judgements
+from study.results.statistics import Estimate
 
 NASTY = "<script>alert(1)</script> & $x_1$ \\frac"
 
@@ -72,13 +72,16 @@ def test_a_confusion_plot_says_names_shares_and_counts() -> None:
 
 
 def test_a_comparison_plot_has_a_line_an_arm() -> None:
-    one = Comparison(
-        arm="stil",
-        interval=Interval(difference=0.1, low=0.02, high=0.2),
-        p_value=0.01,
+    estimate = Estimate(
+        value=0.1,
         seeds=3,
-        videos=40,
+        groups=40,
+        seed_variance=1e-4,
+        seed_freedom=4,
+        group_variance=1e-4,
+        noise_variance=0,
     )
+    one = Comparison(arm="stil", estimate=estimate, improvement=1, videos=40)
     said = texts(comparison_plot([one], {"stil": NASTY, "b": "Base"}, reference="b"))
     assert NASTY in said
     assert any("Base" in text for text in said)
@@ -133,35 +136,3 @@ def test_a_curve_stands_at_its_epochs_from_one_to_the_last(monkeypatch: pytest.M
 def test_the_same_plot_is_the_same_text() -> None:
     one = {"epoch": 1, "train_loss": 1.5, "validation_top1": 0.5}
     assert epochs_plot({"a": [[one]]}, title="t") == epochs_plot({"a": [[one]]}, title="t")
-
-
-def judged(correct: np.ndarray, split: str = "1") -> Judgements:
-    videos = [(split, f"v{i}") for i in range(correct.shape[1])]
-    groups = [f"g{i // 2}" for i in range(correct.shape[1])]
-    return Judgements(
-        videos=videos, groups=groups, seeds=list(range(len(correct))), correct=correct
-    )
-
-
-def test_arms_are_compared_with_the_reference_and_p_values_adjusted() -> None:
-    rng = np.random.default_rng(2)
-    base = rng.random((2, 200)) < 0.5
-    arms = {
-        "base": judged(base),
-        "same": judged(base.copy()),
-        "better": judged(base | (rng.random((2, 200)) < 0.4)),
-        "worse": judged(base & (rng.random((2, 200)) < 0.6)),
-        "elsewhere": judged(base, split="2"),
-    }
-    same, better, worse = compare(arms, "base")
-    assert [same.arm, better.arm, worse.arm] == ["same", "better", "worse"]
-    assert [one.verdict for one in (same, better, worse)] == [
-        "no difference shown",
-        "better",
-        "worse",
-    ]
-    assert (same.p_value, same.interval.difference) == (1.0, 0.0)
-    alone = compare({name: arms[name] for name in ("base", "better")}, "base")
-    assert better.p_value >= alone[0].p_value
-    with pytest.raises(ValueError, match=r"no arm 'nope'.*\['base'"):
-        compare(arms, "nope")

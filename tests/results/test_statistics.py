@@ -1,6 +1,7 @@
-"""The statistics against scipy, brute force and simulated truth."""
+"""The statistics against scipy, brute force, closed forms and simulated truth."""
 
-import itertools
+import math
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -9,36 +10,35 @@ from scipy import stats
 
 from study.results.predictions import judgements, prediction_lines
 from study.results.statistics import (
+    LEAST_GROUPS,
+    Aligned,
+    Estimate,
     Judgements,
-    Paired,
-    bootstrap_interval,
-    holm,
-    paired,
-    sign_flip_test,
+    aligned,
+    probability_of_improvement,
 )
 from study.results.store import ResultStore
 
 
-def pair_of(
-    first: np.ndarray,
-    second: np.ndarray,
+def arms_of(
+    *correct: np.ndarray,
     group: np.ndarray | None = None,
     split: np.ndarray | None = None,
-) -> Paired:
-    first, second = np.atleast_2d(first).astype(bool), np.atleast_2d(second).astype(bool)
-    videos = first.shape[1]
-    return Paired(
-        first=first,
-        second=second,
+    shared: bool = False,
+) -> Aligned:
+    stacked = np.stack([np.atleast_2d(arm).astype(bool) for arm in correct])
+    videos = stacked.shape[2]
+    return Aligned(
+        correct=stacked,
+        nets=[0] * len(correct) if shared else list(range(len(correct))),
         group=np.arange(videos) if group is None else np.asarray(group),
         split=np.zeros(videos, int) if split is None else np.asarray(split),
+        label=np.zeros(videos, int),
     )
 
 
-def disagreeing(only_first: int, only_second: int, both: int = 3) -> Paired:
-    first = np.repeat([1, 0, 1], [only_first, only_second, both])
-    second = np.repeat([0, 1, 1], [only_first, only_second, both])
-    return pair_of(first, second)
+def difference(*correct: np.ndarray, **values: object) -> Estimate:
+    return arms_of(*correct, **values).contrast([-1, 1])  # type: ignore[arg-type]
 
 
 def judged(right: np.ndarray, **values: object) -> Judgements:
@@ -46,179 +46,214 @@ def judged(right: np.ndarray, **values: object) -> Judgements:
     standard = {
         "videos": [("1", f"v{i}") for i in range(videos)],
         "groups": [f"g{i}" for i in range(videos)],
+        "labels": [0] * videos,
         "seeds": list(range(seeds)),
         "correct": right.astype(bool),
     }
     return Judgements(**{**standard, **values})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("b", "c"), [(0, 0), (1, 0), (2, 7), (5, 5), (9, 1), (0, 12)])
-def test_the_sign_flip_test_is_mcnemars_when_every_video_stands_alone(b: int, c: int) -> None:
-    """McNemar's exact test is the binomial test of the videos that one arm alone gets right."""
-    mcnemar = stats.binomtest(b, b + c).pvalue if b + c else 1.0
-    assert sign_flip_test(disagreeing(b, c)) == pytest.approx(mcnemar)
+def estimate(**values: float) -> Estimate:
+    standard = {
+        "value": 0.0,
+        "seeds": 3,
+        "groups": 100,
+        "seed_variance": 1e-4,
+        "seed_freedom": 2.0,
+        "group_variance": 1e-4,
+        "noise_variance": 0.0,
+    }
+    return Estimate(**{**standard, **values})  # type: ignore[arg-type]
 
 
-def group_gains(pair: Paired) -> np.ndarray:
-    """Each source video's gain, with each split weighing the same, in a loop.
-
-    They are scaled to whole numbers: scipy takes sums that differ by rounding for different.
-    """
-    sizes = np.bincount(pair.split)
-    gains = np.zeros(pair.group.max() + 1, int)
-    for column, (group, split) in enumerate(zip(pair.group, pair.split, strict=True)):
-        gain = pair.second[:, column].sum() - int(pair.first[:, column].sum())
-        gains[group] += gain * np.lcm.reduce(sizes) // sizes[split]
-    return gains[gains != 0]
-
-
-def scipys_test(pair: Paired, resamples: int) -> float:
-    return stats.permutation_test(
-        (group_gains(pair),),
-        lambda gains, axis: np.abs(gains.sum(axis)),
-        permutation_type="samples",
-        alternative="greater",
-        n_resamples=resamples,
-        vectorized=True,
-        rng=0,
-    ).pvalue
+def two_way(table: np.ndarray) -> tuple[float, float, float]:
+    """Mean squares of a (K, G) table's rows, columns and interaction, in loops."""
+    seeds, groups = table.shape
+    mean = table.mean()
+    rows = sum(groups * (table[k].mean() - mean) ** 2 for k in range(seeds)) / (seeds - 1)
+    columns = sum(seeds * (table[:, g].mean() - mean) ** 2 for g in range(groups)) / (groups - 1)
+    rest = sum(
+        (table[k, g] - table[k].mean() - table[:, g].mean() + mean) ** 2
+        for k in range(seeds)
+        for g in range(groups)
+    ) / ((seeds - 1) * (groups - 1))
+    return rows, columns, rest
 
 
-def random_pair(rng: np.random.Generator, groups: int, gain: float) -> Paired:
-    group = rng.permutation(np.repeat(np.arange(groups), rng.integers(1, 5)))
-    split = np.arange(len(group)) % rng.integers(1, 3)
-    first, second = rng.random((2, rng.integers(1, 4), len(group))) < [[[0.5]], [[0.5 + gain]]]
-    return pair_of(first, second, group, split)
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_the_parts_are_the_mean_squares_of_a_two_way_layout(seeds: int) -> None:
+    rng = np.random.default_rng(seeds)
+    group = np.repeat(np.arange(12), 4)
+    first, second = rng.random((2, seeds, 48)) < rng.random((1, seeds, 1)) * 0.4 + 0.5
+    found = difference(first, second, group=group, shared=True)
+    table = (second.astype(float) - first).reshape(seeds, 12, 4).mean(2)
+    rows, columns, rest = (square / (seeds * 12) for square in two_way(table))
+    assert found.value == pytest.approx(table.mean())
+    assert found.noise_variance == pytest.approx(min(rest, columns))
+    assert found.group_variance == pytest.approx(columns + 2 / 48**2)
+    few = seeds - 1 < 3  # too few deviations to subtract noise from
+    assert found.seed_variance == pytest.approx(rows if few else max(0.0, rows - rest))
+    assert found.seed_freedom == pytest.approx(seeds - 1)
 
 
-def test_the_sign_flip_test_is_scipys_permutation_test_where_all_patterns_are_enumerated() -> None:
+def test_seeds_of_arms_that_were_trained_apart_are_welchs() -> None:
     rng = np.random.default_rng(1)
-    compared = 0
-    for _ in range(150):
-        pair = random_pair(rng, int(rng.integers(2, 17)), 0.15)
-        if len(group_gains(pair)) >= 2:  # scipy takes no fewer
-            assert sign_flip_test(pair) == scipys_test(pair, 2**16)
-            compared += 1
-    assert compared > 100
+    first = rng.random((4, 200)) < [[0.4], [0.5], [0.6], [0.9]]
+    second = rng.random((4, 200)) < [[0.5], [0.52], [0.54], [0.51]]
+    found = difference(first, second)
+    welch = stats.ttest_ind(second.mean(1), first.mean(1), equal_var=False)
+    assert found.seed_freedom == pytest.approx(welch.df)
+    raw = found.value / welch.statistic
+    assert found.seed_variance + found.noise_variance == pytest.approx(raw**2)
 
 
-def test_the_sign_flip_test_agrees_with_scipys_permutation_test_where_patterns_are_drawn() -> None:
-    """Each draws its own 20 000 patterns: four standard errors of the difference."""
-    rng = np.random.default_rng(2)
-    for _ in range(10):
-        pair = random_pair(rng, int(rng.integers(40, 200)), 0.04)
-        ours, theirs = sign_flip_test(pair), scipys_test(pair, 20_000)
-        error = np.sqrt(2 * max(ours, 1e-4) * (1 - min(ours, 1 - 1e-4)) / 20_000)
-        assert abs(ours - theirs) <= 4 * error
+def test_of_one_seed_the_interval_is_students_with_one_video_more_for_and_against() -> None:
+    rng = np.random.default_rng(3)
+    first, second = rng.random((2, 150)) < [[0.6], [0.7]]
+    gain = second.astype(float) - first
+    found = difference(first, second)
+    half = stats.t.isf(0.025, 149) * math.sqrt(gain.var(ddof=1) / 150 + 2 / 150**2)
+    interval = found.interval()
+    assert interval is not None
+    assert (interval.low, interval.high) == pytest.approx((gain.mean() - half, gain.mean() + half))
+    statistic = gain.mean() / math.sqrt(gain.var(ddof=1) / 150 + 2 / 150**2)
+    assert found.p_value == pytest.approx(2 * stats.t.sf(abs(statistic), 149))
 
 
-def test_drawn_sign_patterns_agree_with_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    rng = np.random.default_rng(2)
-    pair = pair_of(rng.random(60) < 0.5, rng.random(60) < 0.65, np.arange(60) // 4)
-    exact = sign_flip_test(pair)
-    monkeypatch.setattr("study.results.statistics.EXACT_GROUPS", 0)
-    assert sign_flip_test(pair, resamples=20_000) == pytest.approx(exact, abs=0.015)
+def test_interval_and_p_value_agree_at_every_level() -> None:
+    rng = np.random.default_rng(4)
+    for _ in range(60):
+        seeds, group = int(rng.integers(1, 5)), np.arange(60) // rng.integers(1, 6)
+        chance = rng.uniform(0.3, 0.8, (2, seeds, 1))
+        found = difference(*(rng.random((2, seeds, 60)) < chance), group=group)
+        p_value = found.p_value
+        assert p_value is not None
+        for level in (0.2, 0.05, 0.05 / 7):
+            interval = found.interval(level)
+            assert interval is not None
+            assert (p_value < level) == (interval.low > 0 or interval.high < 0)
+
+
+def test_two_independent_parts_are_covered_whatever_their_ratio() -> None:
+    """Normal errors with variances that are estimated with 2 and 6 degrees of freedom."""
+    rng = np.random.default_rng(5)
+    for seed_share in (0.02, 0.3, 0.7, 0.98):
+        variances = np.array([seed_share, 1 - seed_share])
+        error = np.sqrt(variances) * rng.standard_normal((1500, 2))
+        estimates = variances * rng.chisquare([2, 6], (1500, 2)) / [2, 6]
+        held = 0
+        for value, (of_seeds, of_groups) in zip(error.sum(1), estimates, strict=True):
+            parts = {"seed_variance": of_seeds, "group_variance": of_groups}
+            interval = estimate(value=value, groups=7, **parts).interval()
+            assert interval is not None
+            held += interval.low <= 0 <= interval.high
+        assert held / 1500 >= 0.935
+
+
+def test_a_seed_effect_common_to_all_videos_is_not_taken_for_a_difference() -> None:
+    """Seeds differ by 3 points: a test over videos alone rejects a true null far too often."""
+    rng = np.random.default_rng(6)
+    wrong = naive = 0
+    for _ in range(250):
+        chance = 0.8 + 0.03 * rng.standard_normal((2, 3, 1))
+        first, second = rng.random((2, 3, 1500)) < chance
+        found = difference(first, second)
+        assert found.p_value is not None
+        wrong += found.p_value <= 0.05
+        naive += abs(found.value) > 1.96 * math.sqrt(found.group_variance)
+    assert wrong / 250 <= 0.08
+    assert naive / 250 >= 0.3
 
 
 def test_clips_of_one_source_video_are_no_independent_evidence() -> None:
-    """Ten clips of each of five source videos, all alike: five observations, not fifty."""
-    first, second = np.zeros(50), np.ones(50)
-    group = np.arange(50) // 10
-    assert sign_flip_test(pair_of(first, second, group)) == pytest.approx(2 / 2**5)
-    assert sign_flip_test(pair_of(first, second)) < 1e-4
+    """Ten clips of each of ten source videos, all alike: ten observations, not a hundred."""
+    first = np.zeros(100)
+    second = np.repeat([1, 1, 1, 0, 1, 1, 0, 1, 1, 0], 10)
+    by_source = difference(first, second, group=np.arange(100) // 10)
+    of_ten = second[::10]
+    assert by_source.group_variance == pytest.approx(of_ten.var(ddof=1) / 10 + 2 / 100**2)
+    assert by_source.group_variance > 8 * difference(first, second).group_variance
 
 
-def test_the_interval_is_the_closed_forms_for_many_independent_videos() -> None:
-    rng = np.random.default_rng(3)
-    first, second = rng.random(2000) < 0.6, rng.random(2000) < 0.65
-    gain = second.astype(float) - first
-    interval = bootstrap_interval(pair_of(first, second))
-    half = stats.norm.ppf(0.975) * gain.std() / np.sqrt(len(gain))
-    assert interval.difference == pytest.approx(gain.mean())
-    assert interval.low == pytest.approx(gain.mean() - half, abs=0.03 * half)
-    assert interval.high == pytest.approx(gain.mean() + half, abs=0.03 * half)
+def test_arms_that_agree_on_every_video_are_no_certainty() -> None:
+    same = np.ones((1, 50))
+    found = difference(same, same)
+    interval = found.interval()
+    assert interval is not None
+    assert found.p_value == 1
+    assert interval.low < -1 / 50 < 1 / 50 < interval.high
 
 
-def test_the_interval_is_scipys_bootstrap_over_groups() -> None:
-    rng = np.random.default_rng(4)
-    group = np.repeat(np.arange(40), rng.integers(1, 6, 40))
-    first = rng.random(len(group)) < 0.5
-    second = rng.random(len(group)) < 0.4 + 0.4 * (group % 2)
-    gain = np.bincount(group, second.astype(float) - first)
-    size = np.bincount(group)
-
-    def ratio(index: np.ndarray, axis: int) -> np.ndarray:
-        return gain[index].sum(axis) / size[index].sum(axis)
-
-    reference = stats.bootstrap(
-        (np.arange(40),), ratio, method="percentile", n_resamples=9999, rng=5
-    ).confidence_interval
-    interval = bootstrap_interval(pair_of(first, second, group))
-    assert interval.low == pytest.approx(reference.low, abs=0.012)
-    assert interval.high == pytest.approx(reference.high, abs=0.012)
-
-
-def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
-    """Groups share their difficulty, so clips are correlated; the truth is a gain of 0.1."""
-    rng = np.random.default_rng(6)
-    held = naive = 0
-    for _ in range(200):
-        group = np.repeat(np.arange(40), 5)
-        gain = np.repeat(rng.choice([-1, 1], 40, p=[0.45, 0.55]), 5)
-        pair = pair_of(gain < 0, gain > 0, group)
-        one = bootstrap_interval(pair, resamples=600)
-        two = bootstrap_interval(pair_of(gain < 0, gain > 0), resamples=600)
-        held += one.low <= 0.1 <= one.high
-        naive += two.low <= 0.1 <= two.high
-    assert 0.90 <= held / 200 <= 0.99
-    assert naive / 200 < 0.8
-
-
-def test_seeds_that_disagree_widen_the_interval() -> None:
+def test_a_source_video_of_several_splits_counts_once() -> None:
     rng = np.random.default_rng(7)
-    first = rng.random((4, 400)) < 0.5
-    steady = bootstrap_interval(pair_of(first, rng.random((4, 400)) < 0.6))
-    chance = np.array([[0.3], [0.5], [0.7], [0.9]])
-    unsteady = bootstrap_interval(pair_of(first, rng.random((4, 400)) < chance))
-    assert unsteady.high - unsteady.low > 2 * (steady.high - steady.low)
+    gains = rng.random(40) < 0.6
+    once = difference(np.zeros(40), gains)
+    twice = difference(
+        np.zeros(80), np.tile(gains, 2), group=np.tile(np.arange(40), 2), split=np.arange(80) // 40
+    )
+    assert twice.groups == once.groups == 40
+    assert twice.group_variance - 2 / 80**2 == pytest.approx(once.group_variance - 2 / 40**2)
 
 
-def test_the_difference_is_the_mean_over_splits_and_not_over_videos() -> None:
-    split = np.repeat([0, 1], [90, 10])
-    pair = pair_of(np.zeros(100), split == 1, split=split)
-    assert pair.difference == pytest.approx(0.5)
-    assert bootstrap_interval(pair).difference == pytest.approx(0.5)
-
-
-def test_the_same_judgements_give_the_same_numbers() -> None:
-    pair = disagreeing(5, 9, 30)
-    assert bootstrap_interval(pair) == bootstrap_interval(pair)
-    many = disagreeing(20, 35)
-    assert sign_flip_test(many) == sign_flip_test(many)
-
-
-def test_holm_is_the_closed_test_of_every_set_of_hypotheses() -> None:
-    """A hypothesis is rejected when Bonferroni rejects every set that holds it."""
+def test_seeds_of_several_splits_are_trainings_of_their_own() -> None:
     rng = np.random.default_rng(8)
-    for size in (1, 2, 5):
-        values = list(rng.random(size) ** 3)
-        expected = [
-            max(
-                min(1, len(members) * min(values[m] for m in members))
-                for n in range(1, size + 1)
-                for members in itertools.combinations(range(size), n)
-                if i in members
-            )
-            for i in range(size)
-        ]
-        assert holm(values) == pytest.approx(expected)
-    assert holm([]) == []
-    with pytest.raises(ValueError, match=r"within 0\.\.1, but got \[2\.0\]"):
-        holm([2.0])
+    split = np.repeat([0, 1], 100)
+    correct = rng.random((3, 200)) < rng.uniform(0.2, 0.9, (3, 2))[:, split]
+    found = arms_of(correct, split=split).contrast([1])
+    by_split = [correct[:, split == s].mean(1) for s in (0, 1)]
+    raw = sum(accuracy.var(ddof=1) / 3 / 4 for accuracy in by_split)
+    assert found.seed_variance + found.noise_variance == pytest.approx(raw)
+    assert 2 <= found.seed_freedom <= 4
+
+
+def test_the_value_is_the_mean_over_splits_and_not_over_videos() -> None:
+    split = np.repeat([0, 1], [90, 10])
+    assert difference(np.zeros(100), split == 1, split=split).value == pytest.approx(0.5)
+
+
+def test_below_five_source_videos_there_is_no_p_value_and_seeds_alone_are_counted() -> None:
+    rng = np.random.default_rng(9)
+    group = np.arange(80) % (LEAST_GROUPS - 1)
+    first, second = rng.random((2, 4, 80)) < 0.6
+    found = difference(first, second, group=group, shared=True)
+    gains = (second.astype(float) - first).mean(1)
+    expected = stats.ttest_1samp(gains, 0).confidence_interval()
+    interval = found.interval()
+    assert found.p_value is None
+    assert interval is not None
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
+    assert difference(first[:1], second[:1], group=group).interval() is None
+
+
+def test_the_seeds_that_show_an_effect_are_the_normal_powers_where_only_seeds_count() -> None:
+    """Single judgements' noise alone, of so many videos that t is normal: the textbook's K."""
+    found = estimate(
+        seeds=4, groups=10**6, seed_variance=0.0, group_variance=4e-5, noise_variance=4e-5
+    )
+    wanted = (stats.norm.isf(0.025) + stats.norm.ppf(0.8)) ** 2 * 4 * 4e-5 / 0.01**2
+    assert found.seeds_to_show(0.01) == math.ceil(wanted)
+
+
+def test_no_number_of_seeds_makes_up_for_too_few_videos() -> None:
+    assert estimate(group_variance=1e-4).seeds_to_show(0.01) is None
+    enough = estimate(group_variance=1e-6).seeds_to_show(0.01)
+    more = estimate(group_variance=1e-6, seed_variance=4e-4).seeds_to_show(0.01)
+    assert enough is not None
+    assert more is not None
+    assert 3 < enough < more
+    with pytest.raises(ValueError, match="2 seeds and 5 source videos are needed, but there are 1"):
+        estimate(seeds=1).seeds_to_show(0.01)
+
+
+def test_the_probability_of_improvement_is_mann_whitneys() -> None:
+    rng = np.random.default_rng(10)
+    first, second = rng.random((2, 6, 9)) < [[[0.5]], [[0.6]]]
+    reference = stats.mannwhitneyu(second.mean(1), first.mean(1)).statistic / 36
+    assert probability_of_improvement(arms_of(first, second)) == pytest.approx(reference)
 
 
 def test_arms_are_lined_up_by_video_and_seed() -> None:
-    rng = np.random.default_rng(9)
+    rng = np.random.default_rng(11)
     first, second = rng.random((2, 3, 8)) < 0.5
     order = rng.permutation(8)
     turned = judged(
@@ -227,23 +262,43 @@ def test_arms_are_lined_up_by_video_and_seed() -> None:
         groups=[f"g{i}" for i in order],
         seeds=[2, 0],
     )
-    pair = paired(judged(first), turned)
-    assert (pair.first == first[[0, 2]]).all()
-    assert (pair.second == second[[0, 2]]).all()
+    arms = aligned(judged(first), turned)
+    assert (arms.correct[0] == first[[0, 2]]).all()
+    assert (arms.correct[1] == second[[0, 2]]).all()
+
+
+def test_arms_with_a_training_in_common_are_one_net() -> None:
+    right = np.ones((1, 3))
+    names = ("a", "b", "c", "ab", "d")
+    arms = [judged(right, trainings=frozenset(name)) for name in names]
+    nets = aligned(*arms).nets
+    assert nets[0] == nets[1] == nets[3]
+    assert len({nets[0], nets[2], nets[4]}) == 3
+
+
+def test_one_classs_videos_are_judged_alone() -> None:
+    rng = np.random.default_rng(12)
+    first, second = rng.random((2, 2, 30)) < 0.5
+    labels = [i % 3 for i in range(30)]
+    whole = aligned(judged(first, labels=labels), judged(second, labels=labels))
+    alone = difference(first[:, 1::3], second[:, 1::3])
+    assert asdict(whole.of_class(1).contrast([-1, 1])) == pytest.approx(asdict(alone))
 
 
 def test_arms_that_cannot_be_compared_are_refused() -> None:
     one = judged(np.ones((1, 3)))
     with pytest.raises(ValueError, match="2 were judged by one only, such as 'v3' of split '1'"):
-        paired(one, judged(np.ones((1, 5))))
+        aligned(one, judged(np.ones((1, 5))))
     with pytest.raises(ValueError, match=r"share no seed: \[0\] against \[7\]"):
-        paired(one, judged(np.ones((1, 3)), seeds=[7]))
+        aligned(one, judged(np.ones((1, 3)), seeds=[7]))
     with pytest.raises(ValueError, match=r"shape \(1, 3\)"):
         judged(np.ones((1, 3)), correct=np.ones((2, 3), bool))
     with pytest.raises(ValueError, match="named twice"):
         judged(np.ones((1, 2)), videos=[("1", "a"), ("1", "a")])
     with pytest.raises(ValueError, match="no judgement"):
         judged(np.ones((0, 3)))
+    with pytest.raises(ValueError, match="3 videos, but 3 groups and 2 labels"):
+        judged(np.ones((1, 3)), labels=[0, 1])
 
 
 def test_predictions_are_written_and_read_back_as_judgements(tmp_path: Path) -> None:
@@ -251,16 +306,19 @@ def test_predictions_are_written_and_read_back_as_judgements(tmp_path: Path) -> 
     scores = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
     labels = np.array([0, 1, 1])
     groups = {"a": "g1", "b": "g1", "c": "g2"}
-    for seed in (0, 1):
+    for seed in (0, 1, 2):
         identity = {
             **{"study": "s", "arm": "stil", "dataset": "ucf101", "split": "1", "seed": seed},
-            **{"part": "test", "training_id": "t", "protocol": "p", "space": "not a column"},
+            **{"part": "test", "training_id": f"t{seed}", "protocol": "p", "space": "no column"},
         }
         lines = prediction_lines(
             identity, videos=["a", "b", "c"], labels=labels, scores=scores, groups=groups
         )
-        store.write("predictions", str(seed), lines)
+        store.write("predictions", str(seed), lines if seed < 2 else lines[:2])
     (arm,) = judgements(store, study="s", dataset="ucf101", protocol="p").values()
     assert arm.videos == [("1", "a"), ("1", "b"), ("1", "c")]
     assert arm.groups == ["g1", "g1", "g2"]
+    assert arm.labels == [0, 1, 1]
+    assert arm.seeds == [0, 1]  # the third lacks a video
     assert arm.correct.tolist() == [[True, True, False]] * 2
+    assert arm.trainings == {"t0", "t1", "t2"}
