@@ -530,8 +530,6 @@ class EarlyFusion:
         """
         _check_streams(validation_features, "features", same_width=False)
         _check_labels(validation_labels, validation_features, classes=num_classes)
-        _check_streams(validation_features, "features", same_width=False)
-        _check_labels(validation_labels, validation_features, classes=num_classes)
         fusions = cls.fit_each(features, labels, num_classes=num_classes)
         decisions = np.stack([fusion.decide(validation_features) for fusion in fusions])
         return fusions[_first_best(decisions.argmax(axis=2) == validation_labels)]
@@ -550,6 +548,9 @@ class EarlyFusion:
         Raises:
             ValueError: If shapes or labels don't fit.
         """
+        from sklearn.preprocessing import StandardScaler
+        from sklearn.svm import LinearSVC
+
         _check_streams(features, "features", same_width=False)
         _check_labels(labels, features, classes=num_classes)
         joined = np.concatenate(list(features.values()), axis=1)

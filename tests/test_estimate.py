@@ -157,10 +157,10 @@ def test_a_whole_study_has_its_trials_then_its_trainings_then_nothing(
     stil = next(one for one in untuned.trainings.values() if one.options["interaction"])
     epoch = epoch_passes(stil, study.parts[stil.target.split])
     begin = left()
-    # Two trials of nine epochs: of fewer than four none is pruned. One of them is a training of
-    # the ablation already, which makes four for two nets and two seeds.
-    assert begin["search"] == 2 * 9 * epoch
-    assert begin["trainings"] == 3 * 9 * epoch
+    # For each of two nets, two trials of nine epochs (of fewer than four none is pruned) and two
+    # seeds.
+    assert begin["search"] == 4 * 9 * epoch
+    assert begin["trainings"] == 4 * 9 * epoch
     outlook = look(agenda, ledger)
     assert longest_chain(agenda, outlook, lambda training: 1.0) == 2 * 9 + 9
     searched, scored = [begin["search"]], begin["scoring"]

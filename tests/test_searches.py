@@ -42,7 +42,7 @@ def test_the_first_trial_is_the_training_that_is_not_tuned(
     untuned = study.trial(study.arms, study.targets[0], {})
     first = one.search.first
     assert first["learning_rate"] == untuned.hyperparameters.learning_rate
-    assert first["options.attention_dim"] == untuned.options["attention_dim"] == 256
+    assert first["options.attention_dim"] == untuned.options["attention_dim"] == 512
     assert first["loss_weights.spatial"] == 1.0
     assert set(first) == names(study)
     outlook = next_jobs(agenda_of(study, searches_of(study)), Finished())

@@ -138,9 +138,9 @@ def test_the_footer_says_what_the_numbers_are_of(store: ResultStore) -> None:
     text = render("stilt-4", store)
     assert footer(text, "Ours on UCF101:") == (
         "Ours on UCF101: study first; protocol 0123456789ab; splits 1, 2; seeds 0, 1; test videos "
-        "37 (Two-stream + STIL), 42 (the others); missing videos 13170; chance level 16.7 %; views 3 × centre; modality "
-        "RGB (Spatial), flow (Temporal), RGB + flow (the others); hyperparameters fixed "
-        "(Spatial), shared (the others)"
+        "37 (Two-stream + STIL), 42 (the others); missing videos 13170; chance level 16.7 %; "
+        "views 3 × centre; modality RGB (Spatial), flow (Temporal), RGB + flow (the others); "
+        "hyperparameters fixed (Spatial), shared (the others)"
     )
     assert "!! MISSING VIDEOS: the store lacks 13170 videos of UCF101." in text
     assert "!! INCOMPLETE on UCF101" in text
