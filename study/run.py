@@ -46,9 +46,9 @@ examples:
       the whole study on the embedded dataset
   python -m study.run --space stilt --data stores/ucf101 --split 1 2 3 --gpus-per-worker 1
       the same on UCF101's three splits, on this machine's GPUs
-  python -m study.run --space cstm --data stores/mine --trials 20 --seeds 3 \\
+  python -m study.run --space cstm --data stores/mine --trials 20 --seeds 5 \\
       --set batch_size=16 epochs=40 --search options.dropout=0.2..0.8 --max-hours 12
-      own clips: 20 trials of a search, three seeds, at most twelve hours at a time
+      own clips: 20 trials of each search, five seeds, at most twelve hours at a time
 """
 
 
@@ -128,9 +128,9 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--seeds",
         type=int,
-        default=1,
+        default=3,
         metavar="N",
-        help="reported seeds 1..N; trials have another (default: 1)",
+        help="reported seeds 1..N; trials have another (default: 3)",
     )
     add(
         "--vary",

@@ -56,6 +56,8 @@ def study_command(store: Path, results: Path, *arguments: str) -> list[str]:
     command += ["--data", str(store), "--results", str(results), "--weights", "none"]
     if "--set" not in arguments:
         command += ["--set", *small()]
+    if "--seeds" not in arguments:
+        command += ["--seeds", "1"]
     return [*command, *arguments]
 
 

@@ -39,6 +39,7 @@ def study_of(
             store=store,
             trials=0,
             tuning="fixed",
+            seeds=1,
             weights="none",
             changes=changes,
             results=str(results),
