@@ -194,7 +194,10 @@ def _our_rows(
     study: str | None,
     selections: Mapping[tuple[str, str], Selection],
 ) -> list[Row]:
-    """Returns our test rows of the table's arms: of one study and protocol for each dataset."""
+    """Returns our test rows of the table's arms: of one study and protocol for each dataset.
+
+    A row that reads several trainings comes once with each.
+    """
     answer = connection.execute(
         """
         SELECT r.study, r.arm, r.dataset, r.split, r.seed, r.fusion, r.views, r.top1, r.top5,
@@ -206,7 +209,8 @@ def _our_rows(
                coalesce(r.classes,
                         (SELECT max(len(s.scores)) FROM scores s
                          WHERE s.scoring_id = split_part(r.scoring_id, '+', 1))) AS classes
-        FROM rows r LEFT JOIN trainings t ON t.training_id = split_part(r.training_id, '+', 1)
+        FROM rows r LEFT JOIN trainings t
+          ON list_contains(string_split(r.training_id, '+'), t.training_id)
         WHERE r.part = 'test' AND r.space = ?
         ORDER BY r.dataset
         """,
