@@ -511,14 +511,6 @@ def check_request(request: Request) -> Study:
     )
     _check_changes(request.changes, arms)
     _check_groups(study)
-    for target in {variant.target for variant in study.variants}:
-        split_parts(
-            store.annotations,
-            target.split,
-            stored=store,
-            train_on=request.train_on,
-            carve=target.carve,
-        )
     # Checks every arm's options and finds its weights.
     plan = study.plan()
     _check_stacks(store, plan)
@@ -633,26 +625,47 @@ def _check_nothing_fits(arms: Sequence[Arm]) -> None:
 
 
 def _check_groups(study: Study) -> None:
-    """Checks that validation videos can be divided so that none is judged by what it chose."""
+    """Checks that validation videos can be divided so that none is judged by what it chose.
+
+    That is of every carve; each must leave videos in all parts, too.
+    """
     judged = list(study.arms)
     if study.tuning == "shared" and study.trials:
         judged.append(study.space.arm(study.space.search_arm))
     choosing = {arm.name: None for arm in judged if FUSIONS[arm.fusion].takes_lambda}
     fitting = {arm.name: None for arm in judged if FUSIONS[arm.fusion].fits_on_validation}
-    for split, parts in study.parts.items():
+    own = study.tuning == "own" and study.trials
+    needs = (
+        (fitting, "fit their fusion on", 2, "name other --arms"),
+        (
+            choosing if study.base.fusion_lambda is None else {},
+            "fit their fusion on",
+            3,
+            "give --set fusion_lambda=1, or name other --arms",
+        ),
+        (
+            [arm.name for arm in study.arms] if own else [],
+            "choose among trials by",
+            2,
+            "give --tuning net",
+        ),
+    )
+    both = ((one.target, one.search_target) for one in study.variants)
+    for target in dict.fromkeys(target for targets in both for target in targets):
+        parts = split_parts(
+            study.store.annotations,
+            target.split,
+            stored=study.store,
+            train_on=study.request.train_on,
+            carve=target.carve,
+        )
         groups = len({video.group for video in parts.validation})
-        for names, least, remedy in (
-            (fitting, 2, "name other --arms"),
-            (
-                choosing if study.base.fusion_lambda is None else {},
-                3,
-                "give --set fusion_lambda=1, or name other --arms",
-            ),
-        ):
+        carve = f" as seed {target.carve} carves it" if target.carve else ""
+        for names, do, least, remedy in needs:
             if names and groups < least:
                 raise ValueError(
-                    f"the validation part of split {split} has {groups} source videos, but "
-                    f"{', '.join(names)} fit their fusion on at least {least}; {remedy}"
+                    f"the validation part of split {target.split}{carve} has {groups} source "
+                    f"videos, but {', '.join(names)} {do} at least {least}; {remedy}"
                 )
 
 

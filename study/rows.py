@@ -99,7 +99,7 @@ def write_row(
                 "views": views_of(training),
                 **accuracies(matrix, scores[part].labels),
                 "videos": len(scores[part].videos),
-                "tuning": study.tuning if study.trials else "fixed",
+                "tuning": "fixed" if row.tuned_by is None else study.tuning,
                 "tuned_by": row.tuned_by,
                 "modality": modality(row),
                 "classes": len(set(scores[part].labels.tolist())),
@@ -123,8 +123,13 @@ def _scores_of_streams(results: ResultStore, scored_in: Mapping[str, str]) -> di
             features={s: one.features[s] for s, one in read.items() if s in one.features},
         )
 
-    first = next(iter(stored.values()))
-    return {part: of_part(part, any_scores) for part, any_scores in first.items()}
+    first, *others = stored.values()
+    # Another arm may have had the train part of one of them scored, for its features.
+    return {
+        part: of_part(part, any_scores)
+        for part, any_scores in first.items()
+        if all(part in one for one in others)
+    }
 
 
 def views_of(training: Training) -> str:
@@ -149,8 +154,8 @@ def write_trial(
         trial: The trial.
         training_id: Its training.
         search: The search's name, which with the trial's number is the line's key.
-        identity: Study, arm (the one that stands for the searched net), dataset, split, seed of
-            the search and protocol.
+        identity: Study, arm (the one that stands for the searched net), dataset, split, protocol
+            and the search's seed.
     """
     epochs = max(trial.readings, default=0)
     trained = results.read("epochs", keys=[training_id], columns=["epoch", "seconds"]).to_pylist()

@@ -270,7 +270,9 @@ def _prior_trials(
     )
     trials = [
         (json.loads(line["parameters"]), line["validation_top1"])
-        for line in lines.sort_by("trial").to_pylist()
+        for line in lines.sort_by(
+            [("search_seed", "ascending"), ("trial", "ascending")]
+        ).to_pylist()
     ]
     usable = tuple(
         ({name: values[name] for name in known}, value)

@@ -29,14 +29,14 @@ TRAINING = (
 )
 """What trains and scores every network: the loop, the clips, and which videos are in which part."""
 
-FUSION = ("models.fusion", "study.scores")
+FUSION = ("models.fusion", "study.scores", "study.results.rows")
 """What makes rows of scores."""
 
-SEARCH = ("study.search",)
-"""What proposes and prunes trials."""
+SEARCH = ("study.search", "study.choices")
+"""What proposes and prunes trials, and what chooses among them."""
 
-# A checkpoint is read back as it was written or not at all.
-WITHOUT_EFFECT = frozenset({"study.training.checkpoint"})
+# A checkpoint, or a result, is read back as it was written or not at all.
+WITHOUT_EFFECT = frozenset({"study.training.checkpoint", "study.results.store"})
 
 _IGNORED = {tokenize.COMMENT, tokenize.NL, tokenize.ENCODING, tokenize.ENDMARKER}
 _LAYOUT = {tokenize.NEWLINE: "\n", tokenize.INDENT: "\t", tokenize.DEDENT: "\b"}

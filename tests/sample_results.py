@@ -199,6 +199,7 @@ def _trial(study: str, dataset: str, number: int, rng: np.random.Generator) -> d
         "arm": "stil-awf-simplex",
         "dataset": dataset,
         "split": "1",
+        "search_seed": 0,
         "trial": number,
         "parameters": {
             "learning_rate": rate,

@@ -85,7 +85,8 @@ def test_all_arms_of_a_space_have_one_protocol_and_its_code_is_of_all_their_mode
 
     monkeypatch.setattr("study.request.source_version", recorded)
     study_of(tiny_store, tmp_path, **FIXED).protocol  # noqa: B018
-    assert {"models.stilt", "models.fusion", "models.layers.attention", "study.search"} <= seen
+    assert {"models.stilt", "models.fusion", "models.layers.attention"} <= seen
+    assert {"study.search", "study.choices", "study.results.rows"} <= seen
 
 
 def test_two_stores_of_one_name_keep_a_row_each(

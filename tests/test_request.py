@@ -1,21 +1,26 @@
 """What a request is refused for before anything starts."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from study.request import Study, _check_groups
+from study.data.datasets.parts import Parts
+from study.data.datasets.parts import split_parts as parts_of_split
 from tests.test_conduct import study_of
 
 
-def with_groups(study: Study, count: int) -> Study:
-    """The study with validation videos of so many sources."""
-    (split, parts), *_ = study.parts.items()
-    by_group = {video.group: video for video in parts.train}
-    validation = tuple(by_group.values())[:count]
-    return replace(study, parts={split: replace(parts, validation=validation)})
+def carve_groups(monkeypatch: pytest.MonkeyPatch, count: Callable[[int], int]) -> None:
+    """Has each carve hold out videos of so many sources."""
+
+    def split_parts(*listed: Any, carve: int = 0, **more: Any) -> Parts:
+        parts = parts_of_split(*listed, carve=carve, **more)
+        by_group = {video.group: video for video in parts.train}
+        return replace(parts, validation=tuple(by_group.values())[: count(carve)])
+
+    monkeypatch.setattr("study.request.split_parts", split_parts)
 
 
 @pytest.mark.parametrize(
@@ -28,14 +33,31 @@ def with_groups(study: Study, count: int) -> Study:
         ({"arms": ("stil", "stil-early")}, 2, None),
         ({"arms": ("stil",)}, 1, None),
         ({"arms": ("stil",), "tuning": "shared"}, 2, "stil-awf-simplex fit .* at least 3"),
+        ({"arms": ("stil",), "tuning": "own"}, 1, "stil choose among trials by at least 2; .* net"),
+        ({"arms": ("stil",), "tuning": "own"}, 2, None),
     ],
 )
-def test_too_few_sources_to_judge_a_fitted_fusion_are_refused(
-    tiny_store: Path, tmp_path: Path, asked: dict[str, Any], groups: int, refused: str | None
+def test_too_few_sources_to_judge_a_choice_are_refused(
+    tiny_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: dict[str, Any],
+    groups: int,
+    refused: str | None,
 ) -> None:
-    study = with_groups(study_of(tiny_store, tmp_path, **asked), groups)
+    carve_groups(monkeypatch, lambda carve: groups)
     if refused is None:
-        _check_groups(study)
+        study_of(tiny_store, tmp_path, **asked)
     else:
         with pytest.raises(ValueError, match=refused):
-            _check_groups(study)
+            study_of(tiny_store, tmp_path, **asked)
+
+
+def test_every_seeds_own_carve_needs_as_many_sources(
+    tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carve_groups(monkeypatch, lambda carve: 2 if carve == 3 else 3)
+    asked: dict[str, Any] = {"arms": ("stil-awf-l2",), "vary": ("split-carve",)}
+    study_of(tiny_store, tmp_path, **asked, seeds=2)
+    with pytest.raises(ValueError, match="as seed 3 carves it has 2 source videos, but stil-awf"):
+        study_of(tiny_store, tmp_path, **asked, seeds=3)

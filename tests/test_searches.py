@@ -219,6 +219,7 @@ def older_trial(results: Path, **changes: Any) -> None:
         "protocol": PROTOCOL,
         "dataset": "folder",
         "split": "1",
+        "search_seed": 0,
         "trial": 0,
         "training_id": "t",
         "parameters": canonical_json(values),
@@ -228,7 +229,8 @@ def older_trial(results: Path, **changes: Any) -> None:
         "seconds": 1.0,
         **changes,
     }
-    key = canonical_json([line[name] for name in ("study", "arm", "dataset", "split", "trial")])
+    identity = ("study", "arm", "dataset", "split", "search_seed", "trial")
+    key = canonical_json([line[name] for name in identity])
     store = ResultStore(results)
     store.write("trials", key, [line])
     write_protocol(store, line["study"], dataset=line["dataset"])
@@ -241,6 +243,7 @@ def test_a_warm_start_knows_the_older_trials_of_this_net_dataset_and_split_alone
     older_trial(tmp_path, split=split, trial=1, validation_top1=0.625)
     older_trial(tmp_path, split=split, trial=0, values={"learning_rate": 0.02})
     older_trial(tmp_path, split=split, trial=2, values={"learning_rate": 0.5})  # out of range
+    older_trial(tmp_path, split=split, trial=0, search_seed=2, validation_top1=0.75)
     older_trial(tmp_path, split=split, trial=3, state="pruned")
     older_trial(tmp_path, split="another")
     older_trial(tmp_path, split=split, arm="stil-weighted")
@@ -250,6 +253,7 @@ def test_a_warm_start_knows_the_older_trials_of_this_net_dataset_and_split_alone
     assert [(values["learning_rate"], top1) for values, top1 in one.search.prior] == [
         (0.02, 0.5),
         (0.01, 0.625),
+        (0.01, 0.75),
     ]
     cold = only_search(stil_of(tiny_store, tmp_path))
     assert (cold.search.prior, cold.search.name != one.search.name) == ((), True)

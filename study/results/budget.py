@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +43,7 @@ class SearchCost:
     Attributes:
         arm: The arm that stands for the searched net.
         split: The split that it searched on.
+        seed: The search's seed.
         trials: Its trials, pruned and failed ones included.
         epochs: Epochs that they trained.
         seconds: Wall time of them together.
@@ -51,6 +53,7 @@ class SearchCost:
 
     arm: str
     split: str
+    seed: int
     trials: int
     epochs: int
     seconds: float
@@ -60,20 +63,24 @@ class SearchCost:
 def search_costs(
     store: ResultStore, *, study: str, dataset: str, protocol: str
 ) -> list[SearchCost]:
-    """Returns what each search of a study on a dataset spent, by arm and split."""
-    columns = ["arm", "split", "epochs", "seconds", "validation_top1"]
+    """Returns what each search of a study on a dataset spent, by arm, split and seed."""
+    columns = ["arm", "split", "search_seed", "epochs", "seconds", "validation_top1"]
     lines = store.read(
         "trials", columns=columns, study=study, dataset=dataset, protocol=protocol
     ).to_pylist()
+    searches: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
+    for line in lines:
+        key = (line["arm"], line["split"], line["search_seed"])
+        searches.setdefault(key, []).append(line)
     costs = []
-    for arm, split in sorted({(line["arm"], line["split"]) for line in lines}):
-        trials = [line for line in lines if (line["arm"], line["split"]) == (arm, split)]
+    for (arm, split, seed), trials in sorted(searches.items()):
         values = [line["validation_top1"] or 0.0 for line in trials]
         shown = [n for n in SHOWN if n < len(trials)] + [len(trials)]
         costs.append(
             SearchCost(
                 arm=arm,
                 split=split,
+                seed=seed,
                 trials=len(trials),
                 epochs=sum(line["epochs"] for line in trials),
                 seconds=sum(line["seconds"] for line in trials),

@@ -306,6 +306,7 @@ def _expected(found: Findings, names: Mapping[str, str]) -> Section:
         [
             names.get(cost.arm, cost.arm),
             cost.split,
+            str(cost.seed),
             *(f"{100 * cost.best[n]:.1f}" if n in cost.best else MISSING for n in numbers),
         ]
         for cost in found.searches
@@ -314,7 +315,7 @@ def _expected(found: Findings, names: Mapping[str, str]) -> Section:
         "Validation top-1 in %, by number of trials drawn at random from the search's "
         "(Dodge et al. 2019); a pruned trial counts with what it had reached."
     ]
-    header = ("search of", "split", *map(str, numbers))
+    header = ("search of", "split", "seed", *map(str, numbers))
     return Section(title="Expected best by number of trials", grid=_grid(header, rows), notes=notes)
 
 

@@ -216,18 +216,18 @@ def _confusion(lines: Sequence[Row], title: str) -> Markup:
 
 def _searches(lines: Sequence[Row]) -> list[dict[str, Any]]:
     """Returns each search of a study's trials with its plot and the best trial."""
-    grouped: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    grouped: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for line in lines:
-        key = tuple(line[name] for name in ("arm", "dataset", "split"))
+        key = tuple(line[name] for name in ("arm", "dataset", "split", "search_seed"))
         parameters = json.loads(line["parameters"])
         grouped.setdefault(key, []).append({**line, "parameters": parameters})
     searches = []
-    for (arm, dataset, split), trials in sorted(grouped.items()):
+    for (arm, dataset, split, seed), trials in sorted(grouped.items()):
         complete = [t for t in trials if t["state"] == "complete" and t["validation_top1"]]
         searches.append(
             {
-                "title": f"{arm} on {dataset_title(dataset)}, split {split}",
-                "plot": Markup(plots.search_plot(trials, title=f"{arm} {dataset} {split}")),
+                "title": f"{arm} on {dataset_title(dataset)}, split {split}, search seed {seed}",
+                "plot": Markup(plots.search_plot(trials, title=f"{arm} {dataset} {split} {seed}")),
                 "states": {
                     state: sum(trial["state"] == state for trial in trials)
                     for state in ("complete", "pruned", "failed")

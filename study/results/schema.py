@@ -147,7 +147,7 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _integer("epochs", "epochs trained"),
             _real("seconds", "wall time in seconds"),
             _text("protocol", "the protocol, of view protocols"),
-            _integer("search_seed", "the search's seed", required=False),
+            _integer("search_seed", "the search's seed"),
         ),
         "rows": (
             _text("study", "the study"),

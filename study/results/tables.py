@@ -165,7 +165,7 @@ def load(
         cells=cells,
         published_split=splits,
         facts=facts,
-        warnings=_warnings(rows, labels, facts),
+        warnings=[*_warnings(rows, labels, facts), *_searched_apart(space, rows, labels)],
         footers=[
             *_our_footers(facts, theirs, rows),
             *_other_protocols(rows, selections),
@@ -194,11 +194,14 @@ def _our_rows(
     study: str | None,
     selections: Mapping[tuple[str, str], Selection],
 ) -> list[Row]:
-    """Returns our test rows of the table's arms: of one study and protocol for each dataset."""
+    """Returns our test rows of the table's arms: of one study and protocol for each dataset.
+
+    A row that reads several trainings comes once with each.
+    """
     answer = connection.execute(
         """
         SELECT r.study, r.arm, r.dataset, r.split, r.seed, r.fusion, r.views, r.top1, r.top5,
-               r.mean_class_accuracy, r.videos, r.tuning, r.modality, r.protocol,
+               r.mean_class_accuracy, r.videos, r.tuning, r.tuned_by, r.modality, r.protocol,
                t.precision, t.device_kind, t.workers, t.compiled, t.torch, t.notes,
                t.hyperparameters,
                coalesce(r.missing_videos, t.missing_videos) AS missing_videos,
@@ -206,7 +209,8 @@ def _our_rows(
                coalesce(r.classes,
                         (SELECT max(len(s.scores)) FROM scores s
                          WHERE s.scoring_id = split_part(r.scoring_id, '+', 1))) AS classes
-        FROM rows r LEFT JOIN trainings t ON t.training_id = split_part(r.training_id, '+', 1)
+        FROM rows r LEFT JOIN trainings t
+          ON list_contains(string_split(r.training_id, '+'), t.training_id)
         WHERE r.part = 'test' AND r.space = ?
         ORDER BY r.dataset
         """,
@@ -460,6 +464,30 @@ def _warnings(
                 f"INCOMPLETE on {title}: not every split and seed was run for {', '.join(lacking)}."
             )
     return warnings
+
+
+def _searched_apart(
+    space: search_spaces.Space, rows: Sequence[Row], labels: Mapping[str, str]
+) -> list[str]:
+    """Returns which arms of one net were tuned by different searches.
+
+    A net's search is for the arms that are run together. A later run of fewer of them, which read
+    fewer streams, searches once more for these, and its rows take the place of theirs.
+    """
+    net_of = {arm.name: (arm.model, repr(sorted(arm.options.items()))) for arm in space.arms}
+    searches: dict[tuple[object, ...], dict[str, dict[str, None]]] = {}
+    for row in rows:
+        if row["tuned_by"] and row["arm"] in net_of:
+            found = searches.setdefault((row["dataset"], *net_of[row["arm"]]), {})
+            found.setdefault(row["tuned_by"], {})[labels[row["arm"]]] = None
+    return [
+        f"SEARCHED APART on {dataset_title(str(dataset))}: these arms of one net have the "
+        "hyperparameters of different searches, as they weren't run together: "
+        + "; ".join(f"{', '.join(who)} (search of {name})" for name, who in found.items())
+        + ". Run them together."
+        for (dataset, *_), found in searches.items()
+        if len(found) > 1
+    ]
 
 
 def environments(rows: Sequence[Row], labels: Mapping[str, str]) -> str:

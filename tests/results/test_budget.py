@@ -45,3 +45,12 @@ def test_an_arms_budget_is_that_of_the_trainings_that_it_reads(tmp_path: Path) -
     found = budgets(store, study="stilt-ucf101", dataset="ucf101", protocol=PROTOCOL)
     assert found.keys() == ARMS.keys()
     assert {(one.trainings, one.epochs, one.seconds) for one in found.values()} == {(3, 36, 2520.0)}
+
+
+def test_searches_of_several_seeds_are_told_apart(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    write_study(store)
+    again = [{**line, "search_seed": 1} for line in store.read("trials").to_pylist()[:4]]
+    store.write("trials", "another search", again)
+    costs = search_costs(store, study="stilt-ucf101", dataset="ucf101", protocol=PROTOCOL)
+    assert [(cost.seed, cost.trials) for cost in costs] == [(0, 20), (1, 4)]

@@ -317,3 +317,30 @@ def test_a_row_without_an_arm_has_printed_numbers_alone(store: ResultStore) -> N
     text = render("stilt-6", store)
     assert cells_of(text, "C3D [6]") == ["–", "77.4"]
     assert cells_of(text, "STILT (ResNet-50)") == ["60.0", "95.6"]
+
+
+def test_a_row_of_two_trainings_has_the_notes_and_the_machines_of_both(store: ResultStore) -> None:
+    of_stream = {"a": {"device_kind": "L4"}, "b": {"device_kind": "H100", "notes": "it was halved"}}
+    for name, known in of_stream.items():
+        store.write("trainings", name, [training(name, **known)])
+    write_rows(store, row("two-stream", 0.5, training_id="a+b"))
+    table = load("stilt-4", store)
+    assert table.cells["two-stream", "ucf101", "top1"].mean == 0.5
+    said = " ".join(table.warnings)
+    assert "Two-stream on UCF101: it was halved." in said
+    assert "TRAINED ON DIFFERENT MACHINES on UCF101: device" in said
+
+
+def test_arms_of_one_net_that_were_searched_apart_are_marked(store: ResultStore) -> None:
+    write_rows(
+        store,
+        row("two-stream", 0.5, tuned_by="two-stream"),
+        row("temporal", 0.5, tuned_by="two-stream"),
+        row("stil", 0.5, tuned_by="stil"),  # a net of its own
+    )
+    assert not any("SEARCHED APART" in one for one in load("stilt-4", store).warnings)
+    write_rows(store, row("spatial", 0.4, tuned_by="spatial"))
+    (said,) = (one for one in load("stilt-4", store).warnings if "SEARCHED APART" in one)
+    assert "Spatial (search of spatial)" in said
+    assert "Two-stream (search of two-stream)" in said
+    assert "STIL" not in said
