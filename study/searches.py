@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
@@ -49,11 +50,11 @@ class Net:
     """Arms that share a search.
 
     Attributes:
-        name: The name of the arm that stands for it: the first that reads all the streams that its
-            arms read, or else its first.
-        arms: The arms that train with what the search finds.
-        trained: The arms that its trials' trainings could serve: the same, unless one net is
-            searched for all arms.
+        name: The name of the arm that stands for it: the first that reads all the streams that the
+            trained arms read, or else the first of them.
+        arms: The arms of the study that train with what the search finds.
+        trained: The arms that its trials' trainings serve: all of the space's that are of the net,
+            or the one whose search is for all arms.
         fusion: The fusion whose validation top-1 the search maximises.
         parameters: What is searched: what matters to any of the trained arms.
     """
@@ -69,7 +70,8 @@ def searched_nets(study: Study) -> tuple[Net, ...]:
     """Returns the nets that get a search of their own, in the order of their first arms.
 
     Arms are of one net if they differ in fusion and the choice of streams alone, whatever a search
-    finds. A net of whose settings none is searched is left out.
+    finds. A net's search is the same whichever of the space's arms are asked for, so that an arm's
+    row is too. A net of whose settings none is searched is left out.
     """
     if study.tuning == "fixed" or study.trials == 0:
         return ()
@@ -84,13 +86,16 @@ def searched_nets(study: Study) -> tuple[Net, ...]:
             parameters=parameters,
         )
         return (net,) if parameters else ()
-    nets: dict[str, list[Arm]] = {}
-    for arm in study.arms:
+    every: dict[str, list[Arm]] = {}
+    for arm in study.space.arms:
         names = [parameter.name for parameter in study.space.parameters_for(arm)]
-        if names:
-            key = canonical_json([net_key(arm.model, study.settings(arm, None)), names])
-            nets.setdefault(key, []).append(arm)
-    return tuple(_net(study, arms) for arms in nets.values())
+        # The settings may be none of an arm's that isn't asked for.
+        with nullcontext() if arm in study.arms else suppress(ValueError):
+            if names:
+                key = canonical_json([net_key(arm.model, study.settings(arm, None)), names])
+                every.setdefault(key, []).append(arm)
+    nets = [_net(study, arms) for arms in every.values()]
+    return tuple(sorted((net for net in nets if net.arms), key=lambda net: _first(study, net)))
 
 
 def _net(study: Study, arms: Sequence[Arm]) -> Net:
@@ -98,11 +103,15 @@ def _net(study: Study, arms: Sequence[Arm]) -> Net:
     every = set().union(*read.values())
     return Net(
         name=next((arm.name for arm in arms if read[arm.name] == every), arms[0].name),
-        arms=tuple(arms),
+        arms=tuple(arm for arm in study.arms if arm in arms),
         trained=tuple(arms),
         fusion=_late_average(every),
         parameters=study.space.parameters_for(arms[0]),
     )
+
+
+def _first(study: Study, net: Net) -> int:
+    return study.arms.index(net.arms[0])
 
 
 def _late_average(streams: set[str]) -> str:
