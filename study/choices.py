@@ -1,6 +1,6 @@
 """How an arm chooses among a search's trials by its own fusion, from stored scores alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 
 import numpy as np
@@ -8,9 +8,18 @@ import numpy as np
 from models.fusion import FUSIONS, LAMBDAS, chosen_without
 from study.results.rows import validation_right
 from study.scores import Scores
-from study.search import Chosen
+from study.search import Chosen, Trial
 
-__all__ = ["choose_trials"]
+__all__ = ["best_trials", "choose_trials"]
+
+MOST_CHOICES = 24
+"""Ours: an arm chooses among so many of the best complete trials, whose pairs are 576."""
+
+
+def best_trials(trials: Sequence[Trial]) -> list[Trial]:
+    """Returns the complete trials that arms choose among, the best of the search first."""
+    complete = [trial for trial in trials if trial.state == "complete"]
+    return sorted(complete, key=lambda trial: -trial.readings[max(trial.readings)])[:MOST_CHOICES]
 
 
 def choose_trials(

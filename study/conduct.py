@@ -269,7 +269,7 @@ class Conductor(JobSource):
         write_trial(
             self._results,
             trial,
-            training_id=self._ledger.source(self._agenda.training(one, trial.values)),
+            training_id=self._agenda.training(one, trial.values).training_id,
             search=one.search.name,
             identity={
                 "study": self._study.name,

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from study.agenda import Agenda, ArmSearch, Finished, Outlook, next_jobs
-from study.choices import choose_trials
+from study.choices import best_trials, choose_trials
 from study.job import rung_key, stored_parts
 from study.plan import Training, scoring_id, streams_apart
 from study.results.rows import load_validation_scores, validation_accuracy
@@ -14,9 +14,6 @@ from study.scores import Scores
 from study.search import Chosen, Search, Trial
 
 __all__ = ["Ledger", "Objective", "look"]
-
-MOST_CHOICES = 24
-"""Ours: an arm chooses among so many of the best complete trials, whose pairs are 576."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,9 +67,13 @@ class Ledger:
         alone, has served it from the beginning.
         """
         own = training.training_id
-        if own in self._served_by and not stored_parts(self._results, own, training.scoring_id):
-            return self._served_by[own]
-        return own
+        every = (own, *self._served_by.get(own, ()))
+        return next((one for one in every if self._stored_parts(one, training)), own)
+
+    def _stored_parts(self, identity: str, training: Training) -> frozenset[str]:
+        """Returns the parts that a training is scored on in the views of another."""
+        hyperparameters = training.hyperparameters
+        return stored_parts(self._results, identity, scoring_id(identity, hyperparameters))
 
     def fail(self, training_id: str, reason: str) -> None:
         """Notes that a training can't be finished."""
@@ -115,8 +116,7 @@ class Ledger:
         return True
 
     def _read_parts(self, training: Training) -> bool:
-        source = self.source(training)
-        parts = stored_parts(self._results, source, scoring_id(source, training.hyperparameters))
+        parts = self._stored_parts(self.source(training), training)
         changed = self._parts.get(training.scoring_id, frozenset()) != parts
         self._parts[training.scoring_id] = parts
         return changed
@@ -137,22 +137,18 @@ class Ledger:
         return bool(scores)
 
     def _validation_scores(self, identity: str, epochs: Sequence[int]) -> dict[int, Scores]:
-        """Reads a training's scores at some epochs, or those that serve it, as far as stored."""
-        found: dict[int, Scores] = {}
-        for name in (self._served_by.get(identity), identity):
-            if name is not None:
-                keys = {epoch: rung_key(name, epoch) for epoch in epochs}
-                found |= load_validation_scores(self._results, name, keys)
-        return found
+        """Reads a training's scores at some epochs, as far as stored."""
+        keys = {epoch: rung_key(identity, epoch) for epoch in epochs}
+        return load_validation_scores(self._results, identity, keys)
 
     def _choose(
         self, agenda: Agenda, one: ArmSearch, trials: Sequence[Trial]
     ) -> Mapping[str, Chosen]:
         """Has each arm choose among the best complete trials."""
         objective, last = self._objectives[one.search.name], one.search.rungs[-1]
-        complete = [trial for trial in trials if trial.state == "complete"]
-        best = sorted(complete, key=lambda trial: -trial.readings[last])[:MOST_CHOICES]
-        trainings = {trial.number: agenda.training(one, trial.values) for trial in best}
+        trainings = {
+            trial.number: agenda.training(one, trial.values) for trial in best_trials(trials)
+        }
         scores = {
             number: self._validation_scores(training.training_id, [last])[last]
             for number, training in trainings.items()
@@ -177,13 +173,13 @@ def look(agenda: Agenda, ledger: Ledger) -> Outlook:
     return outlook
 
 
-def _served_by(results: ResultStore) -> dict[str, str]:
-    """Returns for each training of fewer streams the finished training that has its scores."""
+def _served_by(results: ResultStore) -> dict[str, list[str]]:
+    """Returns for each training of fewer streams the finished trainings that have its scores."""
     lines = results.read(
         "trainings", columns=["training_id", "serves", "status"], status="finished"
     )
-    return {
-        served: line["training_id"]
-        for line in lines.sort_by("training_id").to_pylist()
-        for served in json.loads(line["serves"] or "[]")
-    }
+    found: dict[str, list[str]] = {}
+    for line in lines.sort_by("training_id").to_pylist():
+        for served in json.loads(line["serves"] or "[]"):
+            found.setdefault(served, []).append(line["training_id"])
+    return found

@@ -165,7 +165,7 @@ def load(
         cells=cells,
         published_split=splits,
         facts=facts,
-        warnings=[*_warnings(rows, labels, facts), *_searched_apart(space, rows, labels)],
+        warnings=_warnings(rows, labels, facts),
         footers=[
             *_our_footers(facts, theirs, rows),
             *_other_protocols(rows, selections),
@@ -201,7 +201,7 @@ def _our_rows(
     answer = connection.execute(
         """
         SELECT r.study, r.arm, r.dataset, r.split, r.seed, r.fusion, r.views, r.top1, r.top5,
-               r.mean_class_accuracy, r.videos, r.tuning, r.tuned_by, r.modality, r.protocol,
+               r.mean_class_accuracy, r.videos, r.tuning, r.modality, r.protocol,
                t.precision, t.device_kind, t.workers, t.compiled, t.torch, t.notes,
                t.hyperparameters,
                coalesce(r.missing_videos, t.missing_videos) AS missing_videos,
@@ -466,30 +466,6 @@ def _warnings(
     return warnings
 
 
-def _searched_apart(
-    space: search_spaces.Space, rows: Sequence[Row], labels: Mapping[str, str]
-) -> list[str]:
-    """Returns which arms of one net were tuned by different searches.
-
-    A net's search is for the arms that are run together. A later run of fewer of them, which read
-    fewer streams, searches once more for these, and its rows take the place of theirs.
-    """
-    net_of = {arm.name: (arm.model, repr(sorted(arm.options.items()))) for arm in space.arms}
-    searches: dict[tuple[object, ...], dict[str, dict[str, None]]] = {}
-    for row in rows:
-        if row["tuned_by"] and row["arm"] in net_of:
-            found = searches.setdefault((row["dataset"], *net_of[row["arm"]]), {})
-            found.setdefault(row["tuned_by"], {})[labels[row["arm"]]] = None
-    return [
-        f"SEARCHED APART on {dataset_title(str(dataset))}: these arms of one net have the "
-        "hyperparameters of different searches, as they weren't run together: "
-        + "; ".join(f"{', '.join(who)} (search of {name})" for name, who in found.items())
-        + ". Run them together."
-        for (dataset, *_), found in searches.items()
-        if len(found) > 1
-    ]
-
-
 def environments(rows: Sequence[Row], labels: Mapping[str, str]) -> str:
     """Returns in what the trainings of arms differ that might change a number and is no setting.
 
@@ -559,16 +535,17 @@ def _column(table: FilledTable, dataset: str, metric: str, kind: str) -> list[st
     cells = [table.cells[key, dataset, metric] for key in table.labels]
     if kind == "ours":
         decimals = max(cell.decimals for cell in cells)
-        return [_ours(cell, decimals) for cell in cells]
+        marks = any(cell.differs for cell in cells)
+        return [_ours(cell, decimals, marks=marks) for cell in cells]
     return [_published(cell, table.published_split[dataset]) for cell in cells]
 
 
-def _ours(cell: Cell, decimals: int) -> str:
+def _ours(cell: Cell, decimals: int, *, marks: bool) -> str:
     if cell.mean is None:
         return MISSING
     half = cell.half_width
     width = "" if half is None else f" ± {100 * half:.{decimals}f}"
-    mark = f" {MARK}" if cell.differs else "" if cell.comparison is None else "  "
+    mark = f" {MARK}" if cell.differs else "  " if marks else ""
     return f"{100 * cell.mean:.{decimals}f}{width}{mark}"
 
 

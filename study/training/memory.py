@@ -252,18 +252,19 @@ def choose_scoring_batch(estimate: MemoryEstimate, *, batch_size: int, available
 
 
 def batch_statistics_matter(model: nn.Module) -> bool:
-    """Whether a training's result depends on its micro-batch, beyond rounding and dropout masks.
+    """Whether a training's result depends on its micro-batch, beyond rounding.
 
-    It does where batch normalisation uses the statistics of a forward pass; frozen norms, as
-    partial BN has them, use the running ones.
+    It does where batch normalisation uses the statistics of a forward pass (frozen norms, as
+    partial BN has them, use the running ones), and with dropout, whose masks are drawn for each
+    pass.
 
     Args:
         model: The network in training mode.
     """
     return any(
-        module.training or not module.track_running_stats
+        (isinstance(module, _BatchNorm) and (module.training or not module.track_running_stats))
+        or (isinstance(module, nn.Dropout) and module.training and module.p > 0)
         for module in model.modules()
-        if isinstance(module, _BatchNorm)
     )
 
 

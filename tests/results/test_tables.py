@@ -329,18 +329,3 @@ def test_a_row_of_two_trainings_has_the_notes_and_the_machines_of_both(store: Re
     said = " ".join(table.warnings)
     assert "Two-stream on UCF101: it was halved." in said
     assert "TRAINED ON DIFFERENT MACHINES on UCF101: device" in said
-
-
-def test_arms_of_one_net_that_were_searched_apart_are_marked(store: ResultStore) -> None:
-    write_rows(
-        store,
-        row("two-stream", 0.5, tuned_by="two-stream"),
-        row("temporal", 0.5, tuned_by="two-stream"),
-        row("stil", 0.5, tuned_by="stil"),  # a net of its own
-    )
-    assert not any("SEARCHED APART" in one for one in load("stilt-4", store).warnings)
-    write_rows(store, row("spatial", 0.4, tuned_by="spatial"))
-    (said,) = (one for one in load("stilt-4", store).warnings if "SEARCHED APART" in one)
-    assert "Spatial (search of spatial)" in said
-    assert "Two-stream (search of two-stream)" in said
-    assert "STIL" not in said
