@@ -173,7 +173,7 @@ def searches_alone(searches: int, trials: int, lag: int) -> Agenda:
             for number in range(searches)
         ),
         plan=lambda found: Plan(rows=(), trainings={}),
-        parts=lambda row: (),
+        parts=lambda row, training: (),
     )
 
 
@@ -225,7 +225,7 @@ def study_of_all(
     return Agenda(
         searches=tuple(searches.values()),
         plan=plan,
-        parts=lambda row: ("test",),
+        parts=lambda row, training: ("test",),
         cost=lambda training: training.cost,
     )
 

@@ -26,18 +26,18 @@ from search_spaces import Space
 from study.plan import Target, Training, make_plan, settings_of
 from study.training.memory import (
     MemoryEstimate,
-    batch_statistics_matter,
     choose_micro_batch,
     choose_scoring_batch,
     estimate_memory,
     estimate_scoring_memory,
+    passes_matter,
 )
 
 GIB = 2**30
 COLUMNS = (
     *("space", "arm", "model", "batch_size", "segments", "float32_gib", "checkpointing_gib"),
     *("bfloat16_gib", "micro_batch", "accumulation_steps", "micro_batch_gib"),
-    *("activation_checkpointing", "batch_statistics_matter", "scoring_clips"),
+    *("activation_checkpointing", "passes_matter", "scoring_clips"),
 )
 
 
@@ -88,7 +88,7 @@ def _needs(training: Training, classes: int, available_bytes: int) -> dict[str, 
         "accumulation_steps": chosen.accumulation_steps,
         "micro_batch_gib": round(chosen.needed_bytes / GIB, 1),
         "activation_checkpointing": chosen.activation_checkpointing,
-        "batch_statistics_matter": batch_statistics_matter(net),
+        "passes_matter": passes_matter(net),
         "scoring_clips": choose_scoring_batch(
             estimate_scoring_memory(net, hyperparameters),
             batch_size=batch,

@@ -150,10 +150,12 @@ class Fusion:
         groups: Sequence[Hashable] = (),
         fusion_lambda: float | None = None,
     ) -> FusedScores:
-        """Fits the fusion and fuses every part but ``train``.
+        """Fits the fusion and fuses every part but ``train`` and ``all``.
 
         Args:
-            parts: The parts by name; ``train`` and ``validation`` where it is fitted on them.
+            parts: The parts by name; ``train`` and ``validation`` where it is fitted on them. Where
+                the network that scored the test part is another, trained on both of them, ``all``
+                has its features of both.
             groups: (V,) source video of each validation video; cross-fitting never divides one.
             fusion_lambda: λ >= 0, or None to choose it from `LAMBDAS`.
 
@@ -166,7 +168,7 @@ class Fusion:
                 f"the fusion is fitted on the {' and '.join(needed)} part, but there are only "
                 f"scores of {', '.join(parts)}; score what is missing, or choose another fusion"
             )
-        judged = {name: part for name, part in parts.items() if name != "train"}
+        judged = {name: part for name, part in parts.items() if name not in ("train", "all")}
         for part in judged.values():
             if self.stream is not None and self.stream not in part.scores:
                 raise ValueError(
@@ -536,14 +538,20 @@ class EarlyFusion:
 
     @classmethod
     def fit_each(
-        cls, features: Streams, labels: IntArray, *, num_classes: int
+        cls,
+        features: Streams,
+        labels: IntArray,
+        *,
+        num_classes: int,
+        grid: Sequence[float] = C_GRID,
     ) -> list["EarlyFusion"]:
-        """Trains one SVM for each C of `C_GRID`, in its order.
+        """Trains one SVM for each C of a grid, in its order.
 
         Args:
             features: (V, D_s) features of the training videos by stream.
             labels: (V,) their classes.
             num_classes: N.
+            grid: The values of C.
 
         Raises:
             ValueError: If shapes or labels don't fit.
@@ -571,7 +579,7 @@ class EarlyFusion:
                 num_classes=num_classes,
             )
 
-        return [train(c) for c in C_GRID]
+        return [train(c) for c in grid]
 
     def decide(self, features: Streams) -> FloatArray:
         """Returns the decision values (V, N), larger for a likelier class.
@@ -613,13 +621,17 @@ def _fit_early(
     parts: Mapping[str, Part], groups: Sequence[Hashable], fusion_lambda: float | None
 ) -> Fitted:
     train, validation = parts["train"], parts["validation"]
-    svms = EarlyFusion.fit_each(
-        train.features, train.labels, num_classes=_num_classes(validation.scores)
-    )
+    classes = _num_classes(validation.scores)
+    svms = EarlyFusion.fit_each(train.features, train.labels, num_classes=classes)
     decisions = np.stack([svm.decide(validation.features) for svm in svms])  # (C, V, N)
     right = decisions.argmax(axis=2) == validation.labels
     best = svms[_first_best(right)]
     apart = chosen_without(right, validation.labels, groups)
+    if "all" in parts:
+        again = parts["all"]
+        (best,) = EarlyFusion.fit_each(
+            again.features, again.labels, num_classes=classes, grid=(best.c,)
+        )
     return Fitted(
         fuse=lambda part: best.decide(part.features),
         validation=decisions[apart, np.arange(len(apart))],

@@ -31,7 +31,7 @@ def _unknown_sources(study: Study) -> list[str]:
 def _few_steps(study: Study, plan: Plan) -> list[str]:
     """Trainings of fewer than `FEW_STEPS` steps an epoch, those of one size in one line."""
     sizes = {
-        (len(study.parts[one.target.split].train), one.hyperparameters.batch_size): None
+        (len(study.parts_of(one).train), one.hyperparameters.batch_size): None
         for one in plan.trainings.values()
     }
     found = []

@@ -24,8 +24,8 @@ __all__ = [
     "next_jobs",
 ]
 
-_Need = tuple[PlannedRow, tuple[Training, ...], tuple[str, ...]]
-"""A row, its trainings and the parts that it needs."""
+_Need = tuple[PlannedRow, tuple[tuple[Training, tuple[str, ...]], ...]]
+"""A row, and its trainings with the parts that it needs of each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,14 +77,14 @@ class Agenda:
             of those that need none; None is found where no trial completed. What it plans for an
             arm must not change when more is found: arms that share trainings have to come in
             together.
-        parts: The parts whose scores a row needs.
+        parts: The parts whose scores a row needs of one of its trainings.
         cost: About how long an epoch of a training takes, in any unit. It changes the queue's
             order and nothing else.
     """
 
     searches: tuple[ArmSearch, ...]
     plan: Callable[[Mapping[str, Found | None]], Plan]
-    parts: Callable[[PlannedRow], tuple[str, ...]]
+    parts: Callable[[PlannedRow, Training], tuple[str, ...]]
     cost: Callable[[Training], float] = lambda training: 1.0
     _memory: "_Memory" = field(init=False, repr=False, compare=False)
 
@@ -245,8 +245,8 @@ def next_jobs(agenda: Agenda, finished: Finished) -> Outlook:
     plan, needs = agenda._memory.plan(agenda, found)
     left: dict[str, tuple[Training, dict[str, None]]] = {}  # a dict keeps the parts' order
     rows, lost = [], []
-    for row, trainings, parts in needs:
-        missing = {own.training_id: _missing(own, parts, finished) for own in trainings}
+    for row, trainings in needs:
+        missing = {own.training_id: _missing(own, parts, finished) for own, parts in trainings}
         failed = [key for key, some in missing.items() if some and key in finished.failed]
         if failed:
             lost.append((row, failed[0]))
@@ -254,7 +254,7 @@ def next_jobs(agenda: Agenda, finished: Finished) -> Outlook:
             rows.append(row)
         # What is lost with another training is trained all the same: which of two fails first
         # must make no difference.
-        for own in trainings:
+        for own, _ in trainings:
             if missing[own.training_id] and own.training_id not in failed:
                 _, of_scoring = left.setdefault(own.scoring_id, (own, {}))
                 of_scoring.update(dict.fromkeys(missing[own.training_id]))
@@ -409,6 +409,9 @@ class _Memory:
         """The plan of what is found, and what its rows need."""
         if self._plan is None or self._plan[0] != found:
             plan = agenda.plan(found)
-            needs = tuple((row, row.distinct_trainings, agenda.parts(row)) for row in plan.rows)
+            needs = tuple(
+                (row, tuple((own, agenda.parts(row, own)) for own in row.distinct_trainings))
+                for row in plan.rows
+            )
             self._plan = (found, plan, needs)
         return self._plan[1:]

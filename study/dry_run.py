@@ -62,7 +62,7 @@ def print_dry_run(study: Study, console: Console, *, address: str | None) -> Non
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Net:
-    """Trainings that differ in split and seed alone, and the arms that they serve."""
+    """Trainings that differ in split and seed alone, and the arms whose rows they are for."""
 
     trainings: Sequence[Training]
     arms: Sequence[str]
@@ -77,10 +77,11 @@ def _nets(plan: Plan) -> list[_Net]:
     alike: dict[str, dict[str, Training]] = {}
     arms: dict[str, dict[str, None]] = {}
     for row in plan.rows:
-        one = row.training
-        net = canonical_json([one.model, one.options, asdict(one.hyperparameters)])
-        alike.setdefault(net, {})[one.training_id] = one
-        arms.setdefault(net, {})[row.arm.name] = None
+        for one in row.distinct_trainings:
+            settings = asdict(one.hyperparameters)
+            net = canonical_json([one.model, one.options, settings, one.train_on])
+            alike.setdefault(net, {})[one.training_id] = one
+            arms.setdefault(net, {})[row.arm.name] = None
     return [
         _Net(trainings=tuple(trainings.values()), arms=tuple(arms[net]))
         for net, trainings in alike.items()
@@ -154,7 +155,7 @@ def _batch(batch_size: int, workers: int, passes: int) -> str:
 
 def _steps(study: Study, net: _Net) -> str:
     steps = {
-        math.ceil(len(study.parts[one.target.split].train) / net.first.hyperparameters.batch_size)
+        math.ceil(len(study.parts_of(one).train) / net.first.hyperparameters.batch_size)
         for one in net.trainings
     }
     return "–".join(str(count) for count in sorted({min(steps), max(steps)}))
@@ -164,7 +165,7 @@ def _time_of_each(study: Study, net: _Net, paces: Paces) -> str:
     pace = paces.of(net.first)
     if pace is None:
         return "unknown"
-    parts = study.parts[net.first.target.split]
+    parts = study.parts_of(net.first)
     passes = net.first.hyperparameters.epochs * epoch_passes(net.first, parts)
     seconds = passes / study.request.resources.workers
     return told_span(pace.seconds[0] * seconds, pace.seconds[1] * seconds)

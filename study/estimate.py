@@ -286,7 +286,8 @@ def work_left(
     to_come: dict[str, set[str]] = defaultdict(set)
     for row in untuned.rows:
         if _row_key(row.arm.name, row.training) not in planned and row.arm.name not in lost:
-            to_come[row.training.training_id].update(agenda.parts(row))
+            for training in row.distinct_trainings:
+                to_come[training.training_id].update(agenda.parts(row, training))
     found = {agenda.training(one, {}).training_id for one in agenda.searches}
     for identity, parts in to_come.items():
         training = untuned.trainings[identity]
@@ -316,7 +317,7 @@ def _search_work(
 
 
 def _trial_work(study: Study, training: Training, epochs: float, *, jobs: float) -> Work:
-    passes = epochs * epoch_passes(training, study.parts[training.target.split])
+    passes = epochs * epoch_passes(training, study.parts_of(training))
     return Work(phase="search", training=training, passes=passes, jobs=jobs)
 
 
@@ -340,7 +341,7 @@ def expected_jobs(search: Search) -> float:
 def _reported_work(
     study: Study, training: Training, epochs: float, scored: Iterable[str]
 ) -> list[Work]:
-    parts = study.parts[training.target.split]
+    parts = study.parts_of(training)
     passes = epochs * epoch_passes(training, parts)
     return [
         Work(phase="trainings", training=training, passes=passes, jobs=1.0 if epochs else 0.0),
@@ -401,7 +402,7 @@ def estimate_study(
     def epoch_seconds(end: int) -> Callable[[Training], float]:
         def seconds(training: Training) -> float:
             pace = paces.of(training)
-            passes = epoch_passes(training, study.parts[training.target.split])
+            passes = epoch_passes(training, study.parts_of(training))
             return 0.0 if pace is None else passes * pace.seconds[end] / workers
 
         return seconds

@@ -1,7 +1,8 @@
 """How a training's batch is divided so that it fits the GPU that the study is planned for.
 
 The GPU's memory is what the user names, not what is found: identities and results are the same on
-every machine. Where batch normalisation sees the micro-batch, it is part of the identity.
+every machine. Where the result depends on the micro-batch (batch normalisation, dropout), it is part of the
+identity.
 """
 
 from collections.abc import Collection
@@ -13,11 +14,11 @@ from study.provenance import canonical_json
 from study.training.memory import (
     MemoryEstimate,
     MicroBatch,
-    batch_statistics_matter,
     choose_micro_batch,
     choose_scoring_batch,
     estimate_memory,
     estimate_scoring_memory,
+    passes_matter,
 )
 
 __all__ = ["Gpu", "choose_clips", "divide_batch", "fit_training", "result_depends_on_passes"]
@@ -119,7 +120,7 @@ def choose_clips(training: Training, gpu: Gpu) -> int:
 
 def result_depends_on_passes(training: Training) -> bool:
     """Returns whether the division of its batch changes a training's result beyond rounding."""
-    return batch_statistics_matter(meta_network(training))
+    return passes_matter(meta_network(training))
 
 
 def _training_memory(

@@ -212,10 +212,7 @@ def _wanted_parts(job: Job) -> tuple[str, ...]:
     """Returns the job's parts and those that are stored, which are written together."""
     if not job.parts:
         return ()
-    wanted = {*job.parts, *_stored_parts(job)}
-    if "train" in wanted:  # features count in all parts
-        wanted |= {"test"} if job.training.train_on == "all" else {"validation", "test"}
-    return tuple(sorted(wanted))
+    return tuple(sorted({*job.parts, *_stored_parts(job)}))
 
 
 def finished_epochs(job: Job) -> list[EpochReport] | None:

@@ -107,13 +107,18 @@ class Training:
                 "model": self.model,
                 "options": effective_options(self.model, self.options),
                 "hyperparameters": self.hyperparameters.of_training(),
-                "target": asdict(self.target),
+                "target": asdict(self._own_target),
                 "seed": self.seed,
                 "train_on": self.train_on,
                 "weights": self.weights,
                 "code": self.code,
             }
         )
+
+    @property
+    def _own_target(self) -> Target:
+        """The target; a training on all of train has the same videos however they are carved."""
+        return self.target if self.train_on == "train" else replace(self.target, carve=0)
 
     @cached_property
     def scoring_id(self) -> str:
@@ -138,6 +143,8 @@ class PlannedRow:
         trainings: By each stream that it reads, the training whose scores it reads of it: one of
             all its streams, unless they train independently and at settings of their own.
         fusion_lambda: λ of adaptively weighted fusion, or None to choose it by cross-fitting.
+        fitted_on: By stream, the training that held the validation part out, on whose scores the
+            fusion is fitted, where that is another than the one that is tested; else empty.
         tuned_by: The name of the net whose search gave its settings, or None.
         tuned: Which trials gave them and how these were chosen, for the record (JSON-able).
     """
@@ -145,6 +152,7 @@ class PlannedRow:
     arm: Arm
     trainings: Mapping[str, Training]
     fusion_lambda: float | None
+    fitted_on: Mapping[str, Training] = field(default_factory=dict)
     tuned_by: str | None = None
     tuned: Mapping[str, Any] = field(default_factory=dict)
 
@@ -155,8 +163,9 @@ class PlannedRow:
 
     @property
     def distinct_trainings(self) -> tuple[Training, ...]:
-        """Its trainings, each once."""
-        return tuple({one.training_id: one for one in self.trainings.values()}.values())
+        """Its trainings, each once, those that its fusion is fitted on included."""
+        read = (*self.trainings.values(), *self.fitted_on.values())
+        return tuple({one.training_id: one for one in read}.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +186,23 @@ class Plan:
         return cls(
             rows=tuple(row for plan in plans for row in plan.rows),
             trainings={key: one for plan in plans for key, one in plan.trainings.items()},
+        )
+
+    def fitted_on(self, held_out: "Plan") -> "Plan":
+        """Returns the plan with each row's fusion fitted on the same row of another plan.
+
+        Args:
+            held_out: A plan of those arms whose fusion is fitted, with the validation part held
+                out.
+        """
+
+        def key(row: PlannedRow) -> tuple[str, Target, int]:
+            return row.arm.name, row.training.target, row.training.seed
+
+        fitted = {key(row): row.trainings for row in held_out.rows}
+        return Plan(
+            rows=tuple(replace(row, fitted_on=fitted.get(key(row), {})) for row in self.rows),
+            trainings={**self.trainings, **held_out.trainings},
         )
 
 

@@ -134,7 +134,7 @@ class Progress:
             return None
         paces = Paces()
         for training, seconds in self._epochs.values():
-            passes = epoch_passes(training, self._study.parts[training.target.split])
+            passes = epoch_passes(training, self._study.parts_of(training))
             paces.add(
                 training,
                 seconds=seconds * self._study.request.resources.workers / passes,

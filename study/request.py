@@ -4,7 +4,7 @@ import contextlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,15 @@ from study.source import FUSION, SEARCH, TRAINING, source_version
 from study.training.memory import MicroBatch
 from study.training.weights import Weights, find_weights
 
-__all__ = ["TUNINGS", "Request", "Study", "check_request", "check_settings", "known_studies"]
+__all__ = [
+    "TUNINGS",
+    "Request",
+    "Study",
+    "check_request",
+    "check_settings",
+    "fitting_arms",
+    "known_studies",
+]
 
 NAME = re.compile(r"[^\W_][\w.+-]{0,99}")
 """A study's name: it is part of paths, and must lead nowhere else."""
@@ -73,6 +81,8 @@ class Request:
             ``split-carve``, the videos that are held out for validation, and ``search``, the
             searches, of which each seed then has its own.
         train_on: ``train`` holds the validation part out, ``all`` trains on it too.
+        refit: Whether the reported networks are trained on all of train at the found settings,
+            with the fusions that networks fitted which held the validation part out.
         weights: ``imagenet``, ``none`` or a path; None for ``imagenet`` on a real dataset.
         recipe: Which of ``search_spaces.recipes.RECIPES`` is put over the space's own settings.
         changes: Settings by dotted name, put over the recipe's; they are not searched.
@@ -103,6 +113,7 @@ class Request:
     seeds: int = 3
     vary: tuple[str, ...] = ()
     train_on: str = "train"
+    refit: bool = False
     weights: str | None = None
     recipe: str = "paper"
     changes: Mapping[str, Any] = field(default_factory=dict)
@@ -143,6 +154,11 @@ class Request:
             )
         if unknown := [one for one in self.vary if one not in VARY]:
             raise ValueError(f"--vary takes {' and '.join(VARY)}, but got {unknown[0]!r}")
+        if self.refit and self.train_on == "all":
+            raise ValueError(
+                "--refit searches and fits with the validation part held out, then trains on all; "
+                "give it or --train-on all, not both"
+            )
         for flag, names in (("--arms", self.arms), ("--split", self.splits)):
             if names is not None and (twice := [n for n in names if names.count(n) > 1]):
                 raise ValueError(f"{flag} names {twice[0]!r} twice")
@@ -227,6 +243,7 @@ class Study:
             "store": self.store.fingerprint,
             "weights": weights,
             "train_on": self.request.train_on,
+            "refit": self.request.refit,
             "vary": sorted(self.request.vary),
             "tuning": self._tuning_settings(),
             "code": {
@@ -302,8 +319,23 @@ class Study:
             classes=len(self.store.annotations.classes),
         )
 
-    def make_training(self, model: str, settings: Settings, **more: Any) -> Training:
+    def parts_of(self, training: Training) -> Parts:
+        """Returns the videos of each part that one of its trainings has."""
+        parts = self.parts[training.target.split]
+        if training.train_on == "train":
+            return parts
+        return replace(parts, train=(*parts.train, *parts.validation), validation=())
+
+    def make_training(
+        self, model: str, settings: Settings, *, train_on: str | None = None, **more: Any
+    ) -> Training:
         """Returns a training of this study, fit to the GPU; its weights and code are filled in.
+
+        Args:
+            model: The model's name.
+            settings: Its settings.
+            train_on: ``train`` or ``all``; None for the request's.
+            more: What else `make_training` of ``study.plan`` takes.
 
         Raises:
             ValueError: If an option or hyperparameter isn't valid, or the GPU is too small.
@@ -311,7 +343,7 @@ class Study:
         training = make_training(
             model,
             settings,
-            train_on=self.request.train_on,
+            train_on=train_on or self.request.train_on,
             weights=lambda network: self._weights(network).name,
             code=lambda net: source_version(model_modules(net).union(TRAINING)),
             **more,
@@ -380,18 +412,25 @@ class Study:
             arms: The arms; all of the study's by default.
             variants: The seeds, and what they are trained on; all of the study's by default.
         """
-        return Plan.joined(
-            [
-                make_plan(
-                    self.arms if arms is None else arms,
-                    targets=(variant.target,),
-                    seeds=variant.seeds,
-                    settings=settings or (lambda arm, _: self.settings(arm, None)),
-                    training=self.make_training,
-                )
-                for variant in (self.variants if variants is None else variants)
-            ]
-        )
+
+        def planned(arms: Sequence[Arm], train_on: str) -> Plan:
+            return Plan.joined(
+                [
+                    make_plan(
+                        arms,
+                        targets=(variant.target,),
+                        seeds=variant.seeds,
+                        settings=settings or (lambda arm, _: self.settings(arm, None)),
+                        training=partial(self.make_training, train_on=train_on),
+                    )
+                    for variant in (self.variants if variants is None else variants)
+                ]
+            )
+
+        arms = self.arms if arms is None else arms
+        if not self.request.refit:
+            return planned(arms, self.request.train_on)
+        return planned(arms, "all").fitted_on(planned(fitting_arms(arms), "train"))
 
     def job(self, training: Training, **more: Any) -> Job:
         """Returns a job of this study."""
@@ -431,6 +470,11 @@ class Study:
             if training.weights == "none"
         )
         return sorted(set(started))
+
+
+def fitting_arms(arms: Sequence[Arm]) -> tuple[Arm, ...]:
+    """Returns the arms whose fusion fits or chooses anything on the validation part."""
+    return tuple(arm for arm in arms if FUSIONS[arm.fusion].fits_on_validation)
 
 
 def check_settings(request: Request, dataset: str) -> None:
@@ -476,7 +520,8 @@ def check_request(request: Request) -> Study:
         _check_nothing_fits(arms)
         if request.tuning != "fixed":
             raise ValueError(
-                "--train-on all leaves no validation part to search on; give --tuning fixed too"
+                "--train-on all leaves no validation part to search on; give --tuning fixed too, "
+                "or --refit in its place"
             )
     splits = request.splits or (next(iter(store.annotations.splits)),)
     parts = {}
@@ -616,11 +661,10 @@ def _check_stacks(store: ClipStore, plan: Plan) -> None:
 
 
 def _check_nothing_fits(arms: Sequence[Arm]) -> None:
-    fitting = [arm.name for arm in arms if FUSIONS[arm.fusion].fits_on_validation]
-    if fitting:
+    if fitting := [arm.name for arm in fitting_arms(arms)]:
         raise ValueError(
             f"--train-on all leaves no validation part, but {', '.join(fitting)} fit their fusion "
-            "on it; leave --train-on out, or name other --arms"
+            "on it; give --refit in its place, or name other --arms"
         )
 
 
@@ -633,7 +677,7 @@ def _check_groups(study: Study) -> None:
     if study.tuning == "shared" and study.trials:
         judged.append(study.space.arm(study.space.search_arm))
     choosing = {arm.name: None for arm in judged if FUSIONS[arm.fusion].takes_lambda}
-    fitting = {arm.name: None for arm in judged if FUSIONS[arm.fusion].fits_on_validation}
+    fitting = {arm.name: None for arm in fitting_arms(judged)}
     own = study.tuning == "own" and study.trials
     needs = (
         (fitting, "fit their fusion on", 2, "name other --arms"),

@@ -1,10 +1,11 @@
 """The lines that a study's arms and trials have in its results."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from models.fusion import FUSIONS
 from study.plan import PlannedRow, Training, modality, scoring_id
 from study.provenance import canonical_json
 from study.request import Study
@@ -50,13 +51,10 @@ def write_row(
         source: Returns the id of the training whose scores stand for a training's own.
     """
     training, arm = row.training, row.arm
-    read_from = {stream: source(one) for stream, one in row.trainings.items()}
-    scored_in = {
-        stream: scoring_id(read_from[stream], one.hyperparameters)
-        for stream, one in row.trainings.items()
-    }
-    scores = _scores_of_streams(results, scored_in)
-    training_id = "+".join(dict.fromkeys(read_from.values()))
+    tested = _read(results, row.trainings, source)
+    fitted_on = _read(results, row.fitted_on, source) if row.fitted_on else tested
+    scores = _fused_parts(row, tested, fitted_on)
+    read = {part: fitted_on if part == "validation" else tested for part in scores}
     listed = study.store.annotations.splits[training.target.split]
     groups = {video.name: video.group for video in (*listed.train, *listed.test)}
     fused = fuse(arm.fusion, scores, groups=groups, fusion_lambda=row.fusion_lambda)
@@ -77,7 +75,7 @@ def write_row(
             line
             for part, matrix in fused.parts.items()
             for line in prediction_lines(
-                {**identity, "part": part, "training_id": training_id},
+                {**identity, "part": part, "training_id": read[part].training_id},
                 videos=scores[part].videos,
                 labels=scores[part].labels,
                 scores=matrix,
@@ -92,8 +90,8 @@ def write_row(
             {
                 **identity,
                 "part": part,
-                "training_id": training_id,
-                "scoring_id": "+".join(dict.fromkeys(scored_in.values())),
+                "training_id": read[part].training_id,
+                "scoring_id": read[part].scoring_id,
                 "fusion": arm.fusion,
                 "fusion_lambda": fused.fusion_lambda,
                 "views": views_of(training),
@@ -104,11 +102,50 @@ def write_row(
                 "modality": modality(row),
                 "classes": len(set(scores[part].labels.tolist())),
                 "missing_videos": study.parts[training.target.split].missing,
-                "details": {**fused.details, **row.tuned},
+                "details": {
+                    **fused.details,
+                    **({"fitted_on": fitted_on.training_id} if row.fitted_on else {}),
+                    **row.tuned,
+                },
             }
             for part, matrix in fused.parts.items()
         ],
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Read:
+    """Scores by part, the ids of the trainings that they are of and of how they were scored."""
+
+    training_id: str
+    scoring_id: str
+    parts: Mapping[str, Scores]
+
+
+def _read(
+    results: ResultStore, trainings: Mapping[str, Training], source: Callable[[Training], str]
+) -> _Read:
+    """Reads the scores of each stream's training."""
+    read_from = {stream: source(one) for stream, one in trainings.items()}
+    scored_in = {
+        stream: scoring_id(read_from[stream], one.hyperparameters)
+        for stream, one in trainings.items()
+    }
+    return _Read(
+        training_id="+".join(dict.fromkeys(read_from.values())),
+        scoring_id="+".join(dict.fromkeys(scored_in.values())),
+        parts=_scores_of_streams(results, scored_in),
+    )
+
+
+def _fused_parts(row: PlannedRow, tested: _Read, fitted_on: _Read) -> Mapping[str, Scores]:
+    """Returns the parts to fuse by the names that a fusion knows them by."""
+    if not row.fitted_on:
+        return tested.parts
+    parts = {"validation": fitted_on.parts["validation"], "test": tested.parts["test"]}
+    if FUSIONS[row.arm.fusion].reads_features:
+        parts |= {"train": fitted_on.parts["train"], "all": tested.parts["train"]}
+    return parts
 
 
 def _scores_of_streams(results: ResultStore, scored_in: Mapping[str, str]) -> dict[str, Scores]:

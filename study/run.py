@@ -156,6 +156,12 @@ def _parser() -> argparse.ArgumentParser:
         default="train",
         help="hold the validation part out, or train on it too (default: train)",
     )
+    add(
+        "--refit",
+        action="store_true",
+        help="search, and fit fusions, with the validation part held out; report networks that are "
+        "trained again on all of train at the found settings",
+    )
     _add_tuning(parser.add_argument_group("how it is tuned").add_argument)
     _add_training(parser.add_argument_group("how and where it trains").add_argument)
     add = parser.add_argument_group("where results go").add_argument
@@ -285,6 +291,7 @@ def _request(arguments: argparse.Namespace, console: Console) -> Request:
         parameters=tuple(searched.values()),
         warm_start=arguments.warm_start,
         train_on=arguments.train_on,
+        refit=arguments.refit,
         weights=arguments.weights,
         recipe=arguments.recipe,
         changes=changes,
@@ -407,6 +414,11 @@ def _print_plan(study: Study, searches: int, console: Console) -> None:
         f"{least}{f' to {most}' if most > least else ''} trainings of {_epochs(plan)} epochs"
         f"{', at seeds that no trial has' if searches else ''}"
     )
+    if request.refit:
+        say.say(
+            "what is tested trains on all train and validation videos; arms that fit their fusion "
+            "have another training, with the validation videos held out"
+        )
     searched = {one.name for one in request.space.on(study.targets[0].dataset).parameters}
     if pinned := sorted(request.changes.keys() & searched):
         say.say(f"set, so not searched: {', '.join(pinned)}")

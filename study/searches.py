@@ -25,7 +25,7 @@ from study.plan import (
     streams_read,
 )
 from study.provenance import canonical_json
-from study.request import Study, Variant
+from study.request import Study, Variant, fitting_arms
 from study.results.protocols import newest_protocols
 from study.results.store import ResultStore
 from study.search import Search, default_rungs, distributions
@@ -163,9 +163,13 @@ def objective_of(study: Study, key: SearchKey) -> Objective:
     )
 
 
-def parts_of(row: PlannedRow) -> tuple[str, ...]:
-    """The parts whose scores, or features, a row is made of."""
-    parts = ("validation", "test") if row.training.train_on == "train" else ("test",)
+def parts_of(row: PlannedRow, training: Training) -> tuple[str, ...]:
+    """The parts whose scores, or features, a row is made of, of one of its trainings."""
+    parts: tuple[str, ...] = ("validation", "test")
+    if training.train_on == "all":
+        parts = ("test",)
+    elif row.fitted_on:
+        parts = ("validation",)
     return ("train", *parts) if FUSIONS[row.arm.fusion].reads_features else parts
 
 
@@ -175,18 +179,20 @@ def most_trainings(study: Study) -> int:
         return len(study.plan().trainings)
     nets = searched_nets(study)
     untuned = study.plan(arms=_untuned(study, nets))
-    of_nets = sum(_most_of_net(study, net) for net in nets)
+    of_nets = sum(_most_of_net(study, net, net.arms) for net in nets)
+    if study.request.refit:
+        of_nets += sum(_most_of_net(study, net, fitting_arms(net.arms)) for net in nets)
     return len(untuned.trainings) + of_nets * len(study.targets) * study.request.seeds
 
 
-def _most_of_net(study: Study, net: Net) -> int:
+def _most_of_net(study: Study, net: Net, arms: Sequence[Arm]) -> int:
     apart = streams_apart(study.trial(net.trained, study.targets[0], {}))
     choosing = Counter(
         stream
-        for arm in net.arms
+        for arm in arms
         for stream in (streams_read(arm, study.settings(arm, None)) if apart else ["all of them"])
     )
-    return sum(min(arms, study.trials) for arms in choosing.values())
+    return sum(min(count, study.trials) for count in choosing.values())
 
 
 def _untuned(study: Study, nets: Sequence[Net]) -> list[Arm]:

@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import softmax
 
 from study.data.datasets.parts import split_parts
-from study.job import Job, epoch_row, rung_key, score_lines, training_row
+from study.job import Job, epoch_row, rung_key, score_lines, stored_parts, training_row
 from study.request import Study
 from study.results.store import ResultStore
 from study.scores import Scores
@@ -33,13 +33,14 @@ def run_fake_job(study: Study, job: Job) -> None:
         for epoch in range(job.until)
     ]
     results.write("epochs", identity, [epoch_row(identity, epoch) for epoch in epochs])
-    rung = _scores(study, job, "validation", job.until)
-    lines = list(score_lines(rung, "scores", training_id=identity, epoch=job.until))
-    results.write("validation_scores", rung_key(identity, job.until), lines)
+    if training.train_on == "train":
+        rung = _scores(study, job, "validation", job.until)
+        lines = list(score_lines(rung, "scores", training_id=identity, epoch=job.until))
+        results.write("validation_scores", rung_key(identity, job.until), lines)
     if job.until < training.hyperparameters.epochs:
         return
-    parts = ("train", "validation", "test") if "train" in job.parts else job.parts
-    scored = {part: _scores(study, job, part, job.until) for part in parts}
+    parts = {*job.parts, *stored_parts(results, identity, training.scoring_id)}
+    scored = {part: _scores(study, job, part, job.until) for part in sorted(parts)}
     for view in ("scores", "features"):
         kept = [part for part in scored if view == "features" or part != "train"]
         if kept and (view == "scores" or "train" in scored):
@@ -67,7 +68,11 @@ def run_fake_job(study: Study, job: Job) -> None:
 def _scores(study: Study, job: Job, part: str, epoch: int) -> Scores:
     target = job.training.target
     parts = split_parts(
-        study.store.annotations, target.split, stored=study.store, carve=target.carve
+        study.store.annotations,
+        target.split,
+        stored=study.store,
+        train_on=job.training.train_on,
+        carve=target.carve,
     )
     videos = sorted(getattr(parts, part), key=lambda video: video.name)
     classes = len(study.store.annotations.classes)

@@ -57,7 +57,7 @@ def ids_of(row: PlannedRow) -> tuple[str, ...]:
     return tuple(one.training_id for one in row.distinct_trainings)
 
 
-def parts_of(row: PlannedRow) -> tuple[str, ...]:
+def parts_of(row: PlannedRow, training: Training) -> tuple[str, ...]:
     scores = ("validation", "test")
     return ("train", *scores) if "early" in row.arm.name else scores
 
@@ -224,8 +224,8 @@ def check(outlook: Outlook, world: World) -> None:
     assert len(keys) == len(set(keys))
     wanted: dict[str, set[str]] = {}
     for row in outlook.plan.rows:
-        for key in ids_of(row):
-            wanted.setdefault(key, set()).update(parts_of(row))
+        for one in row.distinct_trainings:
+            wanted.setdefault(one.training_id, set()).update(parts_of(row, one))
     for job in outlook.jobs:
         key = job.training.training_id
         assert key not in world.failed
@@ -236,7 +236,8 @@ def check(outlook: Outlook, world: World) -> None:
     if outlook.done:
         assert not outlook.waiting
     for row in outlook.rows:
-        assert all(set(parts_of(row)) <= world.parts[key] for key in ids_of(row))
+        for one in row.distinct_trainings:
+            assert set(parts_of(row, one)) <= world.parts[one.training_id]
 
 
 def make_study(seed: int) -> Agenda:
@@ -352,7 +353,7 @@ def test_a_training_that_two_arms_see_in_other_views_is_scored_for_one_after_the
     few, many = (cast(Training, FakeTraining("net", views=views)) for views in ("/3", "/25"))
     rows = (fake_row("few", few), fake_row("many", many))
     plan = Plan(rows=rows, trainings={"net": few})
-    agenda = Agenda(searches=(), plan=lambda found: plan, parts=lambda row: ("test",))
+    agenda = Agenda(searches=(), plan=lambda found: plan, parts=lambda row, training: ("test",))
     parts: dict[str, frozenset[str]] = {}
     for one in (few, many):
         outlook = next_jobs(agenda, Finished(parts=dict(parts)))
@@ -420,7 +421,7 @@ def test_the_longest_of_the_ablation_comes_first() -> None:
     agenda = Agenda(
         searches=(),
         plan=lambda found: Plan(rows=rows, trainings={"short": short, "long": long}),
-        parts=lambda row: ("test",),
+        parts=lambda row, training: ("test",),
     )
     assert [job.until for job in next_jobs(agenda, Finished()).jobs] == [50, 5]
 

@@ -93,17 +93,23 @@ def outcome(results: Path) -> dict[str, list[Mapping[str, Any]]]:
 
 
 @pytest.mark.parametrize(
-    ("tuning", "vary"),
-    [("net", ()), ("own", ()), ("shared", ()), ("own", ("split-carve", "search"))],
+    ("tuning", "vary", "refit"),
+    [
+        ("net", (), False),
+        ("own", (), False),
+        ("shared", (), False),
+        ("own", ("split-carve", "search"), False),
+        ("own", ("split-carve",), True),
+    ],
 )
 def test_places_order_and_kills_change_no_row_and_no_trial(
-    tiny_store: Path, tmp_path: Path, tuning: str, vary: tuple[str, ...]
+    tiny_store: Path, tmp_path: Path, tuning: str, vary: tuple[str, ...], refit: bool
 ) -> None:
     arms = ("spatial", "temporal", "two-stream", "two-stream-awf-l2", "stil", "stil-early")
     expected = None
     for number, places in enumerate((1, 2, 4, 64)):
         results = tmp_path / f"{number}"
-        study = study_of(tiny_store, results, tuning=tuning, vary=vary, arms=arms)
+        study = study_of(tiny_store, results, tuning=tuning, vary=vary, refit=refit, arms=arms)
         runner = Runner(study, places, seed=number)
         for kill_after in (3, 5) if places in (2, 4) else ():
             with pytest.raises(KilledError):
@@ -114,7 +120,8 @@ def test_places_order_and_kills_change_no_row_and_no_trial(
         expected = expected or outcome(results)
         assert outcome(results) == expected
     assert expected is not None
-    assert len(expected["rows"]) == 2 * 2 * len(arms)
+    fitted = 2  # of the arms; the others have nothing to validate where they trained on all
+    assert len(expected["rows"]) == 2 * (len(arms) + (fitted if refit else len(arms)))
 
 
 def test_a_finished_study_does_nothing_and_a_larger_one_what_is_missing(

@@ -2,6 +2,7 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -49,6 +50,18 @@ def test_trainings_are_one_line_a_network_and_phases_have_their_time(study: Stud
         assert phase in shown
     assert f"a few steps, just now, on {device_of(study)}" in " ".join(shown.split())
     assert not list(Path(study.request.results).iterdir()), "nothing is written"
+
+
+def test_what_is_refitted_is_a_network_of_its_own(tiny_store: Path, tmp_path: Path) -> None:
+    changes = {**TINY, "batch_size": 1}
+    asked: dict[str, Any] = {"tuning": "fixed", "arms": ("spatial", "two-stream-awf-l2")}
+    study = study_of(tiny_store, tmp_path, seeds=2, refit=True, changes=changes, **asked)
+    shown = " ".join(printed(study).split())
+    assert "no interaction, on all of train) for spatial, two-stream-awf-l2" in shown
+    assert "no interaction) for two-stream-awf-l2" in shown
+    parts = study.parts["1"]
+    steps = [len(parts.train) + len(parts.validation), len(parts.train)]
+    assert [f"1 × 2 1 {count} float32" in shown for count in steps] == [True, True]
 
 
 def test_earlier_trainings_on_the_same_device_tell_the_time(study: Study) -> None:

@@ -137,11 +137,12 @@ def test_an_unknown_network_is_as_fast_as_the_nearest_by_its_gflops(
     assert paces.of(other) == paces.of(dropped), "how much is dropped makes no difference"
 
 
+@pytest.mark.parametrize("refit", [False, True])
 def test_a_whole_study_has_its_trials_then_its_trainings_then_nothing(
-    tiny_store: Path, tmp_path: Path
+    tiny_store: Path, tmp_path: Path, refit: bool
 ) -> None:
     """Against what the jobs of a study come to, run one by one."""
-    study = study_of(tiny_store, tmp_path, trials=2, seeds=2, lag=1)
+    study = study_of(tiny_store, tmp_path, trials=2, seeds=2, lag=1, refit=refit)
     searches = searches_of(study)
     agenda = agenda_of(study, searches)
     objectives = {one.search.name: objective_of(study, key) for key, one in searches.items()}
@@ -156,11 +157,13 @@ def test_a_whole_study_has_its_trials_then_its_trainings_then_nothing(
 
     stil = next(one for one in untuned.trainings.values() if one.options["interaction"])
     epoch = epoch_passes(stil, study.parts[stil.target.split])
+    videos = len(study.parts["1"].train) + len(study.parts["1"].validation)
+    on_all = 3 * stil.hyperparameters.segments * videos  # forward and backward, and no validation
     begin = left()
     # For each of two nets, two trials of nine epochs (of fewer than four none is pruned) and two
     # seeds.
     assert begin["search"] == 4 * 9 * epoch
-    assert begin["trainings"] == 4 * 9 * epoch
+    assert begin["trainings"] == 4 * 9 * (epoch + on_all if refit else epoch)
     outlook = look(agenda, ledger)
     assert longest_chain(agenda, outlook, lambda training: 1.0) == 2 * 9 + 9
     searched, scored = [begin["search"]], begin["scoring"]

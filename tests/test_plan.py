@@ -1,5 +1,7 @@
 """The plan against an enumeration of what each arm would need by itself."""
 
+from dataclasses import replace
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -18,6 +20,7 @@ from study.plan import (
     served_trainings,
     settings_of,
 )
+from study.request import fitting_arms
 
 TARGET = Target(dataset="embedded", store_fingerprint="f", split="1")
 SPACE = search_spaces.get("stilt")
@@ -74,6 +77,51 @@ def test_any_choice_of_arms_needs_one_training_a_net_with_just_the_streams_it_re
                 for training in plan_of(names).trainings.values()
             }
             assert trained == needed
+
+
+def test_a_refitted_row_is_tested_on_all_and_fitted_on_a_training_with_videos_held_out():
+    """Enumerates all choices of up to two arms and works out the need arm by arm."""
+    other = replace(TARGET, split="2")
+
+    def planned(arms, train_on):
+        return make_plan(
+            arms,
+            targets=(TARGET, other),
+            seeds=(1, 2),
+            settings=lambda arm, target: settings_of(arm, BASE, space=SPACE),
+            training=partial(make_training, train_on=train_on),
+        )
+
+    for count in (1, 2):
+        for names in combinations(FUSION_ABLATION, count):
+            arms = [SPACE.arm(name) for name in names]
+            plan = planned(arms, "all").fitted_on(planned(fitting_arms(arms), "train"))
+            fitted = {name for name in names if "awf" in name or "early" in name}
+            nets = {(SPACE.arm(name).options["interaction"], "all") for name in names}
+            nets |= {(SPACE.arm(name).options["interaction"], "train") for name in fitted}
+            assert len(plan.rows) == count * 2 * 2
+            assert len(plan.trainings) == len(nets) * 2 * 2
+            for row in plan.rows:
+                assert {one.train_on for one in row.trainings.values()} == {"all"}
+                again = {
+                    stream: replace(one, train_on="train") for stream, one in row.trainings.items()
+                }
+                if row.arm.name not in fitted:
+                    assert row.fitted_on == {}
+                else:
+                    assert row.fitted_on == again, "the same network, target and seed"
+                assert {one.training_id for one in row.distinct_trainings} <= plan.trainings.keys()
+
+
+def test_a_training_on_all_of_train_is_the_same_whatever_would_be_held_out():
+    for train_on, distinct in (("all", 1), ("train", 2)):
+        made = {
+            make_training(
+                "stilt", Settings(), target=replace(TARGET, carve=carve), seed=0, train_on=train_on
+            ).training_id
+            for carve in (0, 1)
+        }
+        assert len(made) == distinct
 
 
 def test_streams_that_interact_are_never_trained_alone():

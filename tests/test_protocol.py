@@ -50,6 +50,7 @@ OTHER: dict[str, dict[str, Any]] = {
     "sampler": {"sampler": "tpe"},
     "lag": {"lag": 2},
     "kind of tuning": {"tuning": "own"},
+    "what is tested": {"refit": True},
     "no tuning": {"tuning": "fixed"},
     "what is searched": {"changes": {"learning_rate": 0.01}},
 }

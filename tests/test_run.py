@@ -276,6 +276,9 @@ REFUSED = {
     "no such study to begin with": ["--warm-start", "nobody"],
     "no such study to go on with": ["--resume"],
     "another dataset": ["--dataset", "ucf101"],
+    "refitted on what is never held out": [
+        *("--refit", "--train-on", "all", "--tuning", "fixed", "--arms", "two-stream"),
+    ],
     "no weights file": ["--weights", "/nowhere/weights.pt"],
 }
 

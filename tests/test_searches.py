@@ -13,7 +13,14 @@ from study.provenance import canonical_json
 from study.request import Study
 from study.results.store import ResultStore
 from study.search import Chosen, Trial
-from study.searches import SearchKey, agenda_of, most_trainings, objective_of, searches_of
+from study.searches import (
+    SearchKey,
+    agenda_of,
+    most_trainings,
+    objective_of,
+    parts_of,
+    searches_of,
+)
 from tests.sample_results import PROTOCOL, write_protocol
 from tests.test_conduct import Runner, study_of
 
@@ -322,6 +329,42 @@ def test_another_search_seed_than_zero_holds_for_all_varied_searches(
 ) -> None:
     study = stil_of(tiny_store, tmp_path, seeds=2, vary=("search",), search_seed=3)
     assert {seed for _, _, seed in searches_of(study)} == {30_001, 30_002}
+
+
+def test_a_refitted_row_tests_one_training_and_validates_another(
+    tiny_store: Path, tmp_path: Path
+) -> None:
+    arms = ("two-stream", "two-stream-awf-l2", "two-stream-early")
+    study = study_of(tiny_store, tmp_path, arms=arms, tuning="fixed", seeds=1, refit=True)
+    needed = {
+        (row.arm.name, one.train_on): set(parts_of(row, one))
+        for row in study.plan().rows
+        for one in row.distinct_trainings
+    }
+    assert needed == {
+        ("two-stream", "all"): {"test"},
+        ("two-stream-awf-l2", "all"): {"test"},
+        ("two-stream-awf-l2", "train"): {"validation"},
+        ("two-stream-early", "all"): {"train", "test"},
+        ("two-stream-early", "train"): {"train", "validation"},
+    }
+    assert most_trainings(study) == 2
+    own = study_of(tiny_store, tmp_path, arms=arms[:2], tuning="own", seeds=3, refit=True)
+    # Two arms read each stream of what is tested, and one each stream of what is validated.
+    assert most_trainings(own) == 3 * (2 + 2 + 1 + 1)
+    (one,) = searches_of(own).values()
+    assert one.make_training(one.search.first).train_on == "train"
+
+
+def test_without_a_fitted_fusion_a_refit_is_a_training_on_all(
+    tiny_store: Path, tmp_path: Path
+) -> None:
+    arms = ("spatial", "stil")
+    refitted, on_all = (
+        study_of(tiny_store, tmp_path, arms=arms, tuning="fixed", **how).plan()
+        for how in ({"refit": True}, {"train_on": "all"})
+    )
+    assert refitted.trainings.keys() == on_all.trainings.keys()
 
 
 def test_a_nets_arms_are_planned_when_its_search_is_done(tiny_store: Path, tmp_path: Path) -> None:

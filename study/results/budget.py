@@ -92,7 +92,7 @@ def search_costs(
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What the trainings behind an arm's test rows took; arms of one net share them.
+    """What the trainings behind an arm's rows took; arms of one net share them.
 
     Attributes:
         arm: The arm.
@@ -115,7 +115,6 @@ def budgets(store: ResultStore, *, study: str, dataset: str, protocol: str) -> d
         study=study,
         dataset=dataset,
         protocol=protocol,
-        part="test",
     ).to_pylist()
     read: dict[str, set[str]] = {}
     for row in rows:

@@ -176,7 +176,8 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _integer("missing_videos", "videos of the split that the store lacks", required=False),
             _json(
                 "details",
-                "what the fusion fitted, and which trials gave the settings",
+                "what the fusion fitted, on which training's scores if not on those of the "
+                "tested one, and which trials gave the settings",
                 required=False,
             ),
             _text("scoring_id", "the scores that it came from, or one a stream, joined by +"),

@@ -203,6 +203,7 @@ def _our_rows(
         SELECT r.study, r.arm, r.dataset, r.split, r.seed, r.fusion, r.views, r.top1, r.top5,
                r.mean_class_accuracy, r.videos, r.tuning, r.modality, r.protocol,
                t.precision, t.device_kind, t.workers, t.compiled, t.torch, t.notes,
+               t.train_videos, t.validation_videos,
                t.hyperparameters,
                coalesce(r.missing_videos, t.missing_videos) AS missing_videos,
                CASE WHEN r.fusion = 'awf-simplex' THEN r.details END AS details,
@@ -315,6 +316,8 @@ def _facts(rows: Sequence[Row], labels: Mapping[str, str]) -> dict[str, str]:
         "modality": _by_arm(rows, labels, lambda row: row["modality"] or "unknown"),
         "hyperparameters": _by_arm(rows, labels, lambda row: row["tuning"]),
     }
+    if any(row["train_videos"] for row in rows):
+        facts["trained on"] = _by_arm(rows, labels, lambda row: _trained_on(rows, row["arm"]))
     if any(row["precision"] for row in rows):
         facts["precision"] = _by_arm(rows, labels, lambda row: row["precision"] or "unknown")
     if any(_micro_batch(row) != WHOLE_BATCH for row in rows):
@@ -325,6 +328,16 @@ def _facts(rows: Sequence[Row], labels: Mapping[str, str]) -> dict[str, str]:
 def _test_videos(rows: Sequence[Row], arm: str) -> str:
     """Returns how many videos a seed of an arm judges, over all splits."""
     return str(sum({row["split"]: row["videos"] for row in rows if row["arm"] == arm}.values()))
+
+
+def _trained_on(rows: Sequence[Row], arm: str) -> str:
+    """Returns how much of the listed train videos an arm's networks trained on, in all splits."""
+    known = [row for row in rows if row["arm"] == arm and row["train_videos"]]
+    if not known:
+        return "unknown"
+    trained = sum(row["train_videos"] for row in known)
+    held_out = sum(row["validation_videos"] or 0 for row in known)
+    return f"{100 * trained / (trained + held_out):.0f} % of train" if held_out else "all of train"
 
 
 def _micro_batch(row: Row) -> str:

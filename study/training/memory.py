@@ -29,12 +29,12 @@ __all__ = [
     "FRAGMENTATION",
     "MemoryEstimate",
     "MicroBatch",
-    "batch_statistics_matter",
     "choose_micro_batch",
     "choose_scoring_batch",
     "estimate_memory",
     "estimate_scoring_memory",
     "measure_memory",
+    "passes_matter",
 ]
 
 GIB = 2**30
@@ -251,7 +251,7 @@ def choose_scoring_batch(estimate: MemoryEstimate, *, batch_size: int, available
     return clips
 
 
-def batch_statistics_matter(model: nn.Module) -> bool:
+def passes_matter(model: nn.Module) -> bool:
     """Whether a training's result depends on its micro-batch, beyond rounding.
 
     It does where batch normalisation uses the statistics of a forward pass (frozen norms, as

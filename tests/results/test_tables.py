@@ -146,6 +146,17 @@ def test_the_footer_says_what_the_numbers_are_of(store: ResultStore) -> None:
     assert "!! INCOMPLETE on UCF101" in text
 
 
+def test_the_footer_says_how_much_of_train_was_trained_on(store: ResultStore) -> None:
+    for split, videos in (("1", (75, 25)), ("2", (85, 15)), ("3", (100, 0))):
+        line = training(split, train_videos=videos[0], validation_videos=videos[1])
+        store.write("trainings", split, [line])
+    write_rows(store, *(row("stil", 0.5, split=name, training_id=name) for name in "12"))
+    assert "; trained on 80 % of train" in footer(render("stilt-4", store), "Ours on UCF101:")
+    write_rows(store, row("spatial", 0.5, fusion="spatial", training_id="3"))
+    text = footer(render("stilt-4", store), "Ours on UCF101:")
+    assert "; trained on all of train (Spatial), 80 % of train (the others)" in text
+
+
 def test_no_missing_video_is_no_alarm(store: ResultStore) -> None:
     write_rows(store, row("stil", 0.5, missing_videos=0))
     text = render("stilt-4", store)

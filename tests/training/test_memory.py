@@ -18,12 +18,12 @@ from study.training.memory import (
     CONTEXT_BYTES,
     FRAGMENTATION,
     MemoryEstimate,
-    batch_statistics_matter,
     choose_micro_batch,
     choose_scoring_batch,
     estimate_memory,
     estimate_scoring_memory,
     measure_memory,
+    passes_matter,
 )
 from study.training.recomputation import recompute_activations
 
@@ -306,16 +306,18 @@ def test_scoring_takes_the_most_clips_that_fit() -> None:
         choose_scoring_batch(estimate, batch_size=8, available_bytes=2 * GIB)
 
 
-def test_batch_statistics_matter_where_a_norm_uses_them() -> None:
+def test_passes_matter_where_a_norm_uses_their_statistics_or_dropout_draws_masks() -> None:
     def net(backbone: str, **options: Any) -> VideoModel:
-        return create_model("tsn", num_classes=3, backbone=backbone, **options)
+        return create_model("tsn", num_classes=3, backbone=backbone, **{"dropout": 0.0, **options})
 
-    assert batch_statistics_matter(net("resnet18"))
-    assert batch_statistics_matter(net("resnet18", partial_bn=True))  # the first norm's
-    assert not batch_statistics_matter(net("resnet18").eval())
-    assert not batch_statistics_matter(net("small"))
-    assert not batch_statistics_matter(net("vgg16"))
-    assert batch_statistics_matter(nn.BatchNorm2d(2, track_running_stats=False).eval())
+    assert passes_matter(net("resnet18"))
+    assert passes_matter(net("resnet18", partial_bn=True))  # the first norm's
+    assert not passes_matter(net("resnet18").eval())
+    assert not passes_matter(net("small"))
+    assert not passes_matter(net("vgg16"))
+    assert passes_matter(net("small", dropout=0.5))
+    assert not passes_matter(net("small", dropout=0.5).eval())
+    assert passes_matter(nn.BatchNorm2d(2, track_running_stats=False).eval())
 
 
 @cache
