@@ -1,8 +1,8 @@
 """How a training's batch is divided so that it fits the GPU that the study is planned for.
 
 The GPU's memory is what the user names, not what is found: identities and results are the same on
-every machine. Where the result depends on the micro-batch (batch normalisation, dropout), it is part of the
-identity.
+every machine. Where the result depends on the micro-batch (batch normalisation, dropout), it is
+part of the identity.
 """
 
 from collections.abc import Collection
