@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import softmax
 
 if TYPE_CHECKING:  # what reads the table alone, as every training does, waits for no solver
     from sklearn.preprocessing import StandardScaler
@@ -280,8 +281,6 @@ class AdaptiveFusion:
             weights = _solve_unit_ball(gains)
             equal = len(scores) ** -0.5
         elif constraint == "entropy":
-            from scipy.special import softmax
-
             weights = softmax(gains / TEMPERATURE, axis=1)
         else:
             weights = _solve_linear_program(gains, FLOOR if constraint == "floor" else 0)
