@@ -69,7 +69,9 @@ def test_pruned_trials_count_with_the_epochs_that_they_trained(monkeypatch, step
         target="",
     )
     agenda = Agenda(
-        searches=(one,), plan=lambda found: Plan(rows=(), trainings={}), parts=lambda row: ()
+        searches=(one,),
+        plan=lambda found: Plan(rows=(), trainings={}),
+        parts=lambda row, training: (),
     )
     assert replay(agenda) == {
         ("search", "stil"): epochs,
