@@ -24,7 +24,7 @@ class MeetInFile(TorchConfig):
     connect; torch can't bind that to the loopback.
 
     Attributes:
-        folder: Where the file is made, anew for each start of the workers.
+        folder: Where the file is made: a new one for each start of the workers.
     """
 
     folder: str = ""

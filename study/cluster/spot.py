@@ -1,6 +1,6 @@
 """Drains this node of a Ray cluster when EC2 gives notice that it takes the spot instance away.
 
-``python -m study.cluster.spot`` runs beside Ray on every worker that `cluster.yaml` starts, and
+``python -m study.cluster.spot`` runs next to Ray on every worker that `cluster.yaml` starts, and
 ends at once on one that is no spot instance. The notice comes two minutes ahead. From then on Ray
 places nothing more on the node, and counts what it loses there as preempted: such a training goes
 on elsewhere from its checkpoint, and nothing of it counts as a failure.

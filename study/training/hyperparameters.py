@@ -1,4 +1,4 @@
-"""What a training is tuned by: all that can change its result besides model and data."""
+"""What a training is tuned by: all that can change its result other than model and data."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -119,7 +119,7 @@ class Hyperparameters:
         """Returns what can change a training, by name, in a form that is equal for equal trainings.
 
         What touches the scoring of test videos alone is left out, and so is what has no effect
-        beside the other hyperparameters.
+        with the others as they are.
         """
         values = {
             name: value for name, value in asdict(self).items() if name not in self.of_scoring()
