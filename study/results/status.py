@@ -115,7 +115,8 @@ class FailedTraining:
 
 def read_failed(results: ResultStore, study: str) -> list[FailedTraining]:
     """Returns the trainings of a study that failed, in the order in which they did."""
-    lines = results.read("trainings", study=study, status="failed").sort_by("started_at")
+    order = [("started_at", "ascending"), ("training_id", "ascending")]
+    lines = results.read("trainings", study=study, status="failed").sort_by(order)
     return [
         FailedTraining(
             label=f"{line['model']} split {line['split']} seed {line['seed']} "
