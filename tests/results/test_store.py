@@ -389,11 +389,11 @@ while True:
 
 
 @pytest.mark.slow
-def test_a_million_rows_and_a_hundred_thousand_trainings_are_answered_in_seconds(
+def test_a_million_rows_and_a_hundred_thousand_trainings_are_answered_sooner_than_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Merged files as a long study leaves them, and as many small ones as it leaves unmerged."""
-    store = ResultStore(tmp_path)
+    began, store = time.perf_counter(), ResultStore(tmp_path)
     for start in range(0, 100_000, 10_000):
         fill_merged(store, "trainings", [numbered(n) for n in range(start, start + 10_000)], 1)
         rows = [
@@ -402,6 +402,7 @@ def test_a_million_rows_and_a_hundred_thousand_trainings_are_answered_in_seconds
         fill_merged(store, "rows", rows, 10)
     for n in range(store_module.COMPACT_ABOVE):
         store.write("trainings", f"t{n}", [numbered(n, status="failed")])
+    written = time.perf_counter() - began
     times = {}
 
     def timed(name: str, work: Any) -> Any:
@@ -425,7 +426,7 @@ def test_a_million_rows_and_a_hundred_thousand_trainings_are_answered_in_seconds
         print(
             "\nseconds at 10^6 rows and 10^5 trainings:", {k: round(v, 2) for k, v in times.items()}
         )
-    assert sum(times.values()) < 30
+    assert sum(times.values()) < written  # a tenth of it on an idle machine
 
 
 def fill_merged(store: ResultStore, view: str, rows: list[dict[str, Any]], each: int) -> None:
