@@ -271,28 +271,20 @@ def work_left(
     """
     reached = reached or {}
     work = list(_search_work(study, agenda, outlook, reached))
-    trained = {
-        agenda.training(one, trial.values).training_id
-        for one in agenda.searches
-        for trial in outlook.searches[one.search.name]
-    }
     planned = {_row_key(row.arm.name, row.training) for row in outlook.plan.rows}
     lost = {arm for failure in outlook.failures if failure.search for arm in failure.arms}
     for job in outlook.jobs:
-        if job.search is None or job.parts:
-            identity = job.training.training_id
-            epochs = 0 if identity in trained else job.until - reached.get(identity, 0)
+        if job.search is None:
+            epochs = job.until - reached.get(job.training.training_id, 0)
             work += _reported_work(study, job.training, epochs, job.parts)
     to_come: dict[str, set[str]] = defaultdict(set)
     for row in untuned.rows:
         if _row_key(row.arm.name, row.training) not in planned and row.arm.name not in lost:
             for training in row.distinct_trainings:
                 to_come[training.training_id].update(agenda.parts(row, training))
-    found = {agenda.training(one, {}).training_id for one in agenda.searches}
     for identity, parts in to_come.items():
         training = untuned.trainings[identity]
-        epochs = 0 if identity in found else training.hyperparameters.epochs
-        work += _reported_work(study, training, epochs, parts)
+        work += _reported_work(study, training, training.hyperparameters.epochs, parts)
     return work
 
 

@@ -278,8 +278,14 @@ def _is_finished(results: ResultStore, training_id: str) -> bool:
 
 
 def record_failure(job: Job, reason: str, *, traceback: str | None = None) -> None:
-    """Writes a training that failed to ``trainings``, with the reason and where it failed."""
-    ResultStore(job.results).write(
+    """Writes a training that failed to ``trainings``, with the reason and where it failed.
+
+    One that is finished, and failed to be scored again, stays as it is.
+    """
+    results = ResultStore(job.results)
+    if _is_finished(results, job.training.training_id):
+        return
+    results.write(
         "trainings",
         job.training.training_id,
         [

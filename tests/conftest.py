@@ -27,13 +27,19 @@ def real_data() -> Path:
     return folder
 
 
+TINY = StoreSettings(dataset="folder", short_side=32, stacks=2, flow_length=3)
+
+
 @pytest.fixture(scope="session")
 def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of 4 classes × 8 rendered clips as a folder of class folders, 2 stacks of 3."""
-    folder = tmp_path_factory.mktemp("tiny")
+    return render_store(tmp_path_factory.mktemp("tiny"))
+
+
+def render_store(folder: Path, settings: StoreSettings = TINY) -> Path:
+    """Renders the tiny store's videos into a folder and prepares them."""
     videos = [video for name in CLASSES for video in videos_of(name)[:CLIPS]]
     embedded.render_dataset(folder / "videos", videos)
-    settings = StoreSettings(dataset="folder", short_side=32, stacks=2, flow_length=3)
     prepare(
         annotate("folder", videos=folder / "videos"),
         folder / "videos",

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from study.job import Job, run_job, stored_parts, trained_again
+from study.job import Job, record_failure, run_job, stored_parts, trained_again
 from study.plan import Training
 from study.results.rows import load_scores
 from study.results.store import ResultStore
@@ -100,3 +100,15 @@ def test_a_training_says_where_it_ran(tiny_store: Path, tmp_path: Path) -> None:
     assert (line["device_kind"], line["workers"], line["compiled"]) == ("cpu", 1, False)
     assert line["torch"].split(".")[0] == "2"
     assert line["protocol"] == job.protocol
+
+
+def test_a_finished_training_that_cannot_be_scored_again_stays_finished(
+    tiny_store: Path, tmp_path: Path
+) -> None:
+    results, job = ResultStore(tmp_path), job_of(tiny_store, tmp_path)
+    record_failure(job, "no room", traceback="here")
+    assert results.read("trainings")["status"].to_pylist() == ["failed"]
+    run_job(job)
+    before = results.read("trainings").to_pylist()
+    record_failure(job, "no room", traceback="here")
+    assert results.read("trainings").to_pylist() == before

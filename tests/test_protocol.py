@@ -1,5 +1,6 @@
 """What a study's protocol is of, and what its rows and predictions are kept under."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,8 @@ import pytest
 
 from study import source
 from study.conduct import Conductor
-from study.data.datasets import embedded
-from study.data.datasets.catalog import annotate
-from study.data.store.preparation import prepare
-from study.data.store.settings import StoreSettings
 from study.results.store import ResultStore
-from tests.conftest import CLASSES, CLIPS, videos_of
+from tests.conftest import TINY, render_store
 from tests.test_conduct import Runner, study_of
 
 FIXED: dict[str, Any] = {"tuning": "fixed", "trials": 0, "seeds": 1, "arms": ("spatial",)}
@@ -21,20 +18,7 @@ FIXED: dict[str, Any] = {"tuning": "fixed", "trials": 0, "seeds": 1, "arms": ("s
 @pytest.fixture(scope="module")
 def other_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store of the name of ``tiny_store`` and the same videos, with other pictures."""
-    folder = tmp_path_factory.mktemp("other")
-    videos = [video for name in CLASSES for video in videos_of(name)[:CLIPS]]
-    embedded.render_dataset(folder / "videos", videos)
-    settings = StoreSettings(
-        dataset="folder", short_side=32, stacks=2, flow_length=3, jpeg_quality=80
-    )
-    prepare(
-        annotate("folder", videos=folder / "videos"),
-        folder / "videos",
-        folder / "store",
-        settings,
-        workers=2,
-    )
-    return folder / "store"
+    return render_store(tmp_path_factory.mktemp("other"), replace(TINY, jpeg_quality=80))
 
 
 SAME: dict[str, dict[str, Any]] = {
