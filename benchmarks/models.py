@@ -171,7 +171,7 @@ def main() -> None:
     add("--at-once", type=int, help="trainings at once, a thread each (as many as cores)")
     add("--output", type=Path, help="also write the table as CSV")
     arguments = parser.parse_args()
-    console = Console(width=130)
+    console = Console(width=150)
     with tempfile.TemporaryDirectory() as temporary:
         results = arguments.results or Path(temporary) / "results"
         store = prepare_embedded(arguments.store or results / "data" / "embedded")

@@ -192,7 +192,7 @@ def _most_of_net(study: Study, net: Net, arms: Sequence[Arm]) -> int:
         for arm in arms
         for stream in (streams_read(arm, study.settings(arm, None)) if apart else ["all of them"])
     )
-    return sum(min(count, study.trials) for count in choosing.values())
+    return min(study.trials, choosing.total())  # streams at one trial's settings train together
 
 
 def _untuned(study: Study, nets: Sequence[Net]) -> list[Arm]:
