@@ -229,6 +229,7 @@ def older_trial(results: Path, **changes: Any) -> None:
         "dataset": "folder",
         "split": "1",
         "search_seed": 0,
+        "search": "folder-1/stil/0123abcd",
         "trial": 0,
         "training_id": "t",
         "parameters": canonical_json(values),
@@ -292,10 +293,30 @@ def test_a_warm_start_without_a_trial_to_use_is_refused(
 
 
 def test_a_study_starts_warm_from_one_that_ran(tiny_store: Path, tmp_path: Path) -> None:
-    Runner(stil_of(tiny_store, tmp_path, seeds=1), 2).run()
+    cold = stil_of(tiny_store, tmp_path, seeds=1)
+    Runner(replace(cold, name="older"), 2).run()
     complete = ResultStore(tmp_path).read("trials", state="complete").num_rows
-    one = only_search(stil_of(tiny_store, tmp_path, warm_start="fake"))
+    one = only_search(stil_of(tiny_store, tmp_path, warm_start="older"))
     assert len(one.search.prior) == complete > 0
+    with pytest.raises(ValueError, match=r"--warm-start fake is this study itself; .* --name"):
+        stil_of(tiny_store, tmp_path, warm_start="fake")
+
+
+def test_a_protocol_knows_the_trials_that_its_searches_begin_with(
+    tiny_store: Path, tmp_path: Path
+) -> None:
+    def protocol(store: str, older: str | None = "older") -> str:
+        return stil_of(tiny_store, tmp_path / store, warm_start=older).protocol
+
+    for store, top1 in (("first", 0.5), ("second", 0.5), ("third", 0.625)):
+        older_trial(tmp_path / store, trial=0)
+        older_trial(tmp_path / store, trial=1, validation_top1=top1)
+        older_trial(tmp_path / store, trial=0, study="renamed")
+        older_trial(tmp_path / store, trial=1, validation_top1=0.5, study="renamed")
+    assert protocol("first") == protocol("second") == protocol("third", "renamed")
+    assert protocol("third") != protocol("first") != protocol("first", None)
+    older_trial(tmp_path / "second", trial=2)
+    assert protocol("second") != protocol("first"), "the same name holds other trials"
 
 
 @pytest.mark.parametrize(
