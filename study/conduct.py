@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from study.agenda import ArmSearch, Outlook
+from study.calibration import device_of, earlier_paces
 from study.cluster.connection import at_once_on, check_shared, running_ray
 from study.cluster.queue import JobSource, Placement, run_jobs
 from study.driver_lock import only_driver
@@ -127,7 +128,10 @@ class Conductor(JobSource):
         self._key = {one.search.name: key for key, one in searches.items()}
         objectives = {name: objective_of(study, key) for name, key in self._key.items()}
         self._ledger = Ledger(self._results, objectives)
-        self._progress = Progress(study, self._agenda, self._results, display, at_once=at_once)
+        earlier, _ = earlier_paces(self._results, device_of(study))
+        self._progress = Progress(
+            study, self._agenda, self._results, display, at_once=at_once, earlier=earlier
+        )
         hours = study.request.max_hours
         self._stop_at = math.inf if hours is None else time.monotonic() + 3600 * hours
         self._lost: Counter[str] = Counter()
@@ -238,7 +242,7 @@ class Conductor(JobSource):
         self._progress.publish(self._outlook, at_once=True)
 
     def _write_search(self, one: ArmSearch, trials: Sequence[Trial]) -> None:
-        """Writes the trials that have newly ended; deletes checkpoints that nothing needs.
+        """Writes the trials that have newly ended; releases checkpoints that it needs no more.
 
         While any search goes on, it may propose a training that is a trial of another one too.
         """
@@ -253,8 +257,9 @@ class Conductor(JobSource):
             return
         for trial in trials:
             identity = self._agenda.training(one, trial.values).training_id
-            needed = identity in self._progress or identity in self._outlook.plan.trainings
-            if not needed and self._is_new(("checkpoint", identity)):
+            if identity in self._progress or identity in self._outlook.plan.trainings:
+                continue
+            if self._is_new(("checkpoint", identity)):
                 checkpoint_path(self._study.checkpoints, identity).unlink(missing_ok=True)
 
     def _is_new(self, key: tuple[object, ...]) -> bool:

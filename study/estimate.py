@@ -117,6 +117,16 @@ class Paces:
         size = gflops_of(training) / training.hyperparameters.segments
         self._add(key_of(training), training.model, size, seconds, source)
 
+    def renew(self, training: Training, *, seconds: float) -> None:
+        """Has what a running training takes stand in place of all that was known of its network.
+
+        Args:
+            training: The training.
+            seconds: Of one process for a pass.
+        """
+        self._known.pop(key_of(training), None)
+        self.add(training, seconds=seconds, source="measured")
+
     def add_earlier(self, line: Mapping[str, Any], *, seconds: float) -> None:
         """Adds what a training of this study or another took.
 
