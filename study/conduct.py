@@ -16,6 +16,7 @@ from typing import Any
 
 from study.agenda import ArmSearch, Outlook
 from study.calibration import device_of, earlier_paces
+from study.claims import claim, release
 from study.cluster.connection import at_once_on, check_shared, running_ray
 from study.cluster.queue import JobSource, Placement, run_jobs
 from study.driver_lock import only_driver
@@ -169,6 +170,7 @@ class Conductor(JobSource):
         for one in self._outlook.jobs if self.seconds_left() > 0 else ():
             if one.training.training_id not in self._progress:
                 job = self._study.job(one.training, until=one.until, parts=one.parts)
+                claim(self._claims(one.training.training_id), self._study.name)
                 self._progress.add(job, self._label(job))
                 if trained_again(job):
                     self._display.say(
@@ -259,8 +261,12 @@ class Conductor(JobSource):
             identity = self._agenda.training(one, trial.values).training_id
             if identity in self._progress or identity in self._outlook.plan.trainings:
                 continue
-            if self._is_new(("checkpoint", identity)):
+            new = self._is_new(("checkpoint", identity))
+            if new and release(self._claims(identity), self._study.name):
                 checkpoint_path(self._study.checkpoints, identity).unlink(missing_ok=True)
+
+    def _claims(self, training_id: str) -> Path:
+        return self._study.folder / "claims" / training_id
 
     def _is_new(self, key: tuple[object, ...]) -> bool:
         """Whether this is the first time that something is to be written."""

@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,23 @@ def test_a_lost_process_is_started_again_while_it_gets_on_and_given_up_where_it_
             assert bool(conductor.failures) is not gets_on
             assert conductor.done is not gets_on
     assert "its process was lost 3 times: the node was taken away" in conductor.failures[0]
+
+
+def test_a_checkpoint_stays_while_another_study_needs_it(tiny_store: Path, tmp_path: Path) -> None:
+    def checkpoints() -> set[str]:
+        return {path.stem for path in (tmp_path / "checkpoints").iterdir()}
+
+    first = Runner(study_of(tiny_store, tmp_path), 2)
+    with pytest.raises(KilledError):
+        first.run(kill_after=4)
+    begun = {identity for identity, _, _ in first.ran}
+    other = Runner(replace(first.study, name="other"), 2)
+    other.run()
+    reported = set(other.conductor.outlook.plan.trainings)
+    assert begun - reported, "trials, which the other study has finished"
+    assert checkpoints() == begun | reported
+    first.run()
+    assert checkpoints() == reported
 
 
 def test_a_trial_is_stored_with_its_search_and_shown_by_its_net(
