@@ -176,7 +176,7 @@ def main() -> None:
         results = arguments.results or Path(temporary) / "results"
         store = prepare_embedded(arguments.store or results / "data" / "embedded")
         study = study_of(
-            store.path.resolve(),
+            Path(store.path).resolve(),
             results,
             seeds=arguments.seeds,
             trials=arguments.trials,

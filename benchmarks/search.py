@@ -666,7 +666,7 @@ def main() -> None:
     if arguments.record is not None:
         with tempfile.TemporaryDirectory() as folder:
             store = prepare_embedded(arguments.data or Path(folder) / "store")
-            study = recorded_study(store.path.resolve())
+            study = recorded_study(Path(store.path).resolve())
             record(arguments.record, arguments.configurations, study)
         show_proxies(read_curves(arguments.record), console)
         return

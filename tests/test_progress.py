@@ -1,13 +1,13 @@
 """How far a study has come, and the time that is said to be left."""
 
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from study import progress as module
 from study.estimate import START_SECONDS, Paces, epoch_passes
 from study.ledger import Ledger, look
 from study.progress import Progress
@@ -37,7 +37,7 @@ def seen(
         job = study.job(training, until=9, parts=("validation", "test"))
         shown.add(job, "stil")
         for epoch, now in enumerate(reports, start=1):
-            monkeypatch.setattr(module.time, "monotonic", lambda now=now: now)
+            monkeypatch.setattr(time, "monotonic", lambda now=now: now)
             shown.reported(job, epoch, 0.5)
         shown.publish(outlook, at_once=True)
         return read_statuses(results)[0], said[-1]

@@ -1,4 +1,5 @@
 import csv
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -50,14 +51,15 @@ def test_ceilings_are_over_all_classes() -> None:
     )
 
 
-def test_an_arms_line_has_its_seeds_together(tmp_path: Any) -> None:
+def test_an_arms_line_has_its_seeds_together(tmp_path: Path) -> None:
     annotations = annotate("embedded")
-    results, one = ResultStore(str(tmp_path)), {"study": "all-embedded", "dataset": "embedded"}
+    results = ResultStore(str(tmp_path))
+    one = {"study": "all-embedded", "dataset": "embedded"}
     videos = annotations.splits["1"].test
     labels = np.array([video.label for video in videos])
     wrong_of_seed = {0: "how", 1: "which", 2: None}
     for seed, wrong in wrong_of_seed.items():
-        identity = {**one, "seed": seed, "training_id": f"t{seed}"}
+        identity: dict[str, Any] = {**one, "seed": seed, "training_id": f"t{seed}"}
         group_of = [annotations.class_groups[name] for name in annotations.classes]
         shift = np.array([group_of[label] == wrong for label in labels])
         scores = np.eye(10)[(labels + shift) % 10]
@@ -71,7 +73,7 @@ def test_an_arms_line_has_its_seeds_together(tmp_path: Any) -> None:
             groups={},
         )
         results.write("predictions", f"p{seed}", lines)
-        about = {"parameters": 7, "gflops": 0.5, "epochs": 2, "device": "a core"}
+        about: dict[str, Any] = {"parameters": 7, "gflops": 0.5, "epochs": 2, "device": "a core"}
         results.write("trainings", f"t{seed}", [training(**identity, **about)])
         measured = (1, 9.0, 10.0 + seed), (2, 1.0 + seed, 5.0)
         names = (
@@ -83,7 +85,7 @@ def test_an_arms_line_has_its_seeds_together(tmp_path: Any) -> None:
             "losses",
             "seconds",
         )
-        same = (f"t{seed}", 0.01, {}, 1.0)
+        same: tuple[Any, ...] = (f"t{seed}", 0.01, {}, 1.0)
         epochs = [dict(zip(names, (*values, *same), strict=True)) for values in measured]
         results.write("epochs", f"t{seed}", epochs)
     study = SimpleNamespace(
@@ -106,6 +108,6 @@ def test_an_arms_line_has_its_seeds_together(tmp_path: Any) -> None:
 
 
 def test_the_committed_table_names_arms_of_the_space() -> None:
-    with benchmark.Path(benchmark.__file__).with_name("models.csv").open() as file:
+    with Path(benchmark.__file__).with_name("models.csv").open() as file:
         arms = [line["arm"] for line in csv.DictReader(file)]
     assert set(arms) <= {arm.name for arm in SPACE.arms}

@@ -9,6 +9,7 @@ from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 
 from benchmarks import search as benchmark
 from benchmarks.search import Features, stopped_by_asha
+from models.stilt import Stilt
 from study.training.evaluation import score
 from tests.test_conduct import study_of
 
@@ -48,9 +49,15 @@ def stil_training(study):
     return study.trial((study.space.arm("stil"),), study.targets[0], {})
 
 
+def stilt_of(study, training):
+    model = benchmark.new_model(study, training)
+    assert isinstance(model, Stilt)
+    return model
+
+
 def test_kept_features_have_the_scores_of_their_clips(study):
     training = stil_training(study)
-    model = benchmark.new_model(study, training)
+    model = stilt_of(study, training)
     _, clips = benchmark.parts_of(study, training, model, every=1)
     expected, found = score(model, clips), Features.of(model, clips).scores(model)
     assert found.videos == expected.videos
@@ -61,7 +68,7 @@ def test_kept_features_have_the_scores_of_their_clips(study):
 
 def test_frozen_backbones_stay_and_what_stands_on_them_learns(study, monkeypatch):
     training = stil_training(study)
-    start, model = (benchmark.new_model(study, training) for _ in range(2))
+    start, model = (stilt_of(study, training) for _ in range(2))
     monkeypatch.setattr(benchmark, "new_model", lambda study, training: model)
     fewer = replace(training.hyperparameters, learning_rate=0.1, epochs=20)
     epochs = []
@@ -83,9 +90,10 @@ def test_frozen_backbones_stay_and_what_stands_on_them_learns(study, monkeypatch
     assert loss(clips.scores(model)) < loss(clips.scores(start))
 
 
-def test_a_recording_that_was_killed_goes_on_where_it_was(tmp_path, monkeypatch):
+def test_a_recording_that_was_killed_goes_on_where_it_was(study, tmp_path, monkeypatch):
     file = tmp_path / "curves.csv"
-    ran, killed = [], []
+    ran: list[tuple[object, float]] = []
+    killed: list[tuple[object, float]] = []
 
     def curve_of(study, setup, values):
         ran.append((setup, values["learning_rate"]))
@@ -96,10 +104,10 @@ def test_a_recording_that_was_killed_goes_on_where_it_was(tmp_path, monkeypatch)
     monkeypatch.setattr(benchmark, "FEWER_CONFIGURATIONS", 2)
     monkeypatch.setattr(benchmark, "curve_of", curve_of)
     with pytest.raises(KeyboardInterrupt):
-        benchmark.record(file, 3, None)
+        benchmark.record(file, 3, study)
     killed.append(ran.pop())
     before = file.read_text()
-    benchmark.record(file, 3, None)
+    benchmark.record(file, 3, study)
 
     assert file.read_text().startswith(before)
     assert ran[6:7] == killed
