@@ -260,7 +260,7 @@ class Features:
 def record(path: Path, configurations: int, study: Study) -> None:
     """Trains what the file has no line of, and adds a line for each configuration and setup."""
     torch.set_num_threads(1)
-    new = not path.exists()
+    new = not path.exists() or path.stat().st_size == 0  # killed before its first line
     done = set() if new else {(line["setup"], int(line["configuration"])) for line in read(path)}
     columns = ["setup", "configuration", *(one.name for one in PARAMETERS), "seconds", "top1"]
     wanted = [

@@ -92,6 +92,7 @@ def test_frozen_backbones_stay_and_what_stands_on_them_learns(study, monkeypatch
 
 def test_a_recording_that_was_killed_goes_on_where_it_was(study, tmp_path, monkeypatch):
     file = tmp_path / "curves.csv"
+    file.touch()  # as one that was killed before its first line leaves it
     ran: list[tuple[object, float]] = []
     killed: list[tuple[object, float]] = []
 
