@@ -125,7 +125,7 @@ def lines_of(study: Study, plan: Plan, training_id: str) -> Iterator[dict[str, A
 def record(path: Path, repetitions: int, store: Path | None) -> None:
     """Trains the networks that the file has no line of, and writes their lines."""
     torch.set_num_threads(1)
-    new = not path.exists()
+    new = not path.exists() or path.stat().st_size == 0  # killed before its first line
     done = set() if new else {(line["seed"], line["arm"]) for line in read(path)}
     with tempfile.TemporaryDirectory() as folder, path.open("a", newline="") as file:
         where = store or Path(prepare_embedded(Path(folder) / "store").path)

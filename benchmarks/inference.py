@@ -1,6 +1,9 @@
 """How often intervals and tests of ``study/results/statistics.py`` are right, by simulation.
 
-    python -m benchmarks.inference [--repetitions N] [--output FILE]
+    python -m benchmarks.inference [--repetitions N] [--output FILE] [--processes N]
+
+It simulates on all cores, and adds a kind of study to the file when it is done; kinds that the file
+has are not simulated again.
 
 Arms of 85 % accuracy judge the same videos. Whether a network gets a video right is a normal
 variable's sign: the source video's difficulty (variance 0.45, and 0.08 more of each arm), the
@@ -39,8 +42,11 @@ import argparse
 import csv
 import math
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -156,6 +162,17 @@ def truth(case: Case, drawn: Drawn, arm: int, seeds: int) -> float:
     return float(known[arm] - known[0])
 
 
+def key(case: Case, repetitions: int) -> dict[str, Any]:
+    """Returns what tells the lines of a case from others."""
+    return {
+        "arms": case.kind,
+        "videos": case.videos,
+        "groups": case.groups,
+        "seed_effect": case.effect,
+        "repetitions": repetitions,
+    }
+
+
 def lines(case: Case, repetitions: int) -> Iterator[dict[str, Any]]:
     """Simulates a case; yields its line for each number of seeds."""
     rng = np.random.default_rng(0)
@@ -172,11 +189,8 @@ def lines(case: Case, repetitions: int) -> Iterator[dict[str, Any]]:
         if case.kind == "family":
             numbers = {"type1": counts[seeds, "family_type1"]}
         yield {
-            "arms": case.kind,
-            "videos": case.videos,
-            "groups": case.groups,
+            **key(case, repetitions),
             "seeds": seeds,
-            "seed_effect": case.effect,
             "verdict": scope if verdict else "none: too few source videos",
             **{name: shown(name, numbers.get(name)) for name in NUMBERS},
         }
@@ -223,28 +237,68 @@ def excludes(case: Case, drawn: Drawn, arm: int, seeds: int, level: float) -> bo
     return interval is None or not interval.low <= truth(case, drawn, arm, seeds) <= interval.high
 
 
+def simulated(case: Case, repetitions: int) -> list[dict[str, str]]:
+    """Returns a case's lines as they are in a file."""
+    return [{name: str(value) for name, value in one.items()} for one in lines(case, repetitions)]
+
+
+def simulate(
+    wanted: Sequence[Case], repetitions: int, file: Path, *, processes: int | None = None
+) -> list[dict[str, str]]:
+    """Simulates the cases that a file lacks, each in a process, and adds their lines to it.
+
+    Args:
+        wanted: The cases.
+        repetitions: Of each.
+        file: A CSV file, made where it is missing.
+        processes: How many at once; None for as many as there are cores.
+
+    Returns:
+        The lines of the wanted cases, in their order.
+    """
+    keys = [{name: str(value) for name, value in key(c, repetitions).items()} for c in wanted]
+    there = read(file) if file.exists() else []
+
+    def of_case(case: dict[str, str]) -> list[dict[str, str]]:
+        return [line for line in there if case.items() <= line.items()]
+
+    missing = [case for case, one in zip(wanted, keys, strict=True) if not of_case(one)]
+    with file.open("a", newline="") as output, ProcessPoolExecutor(processes) as pool:
+        for number, found in enumerate(
+            pool.map(partial(simulated, repetitions=repetitions), missing), start=1
+        ):
+            writer = csv.DictWriter(output, list(found[0]), lineterminator="\n")
+            if output.tell() == 0:
+                writer.writeheader()
+            writer.writerows(found)
+            output.flush()
+            there += found
+            print(f"{number} of {len(missing)}: {missing[number - 1]}", file=sys.stderr, flush=True)
+    return [line for one in keys for line in of_case(one)]
+
+
+def read(file: Path) -> list[dict[str, str]]:
+    with file.open() as content:
+        return list(csv.DictReader(content))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Coverage, type-I error and power.")
-    parser.add_argument("--repetitions", type=int, default=1000)
-    parser.add_argument("--output", type=Path, help="a CSV file")
+    parser.add_argument("--repetitions", type=int, default=1000, help="of each kind (1000)")
+    parser.add_argument("--output", type=Path, help="a CSV file to go on with")
+    parser.add_argument("--processes", type=int, help="at once (as many as cores)")
     options = parser.parse_args(arguments)
-    found: list[dict[str, Any]] = []
-    for case in cases():
-        print(case, file=sys.stderr, flush=True)
-        found += lines(case, options.repetitions)
+    with tempfile.TemporaryDirectory() as folder:
+        file = options.output or Path(folder) / "inference.csv"
+        found = simulate(list(cases()), options.repetitions, file, processes=options.processes)
     table = Table(*found[0])
     for line in found:
-        table.add_row(*map(str, line.values()))
+        table.add_row(*line.values())
     Console(width=160).print(table)
     given = [line for line in found if line["type1"]]
     print("type-I error at most", max(line["type1"] for line in given))
     held = [line[name] for line in given for name in ("coverage_0", "coverage_1") if line[name]]
     print("coverage at least", min(held))
-    if options.output:
-        with options.output.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(found[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(found)
 
 
 if __name__ == "__main__":

@@ -3,30 +3,26 @@
     python -m benchmarks.search [--seeds N] [--variants]
     python -m benchmarks.search --record FILE [--configurations N] [--data DIR]
 
-The second trains the embedded STILT net, in short (one segment, crops of 40 pixels, 9 epochs), at
-Sobol points of what its study searches, and writes the validation top-1 of the search's arm by
-epoch and λ. ``search_curves.csv`` holds 38 such configurations, eight of them also from another
-seed and on a third of the videos; its first lines name the hardware. The first runs searches on
-curves between these: an interpolation, with the noise of another seed. All searches are at rungs
-1, 3 and 9 and choose the best latest value. Printed is what the choice is worth without noise.
+The second trains the embedded study's STILT net, at all of the study's settings, at Sobol points of
+what the study searches, and writes its objective by epoch: the validation top-1 of the late
+average. It adds a line to the file whenever a training has ended, and trains nothing that the file
+has a line of, so it may be killed and started again. ``search_curves.csv`` holds 40 such
+configurations; its first lines name the hardware. The first 16 are trained in other ways too:
 
-As measured with 20 seeds (95 % intervals; a left-out configuration's last top-1 is predicted to
-4.2 points RMS, the mean of all to 24.6; the best that there is to find has 83.9 %):
+- from another seed, which shows what chance alone changes;
+- on a third of the training videos;
+- on smaller inputs, of 28 pixels in the place of 56, in training and validation;
+- with frozen backbones: their features of one augmented view of each clip are computed once, and
+  only attention and classifiers are trained on these. The embedded net begins with random weights,
+  so its features are those of random convolutions. Pretrained ones may rank configurations better.
 
-- Up to 100 epochs no method differs from ours beyond chance, at 2 and 8 places; nor does Tune's
-  ASHA + TPE at any budget, so that order decides and not time costs no quality here.
-- Ours is worse than full trainings from 200 epochs on, by 0.3 to 0.8 points; at 2 places the
-  interval leaves zero out at 200 epochs against TPE in full (-0.7 ± 0.6) and at 400 against random
-  in full (-0.8 ± 0.6). What looks best at epoch 3 is 4.6 points below the best at the end.
-- Of ours, on 8 places, no pruning at all is better at 400 epochs (by 0.7 ± 0.5); lag 1, η 2, no
-  rung at epoch 1 and Sobol points alone are within chance at every budget.
-- Proxies: none is kept. Kendall's τ with the full training is 0.81 (0.71 to 0.88) after epoch 1,
-  0.82 (0.69 to 0.91) after epoch 3, and 0.87 (0.56 to 1.00; 8 configurations) on a third of the
-  videos, which is but 2.2 times as cheap; another seed's full trainings have 0.98. Choosing by them
-  loses 2.6, 4.6 and 2.6 points. Smaller crops weren't tried.
+The first runs searches on curves between the recorded ones: an interpolation, with the noise of
+another seed. All searches are at the study's rungs and choose the best latest value. Printed is
+what the choice is worth without noise, then how well each cheaper training ranks configurations as
+the full one does, and what it loses by its choice.
 
-The accuracy depends on little but the learning rate here, and λ is exact at no cost; a space whose
-parameters interact may tell methods apart that this one doesn't.
+The accuracy depends on little but the learning rate here; a space whose parameters interact may
+tell methods apart that this one doesn't.
 """
 
 import argparse
@@ -36,9 +32,9 @@ import math
 import random
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any, Protocol
@@ -53,30 +49,38 @@ from rich.table import Table
 from scipy.stats import kendalltau
 from scipy.stats import t as student
 from scipy.stats.qmc import Sobol
+from torch import Tensor
 
 import search_spaces
 from benchmarks.flow import processor
-from search_spaces.space import Choice, Parameter, Real
-from study.data.clips.dataset import ClipDataset
+from models import ModelOutput, VideoModel
+from models.stilt import Stilt
+from search_spaces.space import Choice, Real
+from study.data.clips.dataset import ClipDataset, make_loader
+from study.data.clips.transforms import model_inputs
 from study.data.store.embedded import prepare_embedded
 from study.job import build_model
+from study.plan import Training
 from study.request import Request, Study, check_request
-from study.results.rows import validation_accuracy
-from study.scores import Scores
+from study.scores import Scores, top_k_accuracy
 from study.search import Readings, Search, Trial, default_rungs, trials_of
 from study.training.clips import clip_settings
-from study.training.loop import train
+from study.training.loop import clip_gradients, learning_rate, train, video_losses
 
 CURVES = Path(__file__).with_name("search_curves.csv")
-EPOCHS = 9
-LAMBDAS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-MIDDLE = LAMBDAS.index(1.0)
+NET = "stil"  # the arm that stands for the searched net
+SPACE = search_spaces.get("stilt").on("embedded")
+PARAMETERS = SPACE.parameters_for(SPACE.arm(NET))
+EPOCHS = int(SPACE.settings.hyperparameters["epochs"])
+SMALL_CROP = 28  # pixels, half of the study's 56
 RATE = 0  # the learning rate's place among the parameters
-BUDGETS = (25, 50, 100, 200, 400)
+BUDGETS = (100, 200, 400, 800, 1600)
 PLACES = (2, 8)
 SPREAD = 0.3
+FEWER_CONFIGURATIONS = 16  # are trained in the other setups
 Array = NDArray[np.float64]
-FEWER_CONFIGURATIONS = 8  # are trained in the other setups
+Validated = Callable[[int, Scores], None]
+"""Receives the validation scores of an epoch, from 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,45 +90,41 @@ class Setup:
     Attributes:
         every: One in so many training videos is trained on.
         seed: Of weights, order and augmentation.
+        crop_size: Side of the net's input in pixels; None for the study's.
+        frozen: Whether the backbones stay as they begin, and their features are computed once.
     """
 
     every: int = 1
     seed: int = 0
+    crop_size: int | None = None
+    frozen: bool = False
 
 
 SETUPS = {
     "full": Setup(),
     "reseeded": Setup(seed=1),
-    "videos": Setup(every=3),
+    "a third of the videos": Setup(every=3),
+    "smaller crops": Setup(crop_size=SMALL_CROP),
+    "frozen backbones": Setup(frozen=True),
 }
 
 
 def recorded_study(store: Path) -> Study:
-    """The embedded study of STILT, with one segment a clip and smaller crops to be cheap."""
+    """The embedded study of STILT, as it is."""
     return check_request(
         Request(
             space=search_spaces.get("stilt"),
             store=store,
             results=str(store.with_name("results")),  # nothing is written there
-            changes={"segments": 1, "test_segments": 1, "crop_size": 40, "epochs": EPOCHS},
         )
     )
 
 
-@cache
-def searched_parameters() -> tuple[Parameter, ...]:
-    """What the embedded study searches, and λ, which it would choose for each training."""
-    space = search_spaces.get("stilt").on("embedded")
-    rate, *others = space.parameters_for(space.arm(space.search_arm))
-    return (rate, Real(name="fusion_lambda", low=1e-2, high=10.0, log=True), *others)
-
-
 def design(configurations: int) -> list[Mapping[str, Any]]:
-    """Sobol points of all that is trained with; λ isn't, it only fuses."""
-    parameters = [one for one in searched_parameters() if one.name != "fusion_lambda"]
+    """Sobol points of what is searched; more of them begin with the same ones."""
     search = Search(
         name="design",
-        parameters=tuple(parameters),
+        parameters=PARAMETERS,
         trials=configurations,
         rungs=(EPOCHS,),
         lag=configurations,
@@ -133,78 +133,158 @@ def design(configurations: int) -> list[Mapping[str, Any]]:
     return [trial.values for trial in trials_of(search, lambda values: Readings())]
 
 
-def train_one(study: Study, setup: Setup, values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Trains a configuration; gives processor seconds and the objective at each λ by epoch."""
-    arm, target = study.space.arm(study.space.search_arm), study.targets[0]
-    training = replace(study.trial((arm,), target, values), seed=setup.seed)
-    parts = study.parts[target.split]
-    groups = {video.name: video.group for video in parts.validation}
-    model = build_model(
-        study.job(training, until=training.hyperparameters.epochs),
-        num_classes=len(study.store.annotations.classes),
-    )
-    clips = {
-        name: ClipDataset(
+def curve_of(study: Study, setup: Setup, values: Mapping[str, Any]) -> tuple[float, list[float]]:
+    """Trains a configuration; returns its processor seconds, and its validation top-1 by epoch."""
+    target = study.targets[0]
+    training = replace(study.trial((study.space.arm(NET),), target, values), seed=setup.seed)
+    if setup.crop_size is not None:
+        smaller = replace(training.hyperparameters, crop_size=setup.crop_size)
+        training = replace(training, hyperparameters=smaller)
+    top1: list[float] = []
+
+    def validated(epoch: int, scores: Scores) -> None:
+        late = np.mean(list(scores.scores.values()), axis=0)
+        top1.append(top_k_accuracy(late, scores.labels, 1))
+
+    began = time.process_time()
+    (train_frozen if setup.frozen else train_whole)(study, training, setup.every, validated)
+    return time.process_time() - began, top1
+
+
+def parts_of(study: Study, training: Training, model: VideoModel, every: int) -> list[ClipDataset]:
+    """The augmented training clips, and the validation clips."""
+    parts = study.parts[training.target.split]
+    return [
+        ClipDataset(
             study.store,
             videos,
             inputs=model.inputs,
             clip=clip_settings(training.hyperparameters),
-            augment=name == "train",
+            augment=augment,
             seed=training.seed,
         )
-        for name, videos in (
-            ("train", parts.train[:: setup.every]),
-            ("validation", parts.validation),
-        )
-    }
-    lines: list[dict[str, Any]] = []
-    began = time.process_time()
+        for videos, augment in ((parts.train[::every], True), (parts.validation, False))
+    ]
 
-    def validated(epoch: int, scores: Scores) -> None:
-        nonlocal began
-        seconds = time.process_time() - began
-        reached = {
-            f"lambda_{weight:g}": round(
-                validation_accuracy(arm.fusion, scores, groups=groups, fusion_lambda=weight), 4
-            )
-            for weight in LAMBDAS
-        }
-        lines.append({"epoch": epoch, "seconds": round(seconds, 2), **reached})
-        began = time.process_time()
 
+def new_model(study: Study, training: Training) -> VideoModel:
+    job = study.job(training, until=training.hyperparameters.epochs)
+    return build_model(job, num_classes=len(study.store.annotations.classes))
+
+
+def train_whole(study: Study, training: Training, every: int, validated: Validated) -> None:
+    model = new_model(study, training)
     train(
         model,
-        clips["train"],
-        clips["validation"],
+        *parts_of(study, training, model, every),
         hyperparameters=training.hyperparameters,
         seed=training.seed,
         validated=validated,
     )
-    yield from lines
 
 
-def record(path: Path, configurations: int, store: Path | None) -> None:
-    """Trains the design and writes its curves, configuration by configuration."""
+def train_frozen(study: Study, training: Training, every: int, validated: Validated) -> None:
+    """Trains what stands on the backbones, of which each clip's features are computed once."""
+    model, hyperparameters = new_model(study, training), training.hyperparameters
+    assert isinstance(model, Stilt)
+    clips, held_out = (Features.of(model, part) for part in parts_of(study, training, model, every))
+    optimizer = torch.optim.SGD(  # parameters without a gradient, the backbones', stay as they are
+        model.parameters(),
+        lr=hyperparameters.learning_rate,
+        momentum=hyperparameters.momentum,
+        weight_decay=hyperparameters.weight_decay,
+    )
+    steps = math.ceil(len(clips.labels) / hyperparameters.batch_size)
+    for epoch in range(hyperparameters.epochs):
+        rng = np.random.default_rng((training.seed, epoch))
+        order = torch.from_numpy(rng.permutation(len(clips.labels)))
+        for step, batch in enumerate(order.split(hyperparameters.batch_size), epoch * steps):
+            optimizer.param_groups[0]["lr"] = learning_rate(hyperparameters, step, steps)
+            losses = video_losses(clips.classified(model, batch), clips.labels[batch])
+            weights = hyperparameters.loss_weights
+            loss = torch.stack([weights.get(name, 1.0) * x.mean() for name, x in losses.items()])
+            optimizer.zero_grad()
+            loss.sum().backward()
+            if hyperparameters.clip_norm is not None:
+                clip_gradients(model, hyperparameters.clip_norm)
+            optimizer.step()
+        validated(epoch + 1, held_out.scores(model))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Features:
+    """What a net's backbones make of V clips.
+
+    Attributes:
+        videos: The videos' names.
+        labels: Their classes, (V,); of a mirrored clip, the mirrored video's.
+        cells: Of the spatial and of the temporal stream, what attends and is attended, (V, n, D).
+    """
+
+    videos: list[str]
+    labels: Tensor
+    cells: tuple[Tensor, Tensor]
+
+    @classmethod
+    def of(cls, model: Stilt, clips: ClipDataset) -> "Features":
+        """Computes them at the weights that the backbones have, of one view of each clip."""
+        assert model.interaction is not None
+        cells, labels = [], []
+        hook = model.interaction.register_forward_pre_hook(lambda _, given: cells.append(given))
+        batches = [indices.tolist() for indices in torch.arange(len(clips)).split(64)]
+        device = torch.device("cpu")
+        with torch.no_grad():
+            for batch in make_loader(clips, batches, device=device, workers=0):
+                model(**model_inputs(batch, device))
+                labels.append(batch["label"])
+        hook.remove()
+        spatial, temporal = map(torch.cat, zip(*cells, strict=True))
+        names = [video.name for video in clips.videos]
+        return cls(videos=names, labels=torch.cat(labels), cells=(spatial, temporal))
+
+    def classified(self, model: Stilt, batch: Tensor | slice) -> ModelOutput:
+        """Passes some of the clips through what stands on the backbones."""
+        assert model.interaction is not None
+        pooled, _ = model.interaction(*(cells[batch] for cells in self.cells))
+        logits = {stream: model.heads[stream](pooled[stream]) for stream in model.streams}
+        return ModelOutput(logits=logits, features=pooled)
+
+    def scores(self, model: Stilt) -> Scores:
+        """Scores all of the clips."""
+        with torch.no_grad():
+            logits = self.classified(model, slice(None)).logits
+        scores = {stream: one.softmax(-1).numpy() for stream, one in logits.items()}
+        return Scores(videos=self.videos, labels=self.labels.numpy(), scores=scores, features={})
+
+
+def record(path: Path, configurations: int, study: Study) -> None:
+    """Trains what the file has no line of, and adds a line for each configuration and setup."""
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder, path.open("w", newline="") as file:
-        where = store or Path(prepare_embedded(Path(folder) / "store").path)
-        study = recorded_study(where)
-        file.write(
-            f"# python -m benchmarks.search --record FILE --configurations {configurations}\n"
-            f"# {processor()}, 1 thread, torch {torch.__version__}\n"
-        )
-        writer = None
-        for name, setup in SETUPS.items():
-            wanted = configurations if name == "full" else min(configurations, FEWER_CONFIGURATIONS)
-            for number, values in enumerate(design(wanted)):
-                for line in train_one(study, setup, values):
-                    line = {"setup": name, "configuration": number, **values, **line}
-                    if writer is None:
-                        writer = csv.DictWriter(file, list(line))
-                        writer.writeheader()
-                    writer.writerow(line)
-                file.flush()
-                print(name, number, flush=True)
+    new = not path.exists() or path.stat().st_size == 0  # killed before its first line
+    done = set() if new else {(line["setup"], int(line["configuration"])) for line in read(path)}
+    columns = ["setup", "configuration", *(one.name for one in PARAMETERS), "seconds", "top1"]
+    wanted = [
+        (setup, number, values)
+        for number, values in enumerate(design(configurations))
+        for setup in (SETUPS if number < FEWER_CONFIGURATIONS else ("full",))
+    ]
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        if new:
+            file.write(
+                f"# python -m benchmarks.search --record FILE --configurations {configurations}\n"
+                f"# {processor()}, 1 thread, torch {torch.__version__}\n"
+            )
+            writer.writeheader()
+        for count, (setup, number, values) in enumerate(wanted, start=1):
+            if (setup, number) in done:
+                continue
+            seconds, top1 = curve_of(study, SETUPS[setup], values)
+            line = {"setup": setup, "configuration": number, **values, "seconds": f"{seconds:.2f}"}
+            writer.writerow({**line, "top1": " ".join(f"{one:.4f}" for one in top1)})
+            file.flush()
+            said = f"{setup}, configuration {number}: {top1[-1]:.1%} in {seconds:.0f} s"
+            print(f"{count} of {len(wanted)}: {said}", flush=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,57 +292,43 @@ class Curves:
     """The recorded curves of a setup.
 
     Attributes:
-        values: Each of C configurations, by parameter.
-        points: The configurations in the unit cube, (C, parameters).
-        top1: The objective by epoch and λ, (C, epochs, λ).
+        points: Its C configurations in the unit cube, (C, parameters).
+        top1: The objective by epoch, (C, epochs).
         seconds: Processor seconds of a training, the mean.
     """
 
-    values: list[dict[str, float]]
     points: Array
     top1: Array
     seconds: float
 
 
-def read_curves(path: Path) -> dict[str, Curves]:
-    """Reads what `record` wrote, by setup."""
+def read(path: Path) -> list[dict[str, str]]:
+    """Reads the lines that `record` wrote."""
     with path.open() as file:
-        lines = list(csv.DictReader(line for line in file if not line.startswith("#")))
-    found: dict[str, dict[str, list[dict[str, str]]]] = {}
-    for line in lines:
-        found.setdefault(line["setup"], {}).setdefault(line["configuration"], []).append(line)
+        return list(csv.DictReader(line for line in file if not line.startswith("#")))
+
+
+def read_curves(path: Path) -> dict[str, Curves]:
+    """Reads what `record` wrote, by setup, each in the order of its configurations."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for line in sorted(read(path), key=lambda line: int(line["configuration"])):
+        found.setdefault(line["setup"], []).append(line)
     return {
         setup: Curves(
-            values=(values := [_values(epochs[0]) for epochs in of_setup.values()]),
-            points=np.array([in_unit_cube(one) for one in values]),
-            top1=np.array(
-                [
-                    [[float(line[f"lambda_{weight:g}"]) for weight in LAMBDAS] for line in epochs]
-                    for epochs in of_setup.values()
-                ]
+            points=np.array(
+                [in_unit_cube({p.name: float(line[p.name]) for p in PARAMETERS}) for line in lines]
             ),
-            seconds=mean(
-                sum(float(line["seconds"]) for line in epochs) for epochs in of_setup.values()
-            ),
+            top1=np.array([[float(one) for one in line["top1"].split()] for line in lines]),
+            seconds=mean(float(line["seconds"]) for line in lines),
         )
-        for setup, of_setup in found.items()
-    }
-
-
-def _values(line: Mapping[str, str]) -> dict[str, float]:
-    return {
-        parameter.name: float(line[parameter.name])
-        for parameter in searched_parameters()
-        if parameter.name != "fusion_lambda"
+        for setup, lines in found.items()
     }
 
 
 def in_unit_cube(values: Mapping[str, float]) -> list[float]:
-    """Returns a configuration's coordinates from 0 to 1, λ left out."""
+    """Returns a configuration's coordinates from 0 to 1."""
     coordinates = []
-    for parameter in searched_parameters():
-        if parameter.name == "fusion_lambda":
-            continue
+    for parameter in PARAMETERS:
         value = values[parameter.name]
         if isinstance(parameter, Real):
             coordinates.append(math.log(value / parameter.low, parameter.high / parameter.low))
@@ -282,7 +348,7 @@ class Surrogate:
     Attributes:
         full: The recorded curves.
         noise: What one training differs by from another that differs in its seed alone, by √2:
-            (configurations, epochs, λ); the first of those in `full`, in their order.
+            (configurations, epochs); the first of those in `full`, in their order.
         rate_scale: The learning rate's weight in the distance.
         bandwidth: The Gaussian's, in the scaled unit cube.
     """
@@ -301,14 +367,15 @@ class Surrogate:
         return weights
 
     def mean(self, point: Array, *, without: int | None = None) -> Array:
-        """Returns the expected curve at each λ, (epochs, λ)."""
+        """Returns the expected curve, (epochs,)."""
         weights = self.weights(point)
         if without is not None:
             weights[without] = 0
-        return np.tensordot(weights / weights.sum(), self.full.top1, 1)
+        curve: Array = weights @ self.full.top1 / weights.sum()
+        return curve
 
     def left_out_errors(self) -> Array:
-        """Returns recorded less predicted, each from all others, (C, epochs, λ)."""
+        """Returns recorded less predicted, each from all others, (C, epochs)."""
         predicted = [self.mean(point, without=c) for c, point in enumerate(self.full.points)]
         return self.full.top1 - np.array(predicted)
 
@@ -324,17 +391,7 @@ class Surrogate:
             (-1, 1)
         )
         expected = self.mean(point)
-        return (
-            np.clip(_at_lambda(expected + noise, values["fusion_lambda"]), 0, 1),
-            float(_at_lambda(expected, values["fusion_lambda"])[-1]),
-        )
-
-
-def _at_lambda(curves: Array, fusion_lambda: float) -> Array:
-    """Returns the curve at a λ between those recorded, (epochs,)."""
-    return np.array(
-        [np.interp(math.log(fusion_lambda), np.log(LAMBDAS), of_epoch) for of_epoch in curves]
-    )
+        return np.clip(expected + noise, 0, 1), float(expected[-1])
 
 
 def fit_surrogate(curves: Mapping[str, Curves]) -> Surrogate:
@@ -377,7 +434,7 @@ class Ours:
         self._search = Search(
             **{
                 "name": "ours",
-                "parameters": searched_parameters(),
+                "parameters": PARAMETERS,
                 "trials": 100_000,
                 "rungs": default_rungs(EPOCHS),
                 "seed": seed,
@@ -429,7 +486,7 @@ class Asynchronous:
         if self._going_on:
             return self._going_on.pop()
         trial = self._study.ask()
-        for parameter in searched_parameters():
+        for parameter in PARAMETERS:
             parameter.suggest(trial)
         self._trials.append(trial)
         self.values.append(trial.params)
@@ -548,10 +605,10 @@ def show_surrogate(surrogate: Surrogate, console: Console) -> None:
     """Prints how well the surrogate knows a configuration that it hasn't seen."""
     top1 = surrogate.full.top1
     errors = surrogate.left_out_errors()[:, -1]
-    constant = top1[:, -1] - top1[:, -1].mean(axis=0)
-    correlation = kendalltau(top1[:, -1, MIDDLE], (top1[:, -1] - errors)[:, MIDDLE]).statistic
-    points = Sobol(surrogate.full.points.shape[1], rng=np.random.default_rng(0)).random(1024)
-    best = max(float(surrogate.mean(point)[-1].max()) for point in points)
+    constant = top1[:, -1] - top1[:, -1].mean()
+    correlation = kendalltau(top1[:, -1], top1[:, -1] - errors).statistic
+    points = Sobol(len(PARAMETERS), rng=np.random.default_rng(0)).random(1024)
+    best = max(float(surrogate.mean(point)[-1]) for point in points)
     console.print(
         f"{len(top1)} recorded configurations. Surrogate: learning rate × "
         f"{surrogate.rate_scale:g}, bandwidth {surrogate.bandwidth:g}. Left out, the last top-1 is "
@@ -563,36 +620,35 @@ def show_surrogate(surrogate: Surrogate, console: Console) -> None:
 
 
 def show_proxies(curves: Mapping[str, Curves], console: Console) -> None:
-    """Prints how well cheaper trainings rank configurations as the full one does, at λ 1.
+    """Prints how well cheaper trainings rank configurations as the full one does.
 
     Another seed's full trainings show what chance alone costs.
     """
     full = curves["full"]
-    last = full.top1[:, -1, MIDDLE]
     proxies = [
-        (f"{epoch} of {EPOCHS} epochs", full.top1[:, epoch - 1, MIDDLE], EPOCHS / epoch)
+        (f"{epoch} of {EPOCHS} epochs", full.top1[:, epoch - 1], full.seconds * epoch / EPOCHS)
         for epoch in default_rungs(EPOCHS)[:-1]
-    ] + [
-        (name, curves[name].top1[:, -1, MIDDLE], full.seconds / curves[name].seconds)
-        for name in ("videos", "reseeded")
-    ]
+    ] + [(name, one.top1[:, -1], one.seconds) for name, one in curves.items() if name != "full"]
     table = Table(
-        *("trained on", "cheaper", "configurations", "Kendall's τ", "top-1 lost by its choice, %"),
+        *("trained on", "processor s", "cheaper", "configurations", "best", "Kendall's τ"),
+        "points lost by its choice",
         title="Agreement with the full training (bootstrap over configurations, 95 %)",
     )
-    for name, values, cheaper in proxies:
-        own = last[: len(values)]
+    for name, values, seconds in proxies:
+        own = full.top1[: len(values), -1]
         rng = np.random.default_rng(0)
         picks = rng.integers(len(own), size=(2000, len(own)))
         taus = [kendalltau(values[pick], own[pick]).statistic for pick in picks]
-        lost = [own[pick].max() - own[pick][values[pick].argmax()] for pick in picks]
+        lost = [100 * (own[pick].max() - own[pick][values[pick].argmax()]) for pick in picks]
         low, high = np.nanpercentile(taus, (2.5, 97.5))
         table.add_row(
             name,
-            f"{cheaper:.1f}×",
+            f"{seconds:.1f}",
+            f"{full.seconds / seconds:.1f}×",
             str(len(own)),
+            f"{values.max():.1%}",
             f"{kendalltau(values, own).statistic:.2f} ({low:.2f} to {high:.2f})",
-            f"{100 * np.mean(lost):.1f} (0.0 to {100 * np.percentile(lost, 95):.1f})",
+            f"{np.mean(lost):.1f} (0.0 to {np.percentile(lost, 95):.1f})",
         )
     console.print(table)
 
@@ -600,16 +656,20 @@ def show_proxies(curves: Mapping[str, Curves], console: Console) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add("--record", type=Path, metavar="FILE", help="train and write the curves instead")
-    add("--configurations", type=int, default=64, metavar="N", help="to record (default: 64)")
+    add("--record", type=Path, metavar="FILE", help="train what this lacks, and add it")
+    add("--configurations", type=int, default=40, metavar="N", help="to record (default: 40)")
     add("--data", type=Path, metavar="DIR", help="the embedded clip store (default: a new one)")
     add("--seeds", type=int, default=20, metavar="N", help="searches of each kind (default: 20)")
     add("--variants", action="store_true", help="compare ours with other settings of its own")
     arguments = parser.parse_args()
-    if arguments.record is not None:
-        record(arguments.record, arguments.configurations, arguments.data)
-        return
     console = Console(width=120)
+    if arguments.record is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            store = prepare_embedded(arguments.data or Path(folder) / "store")
+            study = recorded_study(Path(store.path).resolve())
+            record(arguments.record, arguments.configurations, study)
+        show_proxies(read_curves(arguments.record), console)
+        return
     curves = read_curves(CURVES)
     surrogate = fit_surrogate(curves)
     show_surrogate(surrogate, console)

@@ -37,6 +37,7 @@ class ArmSearch:
         make_training: The training of proposed values.
         arms: Names of the arms that need what it finds; they are lost with it.
         target: Dataset and split in a few words.
+        label: What tells it from the study's other searches, in a few words.
         own_choices: Whether each of the arms chooses among its trials by an objective of its own.
     """
 
@@ -44,6 +45,7 @@ class ArmSearch:
     make_training: Callable[[Mapping[str, Any]], Training]
     arms: tuple[str, ...]
     target: str
+    label: str = ""
     own_choices: bool = False
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from study.agenda import ArmSearch, Outlook
+from study.calibration import device_of, earlier_paces
+from study.claims import claim, release
 from study.cluster.connection import at_once_on, check_shared, running_ray
 from study.cluster.queue import JobSource, Placement, run_jobs
 from study.driver_lock import only_driver
@@ -127,7 +129,10 @@ class Conductor(JobSource):
         self._key = {one.search.name: key for key, one in searches.items()}
         objectives = {name: objective_of(study, key) for name, key in self._key.items()}
         self._ledger = Ledger(self._results, objectives)
-        self._progress = Progress(study, self._agenda, self._results, display, at_once=at_once)
+        earlier, _ = earlier_paces(self._results, device_of(study))
+        self._progress = Progress(
+            study, self._agenda, self._results, display, at_once=at_once, earlier=earlier
+        )
         hours = study.request.max_hours
         self._stop_at = math.inf if hours is None else time.monotonic() + 3600 * hours
         self._lost: Counter[str] = Counter()
@@ -165,6 +170,7 @@ class Conductor(JobSource):
         for one in self._outlook.jobs if self.seconds_left() > 0 else ():
             if one.training.training_id not in self._progress:
                 job = self._study.job(one.training, until=one.until, parts=one.parts)
+                claim(self._claims(one.training.training_id), self._study.name)
                 self._progress.add(job, self._label(job))
                 if trained_again(job):
                     self._display.say(
@@ -238,7 +244,7 @@ class Conductor(JobSource):
         self._progress.publish(self._outlook, at_once=True)
 
     def _write_search(self, one: ArmSearch, trials: Sequence[Trial]) -> None:
-        """Writes the trials that have newly ended; deletes checkpoints that nothing needs.
+        """Writes the trials that have newly ended; releases checkpoints that it needs no more.
 
         While any search goes on, it may propose a training that is a trial of another one too.
         """
@@ -253,9 +259,14 @@ class Conductor(JobSource):
             return
         for trial in trials:
             identity = self._agenda.training(one, trial.values).training_id
-            needed = identity in self._progress or identity in self._outlook.plan.trainings
-            if not needed and self._is_new(("checkpoint", identity)):
+            if identity in self._progress or identity in self._outlook.plan.trainings:
+                continue
+            new = self._is_new(("checkpoint", identity))
+            if new and release(self._claims(identity), self._study.name):
                 checkpoint_path(self._study.checkpoints, identity).unlink(missing_ok=True)
+
+    def _claims(self, training_id: str) -> Path:
+        return self._study.folder / "claims" / training_id
 
     def _is_new(self, key: tuple[object, ...]) -> bool:
         """Whether this is the first time that something is to be written."""

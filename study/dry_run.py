@@ -20,7 +20,7 @@ from study.plan import Plan, Training
 from study.provenance import canonical_json
 from study.request import Study
 from study.results.store import ResultStore
-from study.searches import agenda_of, objective_of, searches_of
+from study.searches import agenda_of, most_trainings, objective_of, searches_of
 from study.terminal import Terminal
 
 __all__ = ["print_dry_run"]
@@ -179,7 +179,10 @@ def _print_estimate(
     each, unit = resources.gpus_per_worker, "GPU-hours"
     if study.gpu is None:
         each, unit = resources.cpus_per_worker, "core-hours"
-    spans = {PHASES[phase]: span for phase, span in expected.phases.items()}
+    names = dict(PHASES)
+    if (most := most_trainings(study)) > len(study.plan().trainings):
+        names["trainings"] += f" (up to {most})"
+    spans = {names[phase]: span for phase, span in expected.phases.items()}
     lows, highs = zip(*spans.values(), strict=True) if spans else ((0.0,), (0.0,))
     spans["all"] = (sum(lows), sum(highs))
     table = Table("left to do", unit, box=box.SIMPLE)

@@ -1,6 +1,6 @@
 """Durations in words."""
 
-__all__ = ["told_duration", "told_span"]
+__all__ = ["told_duration", "told_left", "told_span"]
 
 UNITS = (("days", 86_400), ("h", 3600), ("min", 60), ("s", 1))
 
@@ -16,6 +16,13 @@ def told_span(low: float, high: float) -> str:
     unit, size = _unit(high)
     first, last = f"{low / size:.0f}", f"{high / size:.0f}"
     return f"about {last} {unit}" if first == last else f"{first}–{last} {unit}"
+
+
+def told_left(seconds: float | None) -> str:
+    """Returns what is left of a run, a minute at the least; None where nothing is known yet."""
+    if seconds is None:
+        return "estimating the time left"
+    return f"about {told_duration(max(60.0, seconds))} left"
 
 
 def _unit(seconds: float) -> tuple[str, int]:

@@ -6,16 +6,16 @@ and scoring, and what a network took in one study tells what it takes in another
 """
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from models.flops import count_flops
 from study.agenda import Agenda, Outlook
 from study.data.clips.transforms import test_crops
 from study.data.datasets.parts import Parts
-from study.plan import Plan, Training, meta_network
+from study.plan import Plan, PlannedRow, Training, meta_network
 from study.provenance import canonical_json
 from study.request import Study
 from study.search import Search, Trial
@@ -61,12 +61,14 @@ class Work:
         training: What is trained or scored; for a trial to come, the untuned one in its place.
         passes: Segments through its network, a backward pass counted as two.
         jobs: Jobs that do it.
+        most: How many times as much it may come to.
     """
 
     phase: Phase
     training: Training
     passes: float
     jobs: float = 0.0
+    most: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,6 +116,16 @@ class Paces:
         """
         size = gflops_of(training) / training.hyperparameters.segments
         self._add(key_of(training), training.model, size, seconds, source)
+
+    def renew(self, training: Training, *, seconds: float) -> None:
+        """Has what a running training takes stand in place of all that was known of its network.
+
+        Args:
+            training: The training.
+            seconds: Of one process for a pass.
+        """
+        self._known.pop(key_of(training), None)
+        self.add(training, seconds=seconds, source="measured")
 
     def add_earlier(self, line: Mapping[str, Any], *, seconds: float) -> None:
         """Adds what a training of this study or another took.
@@ -277,15 +289,42 @@ def work_left(
         if job.search is None:
             epochs = job.until - reached.get(job.training.training_id, 0)
             work += _reported_work(study, job.training, epochs, job.parts)
-    to_come: dict[str, set[str]] = defaultdict(set)
-    for row in untuned.rows:
-        if _row_key(row.arm.name, row.training) not in planned and row.arm.name not in lost:
-            for training in row.distinct_trainings:
-                to_come[training.training_id].update(agenda.parts(row, training))
-    for identity, parts in to_come.items():
+    to_come = [
+        row
+        for row in untuned.rows
+        if _row_key(row.arm.name, row.training) not in planned and row.arm.name not in lost
+    ]
+    parts: dict[str, set[str]] = defaultdict(set)
+    for row in to_come:
+        for training in row.distinct_trainings:
+            parts[training.training_id].update(agenda.parts(row, training))
+    most = _most_of_each(agenda, to_come)
+    for identity, scored in parts.items():
         training = untuned.trainings[identity]
-        work += _reported_work(study, training, training.hyperparameters.epochs, parts)
+        epochs = training.hyperparameters.epochs
+        pieces = _reported_work(study, training, epochs, scored)
+        work += [replace(piece, most=most[identity]) for piece in pieces]
     return work
+
+
+def _most_of_each(agenda: Agenda, rows: Sequence[PlannedRow]) -> dict[str, int]:
+    """Returns how many trainings may come of each untuned one.
+
+    Where arms choose among a search's trials for themselves, each that reads a stream may have it
+    trained at another trial's settings.
+    """
+    trials = {
+        arm: one.search.trials for one in agenda.searches if one.own_choices for arm in one.arms
+    }
+    most: dict[str, int] = {}
+    reading: Counter[tuple[str, str]] = Counter()
+    for row in rows:
+        for stream, training in (*row.trainings.items(), *row.fitted_on.items()):
+            identity = training.training_id
+            reading[identity, stream] += 1
+            choices = min(reading[identity, stream], trials.get(row.arm.name, 1))
+            most[identity] = max(choices, most.get(identity, 1))
+    return most
 
 
 def _row_key(arm: str, training: Training) -> tuple[object, ...]:
@@ -441,9 +480,10 @@ def estimate(
             unknown[key_of(piece.training)] = piece.training
             continue
         spans = phases.setdefault(piece.phase, [0.0, 0.0])
-        for end, seconds in enumerate(known.seconds):
-            spans[end] += piece.passes * seconds
-            wall[end] += (piece.passes * seconds / workers + piece.jobs * JOB_SECONDS) / at_once
+        for end, (seconds, times) in enumerate(zip(known.seconds, (1, piece.most), strict=True)):
+            spans[end] += times * piece.passes * seconds
+            own = piece.passes * seconds / workers + piece.jobs * JOB_SECONDS
+            wall[end] += times * own / at_once
     return Estimate(
         phases={phase: (low, high) for phase, (low, high) in phases.items()},
         wall=(

@@ -8,10 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from study.agenda import Agenda, Outlook
-from study.durations import told_duration
-from study.estimate import Paces, epoch_passes, estimate_study, key_of
+from study.durations import told_left
+from study.estimate import Paces, epoch_passes, estimate_study
 from study.job import Job
-from study.plan import Training
 from study.request import Study
 from study.results.status import RunningJob, Status, write_status
 from study.results.store import ResultStore
@@ -32,6 +31,7 @@ class Progress:
         results: Its results.
         display: Shows what happens.
         at_once: How many jobs run at once, for the time left.
+        earlier: What earlier trainings tell of the networks' speed.
     """
 
     def __init__(
@@ -42,15 +42,16 @@ class Progress:
         display: StudyDisplay,
         *,
         at_once: int,
+        earlier: Paces,
     ) -> None:
         self._study = study
         self._agenda = agenda
         self._results = results
         self._display = display
         self._at_once = at_once
+        self._paces = earlier
         self._running: dict[str, _Running] = {}
         self._untuned = study.plan()
-        self._epochs: dict[str, tuple[Training, float]] = {}  # an epoch's seconds, by network
         self._published = 0.0
 
     def __bool__(self) -> bool:
@@ -74,8 +75,10 @@ class Progress:
         """Shows an epoch that a job finished."""
         running = self._running[job.training.training_id]
         running.report(epoch, accuracy)
-        if running.seconds_per_epoch is not None:
-            self._epochs[key_of(job.training)] = (job.training, running.seconds_per_epoch)
+        if (seconds := running.seconds_per_epoch) is not None:
+            passes = epoch_passes(job.training, self._study.parts_of(job.training))
+            workers = self._study.request.resources.workers
+            self._paces.renew(job.training, seconds=seconds * workers / passes)
         self._display.reported(job.training.training_id, epoch, accuracy)
 
     def reached(self, job: Job) -> int:
@@ -100,7 +103,8 @@ class Progress:
     def _status(self, outlook: Outlook, state: str) -> Status:
         study = self._study
         unproposed = {one.search: one.unproposed for one in outlook.waiting}
-        values = {name: _last_values(own) for name, own in outlook.searches.items()}
+        labels = {one.search.name: one.label for one in self._agenda.searches}
+        values = {labels[name]: _last_values(own) for name, own in outlook.searches.items()}
         return Status(
             study=study.name,
             state=state,
@@ -110,7 +114,7 @@ class Progress:
             arms=[arm.name for arm in study.arms],
             jobs=[running.status for running in self._running.values()],
             trials={
-                name: {
+                labels[name]: {
                     **Counter[str](trial.state for trial in own),
                     "to come": unproposed.get(name, 0),
                 }
@@ -120,7 +124,7 @@ class Progress:
             rows=len(outlook.rows),
             rows_planned=len(study.arms) * len(study.targets) * study.request.seeds,
             waits=[
-                f"{one.at_rungs} trials of {one.search} wait for trial {one.blocking + 1}"
+                f"{one.at_rungs} trials of {labels[one.search]} wait for trial {one.blocking + 1}"
                 for one in outlook.waiting
                 if one.at_rungs
             ],
@@ -129,27 +133,17 @@ class Progress:
         )
 
     def _seconds_left(self, outlook: Outlook) -> float | None:
-        """What is left at the pace of the epochs so far: the middle of what is expected."""
-        if not self._epochs:
-            return None
-        paces = Paces()
-        for training, seconds in self._epochs.values():
-            passes = epoch_passes(training, self._study.parts_of(training))
-            paces.add(
-                training,
-                seconds=seconds * self._study.request.resources.workers / passes,
-                source="measured",
-            )
+        """What is left at the pace of epochs so far, or earlier: the middle of what is expected."""
         left = estimate_study(
             self._study,
             self._agenda,
             outlook,
-            paces,
+            self._paces,
             untuned=self._untuned,
             at_once=self._at_once,
             reached={key: running.epoch for key, running in self._running.items()},
         )
-        return sum(left.wall) / 2
+        return None if left.unknown else sum(left.wall) / 2
 
 
 @dataclass
@@ -195,6 +189,6 @@ def _standing(status: Status) -> str:
     said += list(status.waits)
     said += [f"best so far {100 * max(status.best.values()):.1f} %"] if status.best else []
     said.append(f"{status.rows} of {status.rows_planned} rows")
-    if status.seconds_left is not None:
-        said.append(f"about {told_duration(max(60.0, status.seconds_left))} left")
+    if status.state == "running":
+        said.append(told_left(status.seconds_left))
     return " · ".join(said)

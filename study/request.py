@@ -30,6 +30,7 @@ from study.plan import (
     settings_of,
 )
 from study.provenance import canonical_json, fingerprint, git_state
+from study.results.protocols import newest_protocols
 from study.results.store import ResultStore
 from study.search import Sampler
 from study.source import FUSION, SEARCH, TRAINING, source_version
@@ -263,8 +264,28 @@ class Study:
             "lag": self.request.lag,
             "seed": self.request.search_seed,
             "parameters": [repr(parameter) for parameter in self.space.parameters],
-            "warm_start": self.request.warm_start,
+            "warm_start": fingerprint(self.warm_trials) if self.request.warm_start else None,
         }
+
+    @cached_property
+    def warm_trials(self) -> tuple[Mapping[str, Any], ...]:
+        """The complete trials on this dataset of the study to begin with, in their order.
+
+        They are those under the protocol that it was last started under.
+        """
+        older, dataset = self.request.warm_start, self.store.annotations.dataset
+        if older is None:
+            return ()
+        results = ResultStore(self.request.results)
+        lines = results.read(
+            "trials",
+            study=older,
+            dataset=dataset,
+            protocol=newest_protocols(results, older).get(dataset, ""),
+            state="complete",
+        ).select(["arm", "split", "search_seed", "trial", "parameters", "validation_top1"])
+        order = [(name, "ascending") for name in ("arm", "split", "search_seed", "trial")]
+        return tuple(lines.sort_by(order).to_pylist())
 
     def _model_modules(self) -> frozenset[str]:
         """The modules of the networks of all of the space's arms, whichever are asked for."""
@@ -515,6 +536,10 @@ def check_request(request: Request) -> Study:
     name = request.name or f"{space.name}-{dataset}"
     if request.must_exist:
         _check_exists(name, request.results)
+    if request.warm_start == name:
+        raise ValueError(
+            f"--warm-start {name} is this study itself; give it another name with --name"
+        )
     arms = _arms(request, space)
     if request.train_on == "all":
         _check_nothing_fits(arms)

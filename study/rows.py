@@ -198,6 +198,7 @@ def write_trial(
     trained = results.read("epochs", keys=[training_id], columns=["epoch", "seconds"]).to_pylist()
     line = {
         **identity,
+        "search": search,
         "trial": trial.number,
         "training_id": training_id,
         "parameters": canonical_json(trial.values),

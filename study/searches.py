@@ -26,8 +26,6 @@ from study.plan import (
 )
 from study.provenance import canonical_json
 from study.request import Study, Variant, fitting_arms
-from study.results.protocols import newest_protocols
-from study.results.store import ResultStore
 from study.search import Search, default_rungs, distributions
 
 __all__ = [
@@ -192,7 +190,7 @@ def _most_of_net(study: Study, net: Net, arms: Sequence[Arm]) -> int:
         for arm in arms
         for stream in (streams_read(arm, study.settings(arm, None)) if apart else ["all of them"])
     )
-    return sum(min(count, study.trials) for count in choosing.values())
+    return min(study.trials, choosing.total())  # streams at one trial's settings train together
 
 
 def _untuned(study: Study, nets: Sequence[Net]) -> list[Arm]:
@@ -231,6 +229,8 @@ def _search(study: Study, net: Net, target: Target, seed: int) -> ArmSearch:
         make_training=partial(study.trial, net.trained, target, search_seed=seed),
         arms=tuple(arm.name for arm in net.arms),
         target=f"{target.dataset} split {target.split}",
+        label=f"{net.name} on {target.dataset} split {target.split}"
+        + (f" search {seed}" if seed else ""),
         own_choices=study.tuning == "own",
     )
 
@@ -263,8 +263,7 @@ def _prior_trials(
 ) -> tuple[tuple[Mapping[str, Any], float], ...]:
     """The complete trials of the study to begin with, of this net, dataset and split.
 
-    They are those under the protocol that it was last started under. Another split's would tell of
-    this one's test videos.
+    Another split's would tell of this one's test videos.
 
     Raises:
         ValueError: If there are none that this search could have proposed.
@@ -273,21 +272,10 @@ def _prior_trials(
     if older is None:
         return ()
     known = distributions(net.parameters)
-    results = ResultStore(study.request.results)
-    lines = results.read(
-        "trials",
-        study=older,
-        protocol=newest_protocols(results, older).get(target.dataset, ""),
-        arm=net.name,
-        dataset=target.dataset,
-        split=target.split,
-        state="complete",
-    )
     trials = [
         (json.loads(line["parameters"]), line["validation_top1"])
-        for line in lines.sort_by(
-            [("search_seed", "ascending"), ("trial", "ascending")]
-        ).to_pylist()
+        for line in study.warm_trials
+        if (line["arm"], line["split"]) == (net.name, target.split)
     ]
     usable = tuple(
         ({name: values[name] for name in known}, value)

@@ -200,6 +200,7 @@ def _trial(study: str, dataset: str, number: int, rng: np.random.Generator) -> d
         "dataset": dataset,
         "split": "1",
         "search_seed": 0,
+        "search": f"{dataset}-1/stil/0123abcd",
         "trial": number,
         "parameters": {
             "learning_rate": rate,

@@ -3,6 +3,7 @@
 import random
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import search_spaces
 from study.conduct import RESTARTS, Conductor
 from study.job import Job
 from study.request import Request, Study, check_request
+from study.results.status import read_statuses
 from study.results.store import ResultStore
 from study.searches import searches_of
 from study.terminal import Terminal
@@ -197,6 +199,36 @@ def test_a_lost_process_is_started_again_while_it_gets_on_and_given_up_where_it_
             assert bool(conductor.failures) is not gets_on
             assert conductor.done is not gets_on
     assert "its process was lost 3 times: the node was taken away" in conductor.failures[0]
+
+
+def test_a_checkpoint_stays_while_another_study_needs_it(tiny_store: Path, tmp_path: Path) -> None:
+    def checkpoints() -> set[str]:
+        return {path.stem for path in (tmp_path / "checkpoints").iterdir()}
+
+    first = Runner(study_of(tiny_store, tmp_path), 2)
+    with pytest.raises(KilledError):
+        first.run(kill_after=4)
+    begun = {identity for identity, _, _ in first.ran}
+    other = Runner(replace(first.study, name="other"), 2)
+    other.run()
+    reported = set(other.conductor.outlook.plan.trainings)
+    assert begun - reported, "trials, which the other study has finished"
+    assert checkpoints() == begun | reported
+    first.run()
+    assert checkpoints() == reported
+
+
+def test_a_trial_is_stored_with_its_search_and_shown_by_its_net(
+    tiny_store: Path, tmp_path: Path
+) -> None:
+    study = study_of(tiny_store, tmp_path, arms=("stil",), seeds=1)
+    runner = Runner(study, 2)
+    runner.run()
+    (one,) = searches_of(study).values()
+    trials = ResultStore(tmp_path).read("trials")
+    assert set(trials["search"].to_pylist()) == {one.search.name}
+    (status,) = read_statuses(ResultStore(tmp_path))
+    assert list(status.trials) == list(status.best) == ["stil on folder split 1"]
 
 
 @pytest.mark.parametrize("checkpoints", ["kept", "gone"])

@@ -64,6 +64,16 @@ def test_what_is_refitted_is_a_network_of_its_own(tiny_store: Path, tmp_path: Pa
     assert [f"1 × 2 1 {count} float32" in shown for count in steps] == [True, True]
 
 
+def test_what_own_choices_may_add_is_said(tiny_store: Path, tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"arms": ("two-stream", "two-stream-awf-l2"), "changes": TINY}
+    net, own = (
+        " ".join(printed(study_of(tiny_store, tmp_path, tuning=how, trials=3, **asked)).split())
+        for how in ("net", "own")
+    )
+    assert "reported trainings (up to 6)" in own, "of each of two seeds three, one a trial"
+    assert "up to" not in net
+
+
 def test_earlier_trainings_on_the_same_device_tell_the_time(study: Study) -> None:
     results = ResultStore(study.request.results)
     ran = list(study.plan().trainings.values())[:2]

@@ -116,6 +116,21 @@ def test_time_is_passes_times_pace_by_phase_and_divided_by_the_places(
     )
 
 
+def test_what_may_come_to_more_counts_at_the_upper_end_alone(
+    tiny_store: Path, tmp_path: Path
+) -> None:
+    (one, _) = trainings(tiny_store, tmp_path)
+    work = [
+        Work(phase="search", training=one, passes=100, jobs=1),
+        Work(phase="trainings", training=one, passes=100, jobs=1, most=3),
+    ]
+    pace = Pace(seconds=(0.5, 1.0), source="earlier")
+    expected = estimate(work, lambda training: pace)
+    assert expected.phases == {"search": (50, 100), "trainings": (50, 300)}
+    wall = (100 + 2 * JOB_SECONDS, 400 + 4 * JOB_SECONDS)
+    assert expected.wall == pytest.approx([START_SECONDS + seconds for seconds in wall])
+
+
 def test_an_unknown_network_is_as_fast_as_the_nearest_by_its_gflops(
     tiny_store: Path, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 
 from search_spaces.space import Choice, Real
 from study.agenda import ArmSearch, Finished, Found, next_jobs
+from study.estimate import work_left
+from study.ledger import Ledger, look
 from study.provenance import canonical_json
 from study.request import Study
 from study.results.store import ResultStore
@@ -226,6 +229,7 @@ def older_trial(results: Path, **changes: Any) -> None:
         "dataset": "folder",
         "split": "1",
         "search_seed": 0,
+        "search": "folder-1/stil/0123abcd",
         "trial": 0,
         "training_id": "t",
         "parameters": canonical_json(values),
@@ -289,10 +293,30 @@ def test_a_warm_start_without_a_trial_to_use_is_refused(
 
 
 def test_a_study_starts_warm_from_one_that_ran(tiny_store: Path, tmp_path: Path) -> None:
-    Runner(stil_of(tiny_store, tmp_path, seeds=1), 2).run()
+    cold = stil_of(tiny_store, tmp_path, seeds=1)
+    Runner(replace(cold, name="older"), 2).run()
     complete = ResultStore(tmp_path).read("trials", state="complete").num_rows
-    one = only_search(stil_of(tiny_store, tmp_path, warm_start="fake"))
+    one = only_search(stil_of(tiny_store, tmp_path, warm_start="older"))
     assert len(one.search.prior) == complete > 0
+    with pytest.raises(ValueError, match=r"--warm-start fake is this study itself; .* --name"):
+        stil_of(tiny_store, tmp_path, warm_start="fake")
+
+
+def test_a_protocol_knows_the_trials_that_its_searches_begin_with(
+    tiny_store: Path, tmp_path: Path
+) -> None:
+    def protocol(store: str, older: str | None = "older") -> str:
+        return stil_of(tiny_store, tmp_path / store, warm_start=older).protocol
+
+    for store, top1 in (("first", 0.5), ("second", 0.5), ("third", 0.625)):
+        older_trial(tmp_path / store, trial=0)
+        older_trial(tmp_path / store, trial=1, validation_top1=top1)
+        older_trial(tmp_path / store, trial=0, study="renamed")
+        older_trial(tmp_path / store, trial=1, validation_top1=0.5, study="renamed")
+    assert protocol("first") == protocol("second") == protocol("third", "renamed")
+    assert protocol("third") != protocol("first") != protocol("first", None)
+    older_trial(tmp_path / "second", trial=2)
+    assert protocol("second") != protocol("first"), "the same name holds other trials"
 
 
 @pytest.mark.parametrize(
@@ -458,3 +482,32 @@ def test_an_arm_trains_each_independent_stream_with_the_trial_that_it_chose(
         "candidates": 4,
         "choice_validation_top1": 0.4,
     }
+
+
+def test_most_trainings_are_those_of_the_worst_of_all_choices(
+    tiny_store: Path, tmp_path: Path
+) -> None:
+    asked: dict[str, Any] = {"arms": ("spatial", "two-stream", "two-stream-awf-l2"), "trials": 2}
+    study = study_of(tiny_store, tmp_path, tuning="own", seeds=1, **asked)
+    searches = searches_of(study)
+    (one,) = searches.values()
+    agenda = agenda_of(study, searches)
+    plans = []
+    for alone, *pairs in product((0, 1), repeat=5):
+        both = [dict(zip(("spatial", "temporal"), pairs[i : i + 2], strict=True)) for i in (0, 2)]
+        chosen = {
+            "two_stream": both[0],
+            "two_stream_awf_l2": both[1],
+            "spatial": {"spatial": alone},
+        }
+        plans.append(agenda.plan({one.search.name: found_by(searches, "two-stream", **chosen)}))
+    assert most_trainings(study) == max(len(plan.trainings) for plan in plans) == 2
+
+    objectives = {one.search.name: objective_of(study, key) for key, one in searches.items()}
+    start = look(agenda, Ledger(ResultStore(tmp_path), objectives))
+    untuned = study.plan()
+    left = list(work_left(study, agenda, start, untuned=untuned))
+    most = {piece.most for piece in left if piece.phase != "search"}
+    streams = [sum(len(one.options["streams"]) for one in p.trainings.values()) for p in plans]
+    assert most == {max(streams) / 2}, "in trainings of both streams"
+    assert {piece.most for piece in left if piece.phase == "search"} == {1}

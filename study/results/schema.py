@@ -148,6 +148,7 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _real("seconds", "wall time in seconds"),
             _text("protocol", "the protocol, of view protocols"),
             _integer("search_seed", "the search's seed"),
+            _text("search", "the search's name, which ends with a digest of what was asked"),
         ),
         "rows": (
             _text("study", "the study"),

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 
-from study.durations import told_duration
+from study.durations import told_duration, told_left
 from study.results.store import ResultStore
 
 __all__ = [
@@ -57,7 +57,7 @@ class Status:
         updated_at: When this was true, in seconds since 1970.
         arms: Its arms' names.
         jobs: What runs.
-        trials: By search, how many trials are in each state, and ``to come``.
+        trials: By search, named in a few words, how many trials are in each state, and ``to come``.
         best: By search, the best validation accuracy so far, 0..1.
         rows: Rows that are there.
         rows_planned: Rows that will be there, as far as is planned.
@@ -173,8 +173,8 @@ def _heading(status: Status, now: float) -> str:
         "failed": "; rows are missing, which the same command tries again",
     }
     left = ""
-    if status.state == "running" and status.seconds_left:
-        left = f", about {told_duration(status.seconds_left)} left"
+    if status.state == "running":
+        left = f", {told_left(status.seconds_left)}"
     return f"{status.study}: {status.state}{said.get(status.state, '')}{left}, {ago} ago ({driver})"
 
 

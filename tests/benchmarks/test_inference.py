@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from benchmarks.inference import Case, draw, truth
+from benchmarks import inference
+from benchmarks.inference import Case, draw, simulate, truth
 
 
 @pytest.mark.parametrize("kind", ["equal", "easy"])
@@ -35,3 +36,14 @@ def test_arms_of_the_same_trainings_share_most_of_a_seeds_effect():
     networks = np.stack([draw(case, rng).networks for _ in range(200)])
     difference = networks[:, 1] - networks[:, 0]
     assert difference.std() == pytest.approx(0.02 / 4, rel=0.15)
+
+
+def test_what_a_file_has_is_not_simulated_again_and_processes_make_no_difference(tmp_path):
+    wanted = [Case("equal", 60, 20, 1.0), Case("easy", 60, 20, 0.5), Case("family", 60, 20, 1.0)]
+    simulate(wanted[:2], 3, tmp_path / "apart.csv", processes=2)
+    before = (tmp_path / "apart.csv").read_text()
+    found = simulate(wanted, 3, tmp_path / "apart.csv", processes=2)
+    assert (tmp_path / "apart.csv").read_text().startswith(before)
+    alone = [line for case in wanted for line in inference.simulated(case, 3)]
+    assert found == alone == inference.read(tmp_path / "apart.csv")
+    assert len(found) == len(wanted) * len(inference.SEEDS)

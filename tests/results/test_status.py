@@ -31,11 +31,11 @@ RUNNING = Status(
             validation_top1=0.3751,
         ),
     ],
-    trials={"ucf101-1/stil/abc": {"complete": 2, "pruned": 1, "failed": 0, "to come": 5}},
-    best={"ucf101-1/stil/abc": 0.5},
+    trials={"stil on ucf101 split 1": {"complete": 2, "pruned": 1, "failed": 0, "to come": 5}},
+    best={"stil on ucf101 split 1": 0.5},
     rows=1,
     rows_planned=6,
-    waits=["2 trials of ucf101-1/stil/abc wait for trial 3"],
+    waits=["2 trials of stil on ucf101 split 1 wait for trial 3"],
     seconds_left=9000.0,
 )
 DONE = Status(
@@ -80,12 +80,14 @@ def test_a_running_study_shows_jobs_searches_and_time() -> None:
         "stilt-ucf101: running, about 2 h left, 42 s ago (process 4711 on node7)",
         "  arms     spatial, stil",
         "  rows     1 of 6",
-        "  search   ucf101-1/stil/abc: 2 complete, 1 pruned, 5 to come; best 50.0 %",
+        "  search   stil on ucf101 split 1: 2 complete, 1 pruned, 5 to come; best 50.0 %",
         "  running  stil trial 3: lr 0.01: epoch 4/9",
         # 24 epochs of 300 s are two hours.
         "  running  stil trial 4: lr 0.1: epoch 3/27, validation 37.5 %, about 2 h left",
-        "  waits    2 trials of ucf101-1/stil/abc wait for trial 3",
+        "  waits    2 trials of stil on ucf101 split 1 wait for trial 3",
     ]
+    unknown = render_status(replace(RUNNING, seconds_left=None), now=1042.0)
+    assert "stilt-ucf101: running, estimating the time left, 42 s ago" in unknown.splitlines()[0]
 
 
 def test_a_done_a_failed_and_a_stopped_study_say_so() -> None:
