@@ -162,11 +162,11 @@ def _summarise(
         stored=len(store),
         prepared=prepared,
         skipped=store.skipped,
-        listed={s.name: {"train": len(s.train), "test": len(s.test)} for s in splits},
+        listed={s.name: {part: len(videos) for part, videos in s.parts.items()} for s in splits},
         missing={
             s.name: {
                 part: sum(video.name not in builder.existing for video in videos)
-                for part, videos in (("train", s.train), ("test", s.test))
+                for part, videos in s.parts.items()
             }
             for s in splits
         },
