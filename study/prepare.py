@@ -195,7 +195,7 @@ def _prepare(given: argparse.Namespace, settings: StoreSettings, console: Consol
         **_lists(given),
         group=given.group,
         name=settings.dataset if settings.dataset != given.dataset else None,
-        report=lambda text: console.print(f"[bold yellow]PASSED OVER:[/] {escape(text)}"),
+        report=lambda text: console.print(f"[bold yellow]IN THE LISTS:[/] {escape(text)}"),
     )
     if "group" in find_reader(given.dataset).takes and not annotations.has_groups:
         console.print(

@@ -332,7 +332,7 @@ def test_lists_of_ones_own_become_a_store_with_their_parts(
     assert not (tmp_path / "store").exists()
     assert main(words) == 0
     out = capsys.readouterr().out
-    assert f"PASSED OVER: 1 videos are not in {videos}: run/absent.avi" in out
+    assert f"IN THE LISTS: 1 videos are not in {videos}: run/absent.avi" in out
     assert (
         "MISSING from split 1: 0 of 6 train videos, 0 of 2 validation videos, 1 of 3 test videos"
     ) in out

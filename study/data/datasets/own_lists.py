@@ -189,7 +189,7 @@ class _Videos:
     def _inside(self, listed: str) -> str | None:
         """Returns a listed path as one below the folder; None where it leads out of it."""
         path = posixpath.normpath(listed.replace("\\", "/"))
-        for root in self._roots:
+        for root in self._roots if path.startswith("/") else ():
             if Path(path).is_relative_to(root):
                 path = str(Path(path).relative_to(root))
         leads_out = path in (".", "..") or path.startswith(("/", "../")) or path[1:2] == ":"

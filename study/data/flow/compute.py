@@ -170,10 +170,9 @@ def compute_flow(
     """
     frames = np.ascontiguousarray(frames)
     settings = settings or FlowSettings()
-    kind, channels = "gray frames (F, H, W)", ()
-    if settings.in_colour:
-        kind, channels = "RGB frames (F, H, W, 3)", (3,)
-    if frames.ndim < 3 or frames.shape[3:] != channels or frames.dtype != np.uint8:
+    kind = "RGB frames (F, H, W, 3)" if settings.in_colour else "gray frames (F, H, W)"
+    fits = frames.ndim >= 3 and frames.shape[3:] == ((3,) if settings.in_colour else ())
+    if not fits or frames.dtype != np.uint8:
         raise ValueError(f"flow needs {kind} of uint8, got shape {frames.shape} of {frames.dtype}")
     if frames.shape[0] < 2 or 0 in frames.shape:
         raise ValueError(

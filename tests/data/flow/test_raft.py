@@ -12,7 +12,7 @@ import pytest
 import torch
 from torchvision.models import get_model, get_model_weights
 
-from study.data.flow import raft
+from study.data.flow import compute, raft
 from study.data.flow.compute import FlowSettings, check_backend, compute_flow, runs_on_gpu
 from study.data.store.settings import StoreSettings
 
@@ -37,14 +37,8 @@ def place(cache: Path, backend: str, monkeypatch: pytest.MonkeyPatch) -> torch.n
     torch.save(network.state_dict(), file)
     name = f"random-{hashlib.sha256(file.read_bytes()).hexdigest()[:8]}.pth"
     file.rename(cache / name)
-    monkeypatch.setitem(raft_weights(), backend, name)
+    monkeypatch.setitem(compute._RAFT_WEIGHTS, backend, name)
     return network
-
-
-def raft_weights() -> dict[str, str]:
-    from study.data.flow import compute
-
-    return compute._RAFT_WEIGHTS
 
 
 def frames_of(height: int, width: int, count: int = 3) -> np.ndarray:
@@ -69,7 +63,8 @@ def test_flow_is_torchvisions_in_pixels_of_the_frames(
     check_backend(settings)
     frames = frames_of(136, 128)
     flow = compute_flow(frames, settings)
-    assert (flow.shape, flow.dtype) == ((2, 2, 136, 128), np.float32)
+    assert flow.shape == (2, 2, 136, 128)
+    assert flow.dtype == np.float32
     np.testing.assert_allclose(flow[0], flow_of(network, frames, 2), atol=1e-4)
     for height, width in ((131, 128), (24, 32)):
         small = compute_flow(frames[:2, :height, :width], settings)
