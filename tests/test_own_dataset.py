@@ -23,6 +23,7 @@ COMMANDS = [
 OFFLINE = ["--weights", "none", "--set", "options.backbone=small"]
 
 
+@pytest.mark.slow
 def test_the_guide_does_what_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
