@@ -4,7 +4,8 @@ import argparse
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from study.data.datasets.catalog import (
     list_datasets,
     videos_folder,
 )
+from study.data.datasets.list_files import ListFiles
 from study.data.flow.compute import BACKENDS, FlowSettings
 from study.data.store.clip_store import ClipStore
 from study.data.store.preparation import (
@@ -29,14 +31,14 @@ from study.data.store.preparation import (
     default_settings,
     prepare,
 )
-from study.data.store.preview import draw_preview, find_stored
 from study.data.store.remote import is_uri
-from study.data.store.settings import StoreSettings
+from study.data.store.settings import StoreSettings, read_settings
 from study.data.store.upload import check_target, upload
 
 __all__ = ["main"]
 
 _LINE_SECONDS = 10.0
+_RATE_SECONDS = 60.0  # over which the rate is taken
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -84,7 +86,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m study.prepare",
         description="Decodes a dataset's videos and computes their optical flow, once, into a clip "
         "store. Killed at any moment, the same command goes on where it stopped; run again later, "
-        "it adds the videos that came since.",
+        "it adds the videos that came since. Settings that aren't given are those of the store, "
+        "where there is one.",
     )
     add = parser.add_argument
     add("dataset", nargs="?", help=f"one of: {', '.join(list_datasets())}")
@@ -95,7 +98,22 @@ def _parser() -> argparse.ArgumentParser:
         help="then copy the store there, such as to s3://bucket/store; without a dataset just copy",
     )
     add("--videos", type=Path, metavar="DIR", help="folder of the videos")
-    add("--splits", type=Path, metavar="DIR", help="folder of the official split files")
+    add(
+        "--splits",
+        nargs="+",
+        metavar="PATH",
+        help="folder of the official split files; for `folder`: files that list the videos, a CSV "
+        "with header video,label[,part,split,group] or lists of mmaction2 or SlowFast, each named "
+        "after its part (train.txt, val.txt, test.txt) or given as train=FILE",
+    )
+    add("--classes", type=Path, metavar="FILE", help="class names of numbered labels, one a line")
+    add(
+        "--strict",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="refuse lists with absent videos or classes, repeated lines or groups in two parts, "
+        "which are otherwise reported and passed over",
+    )
     add(
         "--name",
         help="for `folder`: what the dataset is called in commands and results (the folder's name)",
@@ -141,7 +159,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _settings(given: argparse.Namespace) -> StoreSettings:
-    return default_settings(given.dataset).changed(
+    settings = default_settings(given.dataset)
+    if (given.store / "settings.json").exists():
+        settings = read_settings(given.store)
+    return settings.changed(
         dataset=dataset_name(given.dataset, given.videos, given.name),
         flow_backend=given.flow_backend,
         flow_options=given.flow_option,
@@ -171,15 +192,17 @@ def _prepare(given: argparse.Namespace, settings: StoreSettings, console: Consol
     annotations = annotate(
         given.dataset,
         videos=given.videos,
-        splits=given.splits,
+        **_lists(given),
         group=given.group,
         name=settings.dataset if settings.dataset != given.dataset else None,
+        report=lambda text: console.print(f"[bold yellow]IN THE LISTS:[/] {escape(text)}"),
     )
-    if "group" in find_reader(given.dataset).takes and given.group is None:
+    if "group" in find_reader(given.dataset).takes and not annotations.has_groups:
         console.print(
             "[bold yellow]NO GROUPS:[/] without --group every video counts as a source of its own, "
             "so clips cut from one source may stand on both sides of the split, and of train and "
-            "validation: accuracies are then too high. Where names tell the source, give --group."
+            "validation: accuracies are then too high. Where names tell the source, give --group; "
+            'a list may have a column "group".'
         )
     if given.videos is None and find_reader(given.dataset).render is not None:
         console.print(f"Rendering the {given.dataset} dataset's videos")
@@ -203,6 +226,24 @@ def _prepare(given: argparse.Namespace, settings: StoreSettings, console: Consol
     _report(summary, given.store, console)
     if summary.stored == 0:
         raise RuntimeError("no video could be used; the reasons are above")
+
+
+def _lists(given: argparse.Namespace) -> dict[str, Any]:
+    """Returns what --splits gives: lists of a dataset of one's own, or the folder of official ones.
+
+    Raises:
+        ValueError: If the dataset doesn't take what is given.
+    """
+    splits = given.splits or []
+    if splits and "lists" in find_reader(given.dataset).takes:
+        return {"lists": ListFiles.parse(splits, classes=given.classes, strict=given.strict)}
+    if given.classes or given.strict:
+        raise ValueError("--classes and --strict go with `folder` and its lists, --splits FILE …")
+    if len(splits) > 1:
+        raise ValueError(
+            f'dataset "{given.dataset}" takes one folder of lists, but got {", ".join(splits)}'
+        )
+    return {"splits": Path(splits[0]) if splits else None}
 
 
 def _report(summary: PreparationSummary, store: Path, console: Console) -> None:
@@ -270,6 +311,8 @@ def _verify(store: str, console: Console) -> int:
 
 
 def _preview(store: str, name: str, console: Console) -> int:
+    from study.data.store.preview import draw_preview, find_stored  # Matplotlib takes a while
+
     opened = ClipStore.open(store)
     stored = find_stored(opened, name)
     path = Path(f"preview-{stored.replace('/', '-')}.png")
@@ -281,8 +324,9 @@ def _preview(store: str, name: str, console: Console) -> int:
 class _Display:
     """A bar where the output is a terminal, a line now and then where it isn't."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
+        self._clock = clock
         self._bar = Bar(
             TextColumn("Preparing"),
             BarColumn(),
@@ -292,8 +336,8 @@ class _Display:
             disable=not console.is_terminal,
         )
         self._task = self._bar.add_task("", total=None, details="")
-        self._began = time.monotonic()
-        self._printed = self._began
+        self._printed = self._began = clock()
+        self._finished: deque[tuple[float, int]] = deque()  # when there were so many
 
     def __enter__(self) -> "_Display":
         self._bar.start()
@@ -303,9 +347,11 @@ class _Display:
         self._bar.stop()
 
     def show(self, progress: Progress) -> None:
-        now = time.monotonic()
-        rate = (progress.done - progress.before) / max(now - self._began, 1e-9)
-        details = [f"{rate:.1f} videos/s"]
+        now = self._clock()
+        rate = self._rate(progress, now)
+        details = ["starting"]
+        if rate > 0:
+            details = [f"{rate:.1f} videos/s" if rate >= 0.1 else f"{1 / rate:.0f} s a video"]
         if rate > 0 and progress.done < progress.total:
             details.append(f"{_duration((progress.total - progress.done) / rate)} left")
         if progress.skipped:
@@ -320,6 +366,17 @@ class _Display:
             self._console.print(
                 f"prepared {progress.done} of {progress.total} videos, {', '.join(details)}"
             )
+
+    def _rate(self, progress: Progress, now: float) -> float:
+        """Returns videos a second over the last minute, or since the last but one; 0 before any."""
+        if not self._finished:
+            self._finished.append((self._began, progress.before))
+        if progress.done > self._finished[-1][1]:
+            self._finished.append((now, progress.done))
+        while len(self._finished) > 2 and self._finished[1][0] < now - _RATE_SECONDS:
+            self._finished.popleft()
+        since, before = self._finished[0]
+        return (self._finished[-1][1] - before) / max(now - since, 1e-9)
 
 
 def _duration(seconds: float) -> str:

@@ -555,6 +555,11 @@ def check_request(request: Request) -> Study:
             raise ValueError(
                 f"{dataset} has no split {split!r}; it has {', '.join(store.annotations.splits)}"
             )
+        if "split-carve" in request.vary and store.annotations.splits[split].validation:
+            raise ValueError(
+                f"--vary split-carve carves other validation videos for each seed, but split "
+                f"{split!r} of {dataset} names its own; leave it out"
+            )
         parts[split] = split_parts(
             store.annotations, split, stored=store, train_on=request.train_on
         )

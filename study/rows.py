@@ -56,7 +56,7 @@ def write_row(
     scores = _fused_parts(row, tested, fitted_on)
     read = {part: fitted_on if part == "validation" else tested for part in scores}
     listed = study.store.annotations.splits[training.target.split]
-    groups = {video.name: video.group for video in (*listed.train, *listed.test)}
+    groups = {video.name: video.group for video in listed.videos}
     fused = fuse(arm.fusion, scores, groups=groups, fusion_lambda=row.fusion_lambda)
     identity = {
         "study": study.name,

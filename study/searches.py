@@ -154,7 +154,7 @@ def objective_of(study: Study, key: SearchKey) -> Objective:
     return Objective(
         fusion=net.fusion,
         groups={
-            video.name: video.group for video in study.store.annotations.splits[target.split].train
+            video.name: video.group for video in study.store.annotations.splits[target.split].videos
         },
         arms={arm.name: arm.fusion for arm in net.arms} if study.tuning == "own" else {},
         fusion_lambda=study.base.fusion_lambda,

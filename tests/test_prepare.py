@@ -1,5 +1,6 @@
 """The command as a user meets it: what it prints, and its exit codes."""
 
+import io
 import os
 import pty
 import re
@@ -11,11 +12,13 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from study.data.flow.compute import FlowSettings
 from study.data.store.clip_store import ClipStore
+from study.data.store.preparation import Progress
 from study.data.store.settings import StoreSettings
-from study.prepare import main
+from study.prepare import _Display, main
 from tests.data.video_files import write_dataset
 
 ROOT = Path(__file__).parents[1]
@@ -121,6 +124,10 @@ def test_preparing_at_a_uri_is_refused_with_what_to_do(capsys):
         ("ucf101 --videos {videos}", "needs splits"),
         ("ucf101 --videos {videos} --splits /nowhere", "no splits folder /nowhere"),
         ("folder --videos /nowhere", "no videos folder /nowhere"),
+        ("ucf101 --videos {videos} --splits /x /y", "takes one folder of lists, but got /x, /y"),
+        ("ucf101 --videos {videos} --splits /x --strict", "--strict go with `folder` and its list"),
+        ("folder --videos {videos} --classes x", "--classes and --strict go with `folder` and"),
+        ("folder --videos {videos} --splits /nowhere.csv", r"no split file /nowhere\.csv"),
         ("folder --videos {videos} --flow-length 5", "flow_length .* needs stacks"),
         ("folder --videos {videos} --flow-option warp=2", "unknown flow option 'warp'; there are"),
         ("folder --videos {videos} --flow-option warps=x", "warps takes a whole number, got 'x'"),
@@ -263,6 +270,74 @@ def test_a_dataset_of_ones_own_is_called_as_its_folder_or_as_it_is_named(
         assert main([*words, "--store", str(tmp_path / "three"), "--name", name]) == 2
         assert said in capsys.readouterr().err
     assert not (tmp_path / "three").exists()
+
+
+@pytest.mark.parametrize("given", [[], ["--stacks", "2"], ["--flow-option", "warps=1"]])
+def test_a_rerun_takes_what_is_not_given_from_the_store(
+    videos: Path, store: Path, capsys: pytest.CaptureFixture[str], given: list[str]
+) -> None:
+    before = (store / "settings.json").read_bytes(), (store / "manifest.json").read_bytes()
+    assert main(["folder", "--videos", str(videos), "--store", str(store), *given]) == 0
+    assert "there was nothing to do" in capsys.readouterr().out
+    assert before == tuple((store / f"{n}.json").read_bytes() for n in ("settings", "manifest"))
+
+
+def test_a_rerun_with_nothing_to_do_imports_neither_torch_nor_ray_nor_matplotlib(
+    videos: Path, store: Path
+) -> None:
+    words = ["folder", "--videos", str(videos), "--store", str(store)]
+    code = f"""
+import sys
+from study.prepare import main
+assert main({words!r}) == 0
+heavy = {{"torch", "torchvision", "ray", "matplotlib", "numba", "scipy"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, stdout=subprocess.DEVNULL)
+
+
+def test_the_rate_is_that_of_the_last_minute_and_shown_once_there_is_one() -> None:
+    file, now = io.StringIO(), 0.0
+    display = _Display(Console(file=file, width=200), clock=lambda: now)
+
+    def shown(second: float, done: int) -> str:
+        nonlocal now
+        now = second
+        display.show(Progress(done=done, total=1000, skipped=0, before=100))
+        return file.getvalue().splitlines()[-1]
+
+    assert shown(11, 100) == "prepared 100 of 1000 videos, starting"
+    assert shown(25, 150) == "prepared 150 of 1000 videos, 2.0 videos/s, 7 min 5 s left"
+    for second in range(26, 400):
+        last = shown(second, 150 + (second - 25))
+    assert last.startswith("prepared 5")
+    assert ", 1.0 videos/s, " in last
+    assert ", 400 s a video, " in shown(799, 525)
+
+
+def test_lists_of_ones_own_become_a_store_with_their_parts(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips = [f"{('jump', 'run')[number % 2]}/p{number}.avi" for number in range(10)]
+    parts = {"train": clips[:6], "val": clips[6:8], "test": [*clips[8:], "run/absent.avi"]}
+    for part, listed in parts.items():
+        lines = "".join(f"{clip} {int(clip.startswith('run'))}\n" for clip in listed)
+        (tmp_path / f"{part}.txt").write_text(lines)
+    (tmp_path / "classes").write_text("jump\nrun\n")
+    words = ["folder", "--videos", str(videos), "--store", str(tmp_path / "store"), *QUICK]
+    words += ["--splits", *(str(tmp_path / f"{part}.txt") for part in parts)]
+    words += ["--classes", str(tmp_path / "classes"), "--name", "mine"]
+    assert main([*words, "--strict"]) == 2
+    assert f"refused: 1 videos are not in {videos}: run/absent.avi" in capsys.readouterr().err
+    assert not (tmp_path / "store").exists()
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    assert f"IN THE LISTS: 1 videos are not in {videos}: run/absent.avi" in out
+    assert (
+        "MISSING from split 1: 0 of 6 train videos, 0 of 2 validation videos, 1 of 3 test videos"
+    ) in out
+    split = ClipStore.open(tmp_path / "store").annotations.splits["1"]
+    assert [video.path for video in split.validation] == clips[6:8]
 
 
 def test_a_folder_without_groups_is_said_to_mix_sources(

@@ -1,5 +1,6 @@
 """What a request is refused for before anything starts."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 
 from study.data.datasets.parts import Parts
 from study.data.datasets.parts import split_parts as parts_of_split
+from study.data.store.clip_store import ClipStore
+from study.data.store.manifest import write_manifest
 from tests.test_conduct import study_of
 
 
@@ -61,3 +64,19 @@ def test_every_seeds_own_carve_needs_as_many_sources(
     study_of(tiny_store, tmp_path, **asked, seeds=2)
     with pytest.raises(ValueError, match="as seed 3 carves it has 2 source videos, but stil-awf"):
         study_of(tiny_store, tmp_path, **asked, seeds=3)
+
+
+def test_a_named_validation_part_is_the_studys_and_no_seed_carves_another(
+    tiny_store: Path, tmp_path: Path
+) -> None:
+    path = Path(shutil.copytree(tiny_store, tmp_path / "store"))
+    store = ClipStore.open(path)
+    split = store.annotations.splits["1"]
+    named = replace(split, train=split.train[::2], validation=split.train[1::2])
+    annotations = replace(store.annotations, splits={"1": named})
+    write_manifest(path, store.settings, annotations, store.locations(), {})
+    study = study_of(path, tmp_path / "results")
+    assert list(study.parts["1"].train) == list(split.train[::2])
+    assert list(study.parts["1"].validation) == list(split.train[1::2])
+    with pytest.raises(ValueError, match=r"--vary split-carve .* but split '1' of folder names"):
+        study_of(path, tmp_path / "results", vary=("split-carve",))

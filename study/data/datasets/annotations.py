@@ -28,17 +28,31 @@ class Video:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Split:
-    """One division of a dataset into videos to train on and videos to test on.
+    """One division of a dataset into videos to train on, perhaps to validate on, and to test on.
 
     Attributes:
         name: "1", "2", "3" for official splits; the group left out for leave-one-group-out.
         train: Videos to train on, in the order of the official list.
         test: Videos to test on, in the order of the official list.
+        validation: Videos to validate on where the lists name them; otherwise they are carved out
+            of `train`, see `study.data.datasets.parts`.
     """
 
     name: str
     train: tuple[Video, ...]
     test: tuple[Video, ...]
+    validation: tuple[Video, ...] = ()
+
+    @property
+    def parts(self) -> dict[str, tuple[Video, ...]]:
+        """The listed parts by name: train, validation where it is named, test."""
+        named = {"validation": self.validation} if self.validation else {}
+        return {"train": self.train, **named, "test": self.test}
+
+    @property
+    def videos(self) -> tuple[Video, ...]:
+        """The videos of all parts."""
+        return (*self.train, *self.validation, *self.test)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,9 +79,7 @@ class Annotations:
     def has_groups(self) -> bool:
         """Whether some video's group has another name than the video itself."""
         return any(
-            video.group != video.name
-            for split in self.splits.values()
-            for video in (*split.train, *split.test)
+            video.group != video.name for split in self.splits.values() for video in split.videos
         )
 
 

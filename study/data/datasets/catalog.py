@@ -3,7 +3,8 @@
 import gc
 import pkgutil
 import tempfile
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 from study.data import datasets
 from study.data.datasets.annotations import Annotations
 from study.data.datasets.folder import NAME
+from study.data.datasets.list_files import ListFiles
 from study.data.datasets.reader import READERS, DatasetReader
 
 __all__ = [
@@ -57,8 +59,10 @@ def annotate(
     *,
     videos: Path | None = None,
     splits: Path | None = None,
+    lists: ListFiles | None = None,
     group: str | None = None,
     name: str | None = None,
+    report: Callable[[str], None] = warnings.warn,
 ) -> Annotations:
     """Reads a dataset's classes and splits. No video is opened, and missing ones are listed too.
 
@@ -66,9 +70,11 @@ def annotate(
         dataset: One of `list_datasets()`.
         videos: Folder of the videos; any dataset may be given it, some are read from it.
         splits: Folder of the official split files, where a dataset has them.
-        name: What a dataset of one's own is called.
+        lists: Lists of a dataset of one's own.
         group: What videos belong together, where a dataset doesn't say; see
             `study.data.datasets.folder.annotate`.
+        name: What a dataset of one's own is called.
+        report: Receives what is passed over in lists of one's own, a sentence for each kind.
 
     Raises:
         ValueError: If the dataset is unknown, an argument is one that it doesn't take or lacks,
@@ -78,9 +84,9 @@ def annotate(
     reader = find_reader(dataset)
     if name is not None and name != dataset and name in list_datasets():
         raise ValueError(f'"{name}" is a dataset of another kind; give another name')
-    given = {"videos": videos, "splits": splits, "group": group, "name": name}
-    used = {name: given[name] for name in (*reader.needs, *reader.takes)}
-    for what in ("splits", "group", "name"):
+    given = {"videos": videos, "splits": splits, "lists": lists, "group": group, "name": name}
+    used = {name: {**given, "report": report}[name] for name in (*reader.needs, *reader.takes)}
+    for what in ("splits", "lists", "group", "name"):
         if given[what] is not None and what not in used:
             raise ValueError(f'dataset "{dataset}" takes no {what}, but got {given[what]}')
     for what, folder in (("videos", videos), ("splits", splits)):

@@ -17,7 +17,8 @@ class Parts:
 
     Attributes:
         train: The videos to train on.
-        validation: The videos carved out of the listed train videos; none with ``train_on="all"``.
+        validation: The videos that the dataset names, or else those carved out of the listed train
+            videos; none with ``train_on="all"``.
         test: The videos to test on.
         missing: How many listed videos the store doesn't have.
     """
@@ -38,25 +39,25 @@ def split_parts(
 ) -> Parts:
     """Returns the train, validation and test videos of a split.
 
-    The validation part is carved from the listed train videos, whether or not they are in the
-    store, so that a missing video moves no other video from one part to another.
+    A validation part that the dataset doesn't name is carved from the listed train videos, whether
+    or not they are in the store, so that a missing video moves no other from one part to another.
 
     Args:
         annotations: The dataset's.
         split: The split's name.
         stored: Tells of a video's name whether the clip store has it.
         train_on: ``train`` holds the validation part out, ``all`` trains on it too.
-        carve: The seed of which videos are held out.
+        carve: The seed of which videos are carved.
 
     Raises:
         ValueError: If a part has no video left.
     """
     listed = annotations.splits[split]
-    train, validation = (
-        (listed.train, ())
-        if train_on == "all"
-        else carve_validation(listed.train, fraction=VALIDATION_FRACTION, seed=carve)
-    )
+    train, validation = listed.train, listed.validation
+    if train_on == "all":
+        train, validation = (*train, *validation), ()
+    elif not validation:
+        train, validation = carve_validation(train, fraction=VALIDATION_FRACTION, seed=carve)
 
     def present(videos: Iterable[Video]) -> tuple[Video, ...]:
         return tuple(video for video in videos if video.name in stored)
@@ -65,7 +66,7 @@ def split_parts(
         train=present(train),
         validation=present(validation),
         test=present(listed.test),
-        missing=sum(video.name not in stored for video in (*listed.train, *listed.test)),
+        missing=sum(video.name not in stored for video in listed.videos),
     )
     empty = [
         part
@@ -76,6 +77,6 @@ def split_parts(
         raise ValueError(
             f"split {split!r} of {annotations.dataset} has no video in the "
             f"{' and '.join(empty)} part: the clip store lacks {parts.missing} of the split's "
-            f"{len(listed.train) + len(listed.test)} videos. Prepare more of them."
+            f"{len(listed.videos)} videos. Prepare more of them."
         )
     return parts

@@ -9,7 +9,7 @@ from study.data.datasets.annotations import Annotations
 
 __all__ = ["READERS", "DatasetReader", "register_dataset"]
 
-Argument = Literal["videos", "splits", "group", "name"]
+Argument = Literal["videos", "splits", "lists", "group", "name", "report"]
 Annotate = Callable[..., Annotations]
 
 

@@ -1,13 +1,14 @@
 """Optical flow of a video's frames, and its 8-bit form.
 
 TV-L1 flow (Zach, Pock and Bischof, "A duality based approach for realtime TV-L1 optical flow",
-2007) between each frame and the next, and the storage of two-stream practice: displacements
-clipped to ±bound pixels and mapped linearly to 0..255.
+2007) or RAFT (Teed and Deng, "RAFT: recurrent all-pairs field transforms for optical flow", 2020)
+between each frame and the next, and the storage of two-stream practice: displacements clipped to
+±bound pixels and mapped linearly to 0..255.
 """
 
 import warnings
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -24,15 +25,24 @@ __all__ = [
     "compute_flow",
     "dequantise",
     "quantise",
+    "runs_on_gpu",
 ]
+
+# Torchvision's files. Another one is another flow, so it would be a backend of another name.
+_RAFT_WEIGHTS = {
+    "raft": "raft_large_C_T_SKHT_V2-ff5fadd5.pth",
+    "raft-small": "raft_small_C_T_V2-01064c6d.pth",
+}
+_RAFT_OPTIONS = ("updates", "bound")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FlowSettings:
     """How flow is computed.
 
-    The defaults solve the functional of OpenCV's defaults; their effort (warps, iterations,
-    epsilon) is set so that on real clips the energy is nowhere notably above OpenCV's.
+    The defaults of TV-L1 solve the functional of OpenCV's defaults; their effort (warps,
+    iterations, epsilon) is set so that on real clips the energy is nowhere notably above OpenCV's.
+    RAFT takes `updates` and `bound` alone, and TV-L1 all others and `bound`.
 
     Attributes:
         backend: One of `BACKENDS`.
@@ -47,6 +57,7 @@ class FlowSettings:
         tau: Time step of the dual update; `opencv` alone.
         outer_iterations: Rounds of median filter and iterations at each warp; `opencv` alone.
         median_filtering: Side of the median filter in pixels: 1 (none), 3 or 5; `opencv` alone.
+        updates: Recurrent updates of RAFT; 12 is torchvision's default.
         bound: Displacement in pixels at which the stored flow is clipped.
 
     Raises:
@@ -64,13 +75,14 @@ class FlowSettings:
     tau: float = 0.25
     outer_iterations: int = 10
     median_filtering: int = 5
+    updates: int = 12
     bound: float = 20.0
 
     def __post_init__(self) -> None:
         check_one_of("flow.backend", self.backend, sorted(BACKENDS))
         for name in ("lambda_", "theta", "epsilon", "tau", "bound"):
             check_number(f"flow.{name}", getattr(self, name), above=0)
-        for name in ("scales", "warps", "iterations", "outer_iterations"):
+        for name in ("scales", "warps", "iterations", "outer_iterations", "updates"):
             check_number(f"flow.{name}", getattr(self, name), whole=True, least=1)
         check_number("flow.scale_step", self.scale_step, above=0, below=1)
         check_one_of("flow.median_filtering", self.median_filtering, (1, 3, 5))
@@ -79,6 +91,39 @@ class FlowSettings:
     def scheme(self) -> Scheme:
         """What our own solvers take of it."""
         return Scheme(**{option.name: getattr(self, option.name) for option in fields(Scheme)})
+
+    @property
+    def weights(self) -> str | None:
+        """The name of the file of RAFT's weights; None of TV-L1."""
+        return _RAFT_WEIGHTS.get(self.backend)
+
+    @property
+    def in_colour(self) -> bool:
+        """Whether flow is computed from RGB frames, not from their luma."""
+        return self.backend in _RAFT_WEIGHTS
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the backend and the settings that the family of its backends takes."""
+        if self.weights is not None:
+            options = {name: getattr(self, name) for name in _RAFT_OPTIONS}
+            return {"backend": self.backend, "weights": self.weights, **options}
+        return {name: value for name, value in asdict(self).items() if name != "updates"}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "FlowSettings":
+        """Reads what `to_dict` returns."""
+        return cls(**{name: value for name, value in plain.items() if name != "weights"})
+
+    def with_backend(self, backend: str) -> "FlowSettings":
+        """Returns the settings with another backend; options that it doesn't take are dropped.
+
+        Raises:
+            ValueError: If the backend is unknown.
+        """
+        changed = replace(self, backend=backend)
+        if changed.in_colour != self.in_colour:
+            return FlowSettings(backend=backend, bound=self.bound)
+        return changed
 
     @classmethod
     def options(cls) -> dict[str, type]:
@@ -96,6 +141,8 @@ class FlowSettings:
             name, _, value = assignment.partition("=")
             if name not in options:
                 raise ValueError(f"unknown flow option {name!r}; there are: {', '.join(options)}")
+            if name not in self.to_dict():
+                raise ValueError(f"flow option {name} has no effect on backend {self.backend!r}")
             try:
                 changes[name] = options[name](value)
             except ValueError:
@@ -105,12 +152,12 @@ class FlowSettings:
 
 
 def compute_flow(
-    gray: NDArray[np.uint8], settings: FlowSettings | None = None
+    frames: NDArray[np.uint8], settings: FlowSettings | None = None
 ) -> NDArray[np.float32]:
     """Computes the flow from every frame to the next.
 
     Args:
-        gray: Frames, (F, H, W) uint8, F ≥ 2.
+        frames: (F, H, W) uint8, F ≥ 2, gray; (F, H, W, 3) RGB for settings `in_colour`.
         settings: How to compute it; None means the defaults.
 
     Returns:
@@ -118,19 +165,20 @@ def compute_flow(
         t+1 at (x + flow_x, y + flow_y). Each pair's flow depends on its two frames alone.
 
     Raises:
-        ValueError: If `gray` is not (F, H, W) uint8 with at least two frames and a pixel.
+        ValueError: If `frames` is not uint8 of that shape with at least two frames and a pixel.
+        FileNotFoundError: If RAFT's weights are missing.
     """
-    gray = np.ascontiguousarray(gray)
-    if gray.ndim != 3 or gray.dtype != np.uint8:
-        raise ValueError(
-            f"flow needs gray frames (F, H, W) of uint8, got shape {gray.shape} of {gray.dtype}"
-        )
-    if gray.shape[0] < 2 or 0 in gray.shape:
-        raise ValueError(
-            f"flow needs at least two frames of at least one pixel, got {gray.shape} frames"
-        )
+    frames = np.ascontiguousarray(frames)
     settings = settings or FlowSettings()
-    return BACKENDS[settings.backend](gray, settings)
+    kind = "RGB frames (F, H, W, 3)" if settings.in_colour else "gray frames (F, H, W)"
+    fits = frames.ndim >= 3 and frames.shape[3:] == ((3,) if settings.in_colour else ())
+    if not fits or frames.dtype != np.uint8:
+        raise ValueError(f"flow needs {kind} of uint8, got shape {frames.shape} of {frames.dtype}")
+    if frames.shape[0] < 2 or 0 in frames.shape:
+        raise ValueError(
+            f"flow needs at least two frames of at least one pixel, got {frames.shape} frames"
+        )
+    return BACKENDS[settings.backend](frames, settings)
 
 
 def quantise(flow: NDArray[np.floating[Any]], bound: float = 20.0) -> NDArray[np.uint8]:
@@ -150,6 +198,7 @@ def check_backend(settings: FlowSettings | None) -> None:
 
     Raises:
         ValueError: If it lacks what the backend needs.
+        FileNotFoundError: If RAFT's weights are missing and can't be downloaded.
     """
     if settings is None:
         return
@@ -157,6 +206,19 @@ def check_backend(settings: FlowSettings | None) -> None:
         _opencv_flow()
     elif settings.backend == "tvl1-gpu":
         _check_gpu()
+    elif settings.weights is not None:
+        from study.data.flow import raft
+
+        raft.find_weights(settings.backend, settings.weights)
+
+
+def runs_on_gpu(settings: FlowSettings) -> bool:
+    """Returns whether this machine computes the flow on a GPU."""
+    if settings.in_colour:
+        import torch
+
+        return torch.cuda.is_available()
+    return settings.backend == "tvl1-gpu"
 
 
 def _opencv_flow() -> Any:
@@ -223,10 +285,20 @@ def _flow_by_tvl1_gpu(gray: NDArray[np.uint8], settings: FlowSettings) -> NDArra
     return tvl1_torch.solve(gray, settings.scheme, device="cuda")
 
 
+def _flow_by_raft(frames: NDArray[np.uint8], settings: FlowSettings) -> NDArray[np.float32]:
+    """Runs torchvision's RAFT, on a GPU where there is one."""
+    from study.data.flow import raft
+
+    assert settings.weights is not None
+    return raft.solve(frames, settings.backend, weights=settings.weights, updates=settings.updates)
+
+
 BACKENDS: dict[str, Callable[[NDArray[np.uint8], FlowSettings], NDArray[np.float32]]] = {
     "tvl1": _flow_by_tvl1,
     "tvl1-gpu": _flow_by_tvl1_gpu,
     "opencv": _flow_by_opencv,
+    "raft": _flow_by_raft,
+    "raft-small": _flow_by_raft,
 }
 
 PRESETS = {

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from study.data.flow.compute import dequantise, quantise
-from study.data.video.files import natural_key
+from study.data.video.files import FLOW_PREFIXES, natural_key
 from study.data.video.reader import TOLERATED_FRAMES, BadVideoError
 
 __all__ = ["PrecomputedFlow"]
@@ -36,15 +36,15 @@ class PrecomputedFlow:
         """Finds a video's flow.
 
         Args:
-            folder: Folder of all flow; a video's is below it under its name, with or without its
-                class.
-            name: The video's name, "<class>/<stem>".
+            folder: Folder of all flow; a video's is below it under its name, with or without the
+                class in front.
+            name: The video's name, "<class>/<path without suffix>".
             frames: Frames of the video, to which the number of fields must fit.
 
         Raises:
             BadVideoError: If there is none, or not for all frames.
         """
-        places = (folder / name, folder / Path(name).name)
+        places = (folder / name, folder / name.partition("/")[2])
         place = next((place for place in places if place.is_dir()), None)
         if place is None:
             raise BadVideoError(f"no precomputed flow: neither {places[0]} nor {places[1]}")
@@ -81,7 +81,8 @@ def _pictures(place: Path) -> tuple[list[Path], list[Path]]:
     for first, second in _FOLDERS:
         if (place / first).is_dir():
             return _sorted(place / first, ""), _sorted(place / second, "")
-    return _sorted(place, "flow_x"), _sorted(place, "flow_y")
+    x, y = FLOW_PREFIXES
+    return _sorted(place, x), _sorted(place, y)
 
 
 def _sorted(place: Path, prefix: str) -> list[Path]:

@@ -30,8 +30,8 @@ def encode_video(
 ) -> pa.RecordBatch:
     """Decodes one video and computes its flow, or takes it from where it was computed before.
 
-    Frames are resized first, and flow is computed from their luma. Only the frames and the pairs
-    that the settings ask for are worked on.
+    Frames are resized first, and flow is computed from them; TV-L1 from their luma. Only the frames
+    and the pairs that the settings ask for are worked on.
 
     Args:
         name: The video's name.
@@ -89,7 +89,7 @@ class _Encoder:
         self._starts = set(starts.tolist())
         self._pairs = set(pairs.tolist())
         self._settings = settings
-        self._run: list[NDArray[np.uint8]] = []  # gray frames, each pair's flow is wanted
+        self._run: list[NDArray[np.uint8]] = []  # frames, each pair's flow is wanted
         self._chunk = GPU_FLOW_CHUNK if settings.flow_backend == "tvl1-gpu" else FLOW_CHUNK
         self._bytes = 0
         self.rgb: list[bytes] = []
@@ -104,7 +104,8 @@ class _Encoder:
         if index - 1 not in self._pairs:
             self._compute()
             self._run = []
-        self._run.append(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY))
+        in_colour = self._settings.flow.in_colour
+        self._run.append(picture if in_colour else cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY))
         if len(self._run) > self._chunk:
             self._compute()
             self._run = self._run[-1:]

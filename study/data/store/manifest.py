@@ -38,6 +38,7 @@ _VIDEOS_SCHEMA = pa.schema(
         ("digest", pa.string()),
     ]
 )
+_PARTS = ("train", "test", "validation")  # as the splits' table numbers them
 _SPLITS_SCHEMA = pa.schema([("split", pa.int32()), ("part", pa.int8()), ("video", pa.int32())])
 
 
@@ -107,7 +108,7 @@ def annotated_videos(annotations: Annotations) -> dict[str, Video]:
     """
     videos: dict[str, Video] = {}
     for split in annotations.splits.values():
-        for video in (*split.train, *split.test):
+        for video in split.videos:
             if videos.setdefault(video.name, video) != video:
                 raise ValueError(
                     f"two videos are named {video.name!r}: {videos[video.name]} and {video}"
@@ -137,10 +138,12 @@ def _videos_table(
 def _splits_table(annotations: Annotations, row_of: Mapping[str, int]) -> pa.RecordBatch:
     columns: tuple[list[Any], ...] = ([], [], [])
     for number, split in enumerate(annotations.splits.values()):
-        for part, videos in enumerate((split.train, split.test)):
+        for part, videos in split.parts.items():
             rows = np.array([row_of[video.name] for video in videos], np.int32)
             for column, values in zip(
-                columns, (np.full_like(rows, number), np.full_like(rows, part), rows), strict=True
+                columns,
+                (np.full_like(rows, number), np.full_like(rows, _PARTS.index(part)), rows),
+                strict=True,
             ):
                 column.append(values)
     arrays = [
@@ -178,10 +181,11 @@ def read_annotations(
     number, part, video = (numbers(lists[column]) for column in ("split", "part", "video"))
     splits = {}
     for i, name in enumerate(manifest["splits"]):
-        train, test = (
-            tuple(videos[row] for row in video[(number == i) & (part == j)]) for j in range(2)
-        )
-        splits[name] = Split(name=name, train=train, test=test)
+        parts = {
+            of: tuple(videos[row] for row in video[(number == i) & (part == j)])
+            for j, of in enumerate(_PARTS)
+        }
+        splits[name] = Split(name=name, **parts)
     return Annotations(
         dataset=manifest["dataset"],
         classes=tuple(manifest["classes"]),
@@ -203,7 +207,7 @@ def fingerprint(
         "splits": {
             split.name: [
                 [(video.name, video.label, video.group) for video in videos]
-                for videos in (split.train, split.test)
+                for videos in split.parts.values()
             ]
             for split in annotations.splits.values()
         },

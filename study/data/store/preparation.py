@@ -17,7 +17,7 @@ import pyarrow as pa
 from models.checks import check_number
 from study.data.datasets.annotations import Annotations
 from study.data.datasets.catalog import find_reader
-from study.data.flow.compute import check_backend
+from study.data.flow.compute import check_backend, runs_on_gpu
 from study.data.process import ChildDiedError, ChildProcess
 from study.data.store.clip_store import ClipStore
 from study.data.store.encoding import encode_video
@@ -132,8 +132,10 @@ def prepare(
         raise ValueError(
             f"settings are for dataset {settings.dataset!r}, annotations of {annotations.dataset!r}"
         )
-    if (settings.flow is None) != (flow_folder is not None):
-        raise ValueError("a flow folder goes with settings of precomputed flow, and only with them")
+    if settings.flow is None and flow_folder is None:
+        raise ValueError(f"clip store {store_path} takes precomputed flow: give its folder, --flow")
+    if settings.flow is not None and flow_folder is not None:
+        raise ValueError("a flow folder goes with settings of precomputed flow alone")
     if flow_folder is not None and not flow_folder.is_dir():
         raise FileNotFoundError(f"no flow folder {flow_folder}")
     existing = find_videos(annotations, videos_folder)
@@ -162,11 +164,11 @@ def _summarise(
         stored=len(store),
         prepared=prepared,
         skipped=store.skipped,
-        listed={s.name: {"train": len(s.train), "test": len(s.test)} for s in splits},
+        listed={s.name: {part: len(videos) for part, videos in s.parts.items()} for s in splits},
         missing={
             s.name: {
                 part: sum(video.name not in builder.existing for video in videos)
-                for part, videos in (("train", s.train), ("test", s.test))
+                for part, videos in s.parts.items()
             }
             for s in splits
         },
@@ -210,7 +212,8 @@ def default_workers(settings: StoreSettings, cores: int | None = None) -> int:
     if cores is None:
         here = hasattr(os, "sched_getaffinity")
         cores = len(os.sched_getaffinity(0)) if here else os.cpu_count() or 1
-    return min(cores, GPU_WORKERS) if settings.flow_backend == "tvl1-gpu" else cores
+    on_gpu = settings.flow is not None and runs_on_gpu(settings.flow)
+    return min(cores, GPU_WORKERS) if on_gpu else cores
 
 
 @dataclass(slots=True)

@@ -91,9 +91,10 @@ class StoreSettings:
         """Returns the settings with others in their place.
 
         Args:
-            flow_backend: What computes the flow; None leaves it.
+            flow_backend: What computes the flow, see `FlowSettings.with_backend`; None leaves it.
             flow_options: Each "NAME=VALUE", see `FlowSettings.with_options`.
-            precomputed: Whether flow is taken as it was computed before, and not computed.
+            precomputed: Whether flow is taken as it was computed before, and not computed; False
+                leaves it as it is unless a backend or option is given.
             **values: Other settings by name; None leaves one as it is.
 
         Raises:
@@ -101,10 +102,10 @@ class StoreSettings:
         """
         if precomputed and (flow_backend or flow_options):
             raise ValueError("precomputed flow is taken as it is: give no flow backend or option")
-        flow = None
-        if not precomputed:
-            flow = (self.flow or FlowSettings()).with_options(flow_options)
-            flow = replace(flow, backend=flow_backend or flow.backend)
+        flow = None if precomputed else self.flow
+        if flow_backend or flow_options:
+            flow = flow or FlowSettings()
+            flow = flow.with_backend(flow_backend or flow.backend).with_options(flow_options)
         given = {name: value for name, value in values.items() if value is not None}
         settings = replace(self, flow=flow, **given)
         if "flow_length" in given and settings.stacks is None:
@@ -117,7 +118,8 @@ class StoreSettings:
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings that matter, by name, flow's as "flow.name"; JSON values only."""
         plain = asdict(self)
-        flow = plain.pop("flow") or {"backend": "precomputed"}
+        del plain["flow"]
+        flow = {"backend": "precomputed"} if self.flow is None else self.flow.to_dict()
         if self.stacks is None:
             del plain["flow_length"]
         return {**plain, **{f"flow.{name}": value for name, value in flow.items()}}
@@ -129,7 +131,7 @@ class StoreSettings:
         known = {setting.name for setting in fields(cls)}
         return cls(
             **{name: value for name, value in plain.items() if name in known},
-            flow=None if flow["backend"] == "precomputed" else FlowSettings(**flow),
+            flow=None if flow["backend"] == "precomputed" else FlowSettings.from_dict(flow),
         )
 
 

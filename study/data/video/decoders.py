@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from study.data.process import send_bytes
-from study.data.video.files import natural_key
+from study.data.video.files import FLOW_PREFIXES, natural_key
 from study.data.video.reader import TOLERATED_FRAMES, BadVideoError, Frame, VideoInfo, resize
 
 __all__ = ["serve"]
@@ -318,11 +318,16 @@ class _DecordDecoder:
 
 
 class _ImagesDecoder:
-    """A folder of frames, in the order of the numbers in their names."""
+    """A folder of frames, in the order of the numbers in their names; flow among them is none."""
 
     def __init__(self, path: str, pulse: _Pulse) -> None:
         self._files = sorted(
-            (file for file in Path(path).iterdir() if file.suffix.lower() in _IMAGE_SUFFIXES),
+            (
+                file
+                for file in Path(path).iterdir()
+                if file.suffix.lower() in _IMAGE_SUFFIXES
+                and not file.name.startswith(FLOW_PREFIXES)
+            ),
             key=lambda file: (natural_key(file.stem), file.name),
         )
         if not self._files:

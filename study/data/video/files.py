@@ -6,7 +6,10 @@ import stat
 from functools import lru_cache
 from pathlib import Path
 
-__all__ = ["VIDEO_SUFFIXES", "natural_key", "resolve_video"]
+__all__ = ["FLOW_PREFIXES", "VIDEO_SUFFIXES", "natural_key", "resolve_video"]
+
+FLOW_PREFIXES = ("flow_x", "flow_y")
+"""What names of precomputed flow begin with; such pictures may lie among a video's frames."""
 
 VIDEO_SUFFIXES = frozenset(
     f".{suffix}"
@@ -27,10 +30,10 @@ def natural_key(name: str) -> list[tuple[int, str]]:
 def resolve_video(folder: Path, path: str) -> Path | None:
     """Finds a video's file, or its folder of frames, below the videos folder.
 
-    The listed path is taken where it exists. Otherwise the same name with any container's suffix
-    counts, or a folder of that name, in these places: the listed folder (also with underscores for
-    blanks), and the videos folder itself; then the same below `train`, `val`, `validation` and
-    `test`. Each directory is listed once and again only after it changed.
+    The listed path is taken where it exists, whatever its suffix. Otherwise the same name with any
+    container's suffix counts, or a folder of that name, in these places: the listed folder (also
+    with underscores for blanks), and the videos folder itself; then the same below `train`, `val`,
+    `validation` and `test`. Each directory is listed once and again only after it changed.
 
     Args:
         folder: The videos folder.
@@ -59,7 +62,7 @@ def _directories(folder: Path, parent: str) -> tuple[Path, ...]:
 
 
 def _entries(directory: Path) -> dict[str, tuple[str, ...]]:
-    """Lists a directory's videos by stem: files of a video suffix first, then a folder or link."""
+    """Lists a directory's videos by stem: files of a video suffix first, then a whole name."""
     try:
         status = directory.stat()
     except PermissionError:
@@ -73,16 +76,13 @@ def _entries(directory: Path) -> dict[str, tuple[str, ...]]:
 
 @lru_cache(maxsize=4096)
 def _list_entries(directory: Path, changed: int) -> dict[str, tuple[str, ...]]:
-    files: dict[str, list[str]] = {}
-    folders: set[str] = set()
+    found: dict[str, list[str]] = {}
     with os.scandir(directory) as entries:
         for entry in entries:
             stem, _, suffix = entry.name.rpartition(".")
-            if f".{suffix.lower()}" in VIDEO_SUFFIXES:
-                files.setdefault(stem, []).append(entry.name)
-            elif not entry.is_file(follow_symlinks=False):
-                folders.add(entry.name)
+            is_video = f".{suffix.lower()}" in VIDEO_SUFFIXES
+            found.setdefault(stem if is_video else entry.name, []).append(entry.name)
     return {
-        stem: (*sorted(files.get(stem, ())), *((stem,) if stem in folders else ()))
-        for stem in files.keys() | folders
+        stem: tuple(sorted(names, key=lambda name: (name == stem, name)))
+        for stem, names in found.items()
     }

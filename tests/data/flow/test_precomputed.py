@@ -98,7 +98,7 @@ def test_a_store_takes_precomputed_flow(videos, annotations, settings, tmp_path)
     shutil.rmtree(tmp_path / "flow")
     with pytest.raises(FileNotFoundError, match="no flow folder"):
         prepare(annotations, videos, store, opened.settings, flow_folder=tmp_path / "flow")
-    with pytest.raises(ValueError, match="a flow folder goes with settings of precomputed flow"):
+    with pytest.raises(ValueError, match="takes precomputed flow: give its folder, --flow"):
         prepare(annotations, videos, store, opened.settings)
 
 

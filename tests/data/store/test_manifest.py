@@ -40,8 +40,30 @@ def test_the_fingerprint_tells_what_training_can_see():
         fingerprint(settings, annotated(replace(video, group="h")), digests),
         fingerprint(settings, annotated(video, flip_classes=(1, 0)), digests),
         fingerprint(settings, annotated(video, class_groups={"a": "what"}), digests),
+        fingerprint(
+            settings,
+            annotated(
+                video, splits={"1": Split(name="1", train=(video,), test=(), validation=(other,))}
+            ),
+            digests,
+        ),
     }
-    assert len(changed) == 8
+    assert len(changed) == 9
+
+
+def test_a_named_validation_part_is_read_back_as_it_was_written(tmp_path):
+    train, validation, test = (
+        Video(name=f"a/{part}", path=f"{part}.avi", label=0, group=part) for part in "xyz"
+    )
+    splits = {
+        "1": Split(name="1", train=(train,), test=(test,), validation=(validation,)),
+        "2": Split(name="2", train=(train, validation), test=(test,)),
+    }
+    annotations = Annotations(dataset="d", classes=("a",), splits=splits, flip_classes=(0,))
+    settings = StoreSettings(dataset="d")
+    write_settings(tmp_path, settings)
+    write_manifest(tmp_path, settings, annotations, {}, {})
+    assert ClipStore.open(tmp_path).annotations == annotations
 
 
 MEASURE = """

@@ -75,7 +75,9 @@ def test_settings_are_changed_by_name_and_flow_options_by_text():
     )
     opencv = settings.changed(flow_backend="opencv", stacks=2, flow_length=5)
     assert (opencv.flow_backend, opencv.stacks, opencv.flow_length) == ("opencv", 2, 5)
-    assert settings.changed(precomputed=True).flow is None
+    precomputed = settings.changed(precomputed=True)
+    assert precomputed.flow is None
+    assert precomputed.changed(short_side=32).flow is None
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ def test_a_listed_path_is_found_before_other_containers_of_its_name(tmp_path: Pa
     assert resolve_video(tmp_path, "run/a.mp4") == tmp_path / "run/a.avi"
     assert resolve_video(tmp_path, "run/a") == tmp_path / "run/a"
     assert resolve_video(tmp_path, "run/b") is None
+    assert resolve_video(tmp_path, "run/b.txt") == tmp_path / "run/b.txt"
     assert resolve_video(tmp_path, "run/c.avi") == tmp_path / "run/c"
     assert resolve_video(tmp_path, "walk/a") is None
 

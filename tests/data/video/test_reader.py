@@ -220,6 +220,7 @@ def test_a_folder_of_frames_is_read_in_the_order_of_its_numbers(reader, tmp_path
     frames = moving_square(12)
     for number, frame in enumerate(frames, start=1):
         Image.fromarray(frame).save(tmp_path / f"img_{number}.png")
+        Image.new("L", (32, 24)).save(tmp_path / f"flow_x_{number}.jpg")  # as some lay it out
     (tmp_path / "notes.txt").touch()
     info = reader.open(tmp_path)
     assert (info.frames, info.promised, info.decoder) == (12, 12, "images")
