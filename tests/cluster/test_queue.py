@@ -1,13 +1,12 @@
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
 from ray.cluster_utils import Cluster
+from ray.scripts.scripts import drain_node
 
 from study.cluster.queue import JobSource, Placement, run_jobs
 from study.cluster.resources import Resources
@@ -16,16 +15,6 @@ from study.results.store import ResultStore
 from tests.test_fit import SMALL, study_of
 
 EPOCHS = 30
-
-
-@pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    """A cluster whose head trains nothing."""
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    ray.init(made.address, log_to_driver=False)
-    yield made
-    ray.shutdown()
-    made.shutdown()
 
 
 class OneJob(JobSource):
@@ -50,10 +39,10 @@ class OneJob(JobSource):
         if self.taken_away_after or metrics["epoch"] < 2:
             return
         self.taken_away_after = metrics["epoch"]
-        command = [str(Path(sys.executable).with_name("ray")), "drain-node"]
-        command += ["--address", self.cluster.address, "--node-id", self.node.node_id]
+        command = ["--address", self.cluster.address, "--node-id", self.node.node_id]
         command += ["--reason", "DRAIN_NODE_REASON_PREEMPTION", "--reason-message", "test"]
-        subprocess.run([*command, "--deadline-remaining-seconds", "0"], check=True)
+        command += ["--deadline-remaining-seconds", "0"]
+        drain_node.main(command, standalone_mode=False)
         time.sleep(0.1)
         self.cluster.remove_node(self.node, allow_graceful=False)
         self.cluster.add_node(num_cpus=1)
@@ -73,6 +62,7 @@ class OneJob(JobSource):
 def test_a_training_on_a_drained_node_goes_on_elsewhere_and_counts_as_no_failure(
     cluster: Cluster, tiny_store: Path, tmp_path: Path
 ) -> None:
+    ray.init(cluster.address, log_to_driver=False)
     study = study_of(tiny_store, tmp_path / "results", {**SMALL, "epochs": EPOCHS})
     (training,) = study.plan().trainings.values()
     source = OneJob(study.job(training, until=EPOCHS, parts=("test",)), cluster)

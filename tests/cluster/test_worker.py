@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from ray.train import UserCallback
+from ray.train import UserCallback, WorkerGroupError
+from ray.train.torch import TorchTrainer
 
 from study.cluster import worker
 from study.cluster.connection import running_ray
@@ -25,10 +26,8 @@ def job(tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Jo
     return job_of(study_of(tiny_store, tmp_path / "results"))
 
 
-def _failing(
-    fails: Callable[[int], Exception | None], folder: Path
-) -> Callable[[dict[str, Any]], None]:
-    """Returns what trains on a worker, of which the second fails by the videos of a pass.
+def _out_of_memory(most: int, folder: Path) -> Callable[[dict[str, Any]], None]:
+    """Returns what trains on a worker, of which the second has memory for some videos a pass.
 
     Each writes to the folder where other machines could reach it.
     """
@@ -46,8 +45,8 @@ def _failing(
         inputs = vars(loop)["model_inputs"]
 
         def failing_inputs(batch: dict[str, Any], device: Any) -> Any:
-            if dist.get_rank() == 1 and (error := fails(len(batch["label"]))):
-                raise error
+            if dist.get_rank() == 1 and len(batch["label"]) > most:
+                raise torch.OutOfMemoryError(OUT_OF_MEMORY)
             return inputs(batch, device)
 
         vars(loop)["model_inputs"] = failing_inputs
@@ -73,13 +72,9 @@ def test_out_of_memory_in_one_process_halves_the_passes_of_all(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Meanwhile they hear this machine alone."""
-
-    def fails(videos: int) -> Exception | None:
-        return torch.OutOfMemoryError(OUT_OF_MEMORY) if videos > 3 else None
-
-    monkeypatch.setattr(worker, "_train_on_worker", _failing(fails, tmp_path))
+    monkeypatch.setattr(worker, "_train_on_worker", _out_of_memory(3, tmp_path))
     with (
-        running_ray(None, nested=True),
+        running_ray(None),
         pytest.warns(RuntimeWarning, match=r"2\.00 GiB.* started again with half the videos"),
     ):
         _execute(job, tmp_path)
@@ -89,14 +84,28 @@ def test_out_of_memory_in_one_process_halves_the_passes_of_all(
     assert [(tmp_path / f"open-{rank}").read_text() for rank in (0, 1)] == ["[]", "[]"]
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)  # of a busy machine
+@pytest.mark.parametrize(
+    ("error", "raised", "said"),
+    [
+        (ZeroDivisionError("by one"), ZeroDivisionError, "by one"),
+        (RuntimeError("it was killed"), WorkerGroupError, "both failed"),
+    ],
+)
 def test_an_error_that_would_repeat_itself_is_raised_as_what_it_is(
-    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    job: Job,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    raised: type[Exception],
+    said: str,
 ) -> None:
-    failing = _failing(lambda videos: ZeroDivisionError("by one"), tmp_path)
-    monkeypatch.setattr(worker, "_train_on_worker", failing)
-    with running_ray(None, nested=True), pytest.raises(ZeroDivisionError, match="by one"):
+    """The other process fails too, as it no longer hears from the first."""
+
+    def fit(trainer: TorchTrainer) -> None:
+        raise WorkerGroupError("both failed", {0: RuntimeError("connection closed"), 1: error})
+
+    monkeypatch.setattr(TorchTrainer, "fit", fit)
+    with pytest.raises(raised, match=said):
         _execute(job, tmp_path)
 
 

@@ -356,7 +356,7 @@ def kill_rounds(rounds: int, seed: int, *, say: Callable[[str], None] = print) -
     with tempfile.TemporaryDirectory(prefix="kills-", dir="/tmp") as folder:
         known = subjects(Path(folder))
         for number in range(rounds):
-            name = "prepare" if number % 3 == 2 else "study"
+            name = "prepare" if number % 3 == 1 else "study"
             try:
                 told = one_round(known[name], random.Random(f"{seed}/{number}"))
                 say(f"seed {seed} round {number}: {name}: ok: {told}")

@@ -1,5 +1,6 @@
 """Which processes a command has, whatever became of their parents (Linux)."""
 
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -59,12 +60,22 @@ def _is_loopback(address: str) -> bool:
 
 
 def shared_memory_left(before: set[str]) -> set[str]:
-    """Returns what is new in /dev/shm and in no living process's hands."""
-    new = {path.name for path in Path("/dev/shm").iterdir()} - before
-    for maps in Path("/proc").glob("[0-9]*/maps") if new else ():
-        try:
-            text = maps.read_text()
-        except (FileNotFoundError, ProcessLookupError, PermissionError):
-            continue
-        new = {name for name in new if f"/dev/shm/{name}" not in text}
-    return new
+    """Returns what is new in /dev/shm and in no living process's hands.
+
+    Other commands of this machine make and remove such files too: what stays for seconds is left.
+    """
+    left = _shared_memory() - before
+    for _ in range(10):
+        left &= _shared_memory()
+        for maps in Path("/proc").glob("[0-9]*/maps") if left else ():
+            with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+                text = maps.read_text()
+                left = {name for name in left if f"/dev/shm/{name}" not in text}
+        if not left:
+            break
+        time.sleep(0.5)
+    return left
+
+
+def _shared_memory() -> set[str]:
+    return {path.name for path in Path("/dev/shm").iterdir()}

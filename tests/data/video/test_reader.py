@@ -20,6 +20,8 @@ from study.data.video import decoders
 from study.data.video.reader import BadVideoError, VideoReader, resize, resized_size
 from tests.data.video_files import decode_all, moving_square, write_video
 
+LARGE = 480  # a short side of which one frame fills the connection several times over
+
 
 @pytest.fixture(scope="module")
 def reader():
@@ -270,9 +272,9 @@ def test_a_decoder_that_dies_once_is_replaced_by_the_same(reader, avi, number):
 @pytest.mark.parametrize("after", [0, 1, 25])
 def test_a_decoder_that_dies_once_while_frames_are_read_loses_none(reader, avi, after):
     reader.open(avi)
-    whole = list(reader.read(range(1, 40), short_side=2000))
+    whole = list(reader.read(range(1, 40), short_side=LARGE))
     reader.open(avi)
-    frames = reader.read(range(1, 40), short_side=2000)
+    frames = reader.read(range(1, 40), short_side=LARGE)
     first = [next(frames) for _ in range(after)]
     os.kill(decoder_of(reader), signal.SIGKILL)
     np.testing.assert_array_equal([*first, *frames], whole)
@@ -307,7 +309,7 @@ def test_a_decoder_that_dies_twice_gives_way_to_the_next(avi, monkeypatch, numbe
 def test_a_decoder_that_hangs_while_frames_are_read_is_given_up(avi):
     with VideoReader(deadline=5) as reader:
         reader.open(avi)
-        frames = reader.read(range(40), short_side=2000)
+        frames = reader.read(range(40), short_side=LARGE)
         next(frames)
         os.kill(decoder_of(reader), signal.SIGSTOP)
         with pytest.raises(BadVideoError, match="hung: no sign of life for 5 s"):
