@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ from study.request import Study
 
 __all__ = ["TRACKERS", "Run", "Tracker", "Tracking", "open_trackers", "tracking"]
 
+LOGIN_SECONDS = 30
 ROW_METRICS = ("top1", "mean_class_accuracy")
 EPOCH_METRICS = {
     "validation_top1": "validation/top1",
@@ -72,16 +74,16 @@ class TensorBoard:
     name = "tensorboard"
 
     def __init__(self, folder: Path) -> None:
-        self._client = importlib.import_module("torch.utils.tensorboard")
         self._folder = folder
         self._writers: dict[str, Any] = {}
 
     def begin(self, run: Run) -> None:
         """Opens a run's event file, with its settings for the page of hyperparameters."""
+        client = importlib.import_module("torch.utils.tensorboard")
         name = f"{_file_name(run.label)}-{run.training_id[:8]}"
-        writer = self._client.SummaryWriter(str(self._folder / run.study / name))
+        writer = client.SummaryWriter(str(self._folder / run.study / name))
         metrics = dict.fromkeys([EPOCH_METRICS["validation_top1"]], 0.0)
-        for summary in self._client.summary.hparams(dict(run.settings), metrics):
+        for summary in client.summary.hparams(dict(run.settings), metrics):
             writer.file_writer.add_summary(summary)
         self._writers[run.training_id] = writer
 
@@ -108,12 +110,16 @@ class MLflow:
     name = "mlflow"
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._runs: dict[str, str] = {}
+
+    @cached_property
+    def _client(self) -> Any:
         uri = os.environ.get("MLFLOW_TRACKING_URI")
         if not uri:
-            folder.mkdir(parents=True, exist_ok=True)
-            uri = f"sqlite:///{folder.resolve() / 'mlflow.db'}"
-        self._client = importlib.import_module("mlflow").MlflowClient(tracking_uri=uri)
-        self._runs: dict[str, str] = {}
+            self._folder.mkdir(parents=True, exist_ok=True)
+            uri = f"sqlite:///{self._folder.resolve() / 'mlflow.db'}"
+        return importlib.import_module("mlflow").MlflowClient(tracking_uri=uri)
 
     def begin(self, run: Run) -> None:
         """Opens a run with the settings as its parameters; one of an earlier session goes on."""
@@ -153,9 +159,15 @@ class WeightsAndBiases:
     name = "wandb"
 
     def __init__(self, folder: Path) -> None:
-        self._client = importlib.import_module("wandb")
         self._folder = folder
         self._runs: dict[str, Any] = {}
+
+    @cached_property
+    def _client(self) -> Any:
+        client = importlib.import_module("wandb")
+        if "WANDB_MODE" not in os.environ:
+            client.login(timeout=LOGIN_SECONDS)  # or it waits for a key to be typed
+        return client
 
     def begin(self, run: Run) -> None:
         """Opens a run with the settings as its configuration; one of an earlier session goes on."""
@@ -192,7 +204,8 @@ TRACKERS = tuple(_KINDS)
 def open_trackers(names: Sequence[str], study: Study) -> list[Tracker]:
     """Returns the trackers of those names, each with a folder in the results.
 
-    Where the results are at an address, the folder is in the study's own on this machine.
+    Nothing is opened or written before the first epoch. Where the results are at an address, the
+    folder is in the study's own on this machine.
 
     Raises:
         ValueError: If a client isn't installed.

@@ -82,6 +82,19 @@ def test_tensorboard_reads_every_epoch_and_row_once_from_the_results(study: Stud
     assert "_hparams_/session_start_info" in events.summary_metadata
 
 
+def run_one_epoch(study: Study, tracker: str, epoch: int = 1) -> None:
+    (training,) = study.plan().trainings.values()
+    with tracking(open_trackers([tracker], study), pytest.fail) as tracked:
+        tracked.epoch(training, "fake", "stil", metrics(epoch))
+
+
+def test_nothing_is_written_before_the_first_epoch(study: Study) -> None:
+    pytest.importorskip("tensorboard")
+    with tracking(open_trackers(["tensorboard"], study), pytest.fail):
+        pass
+    assert not Path(study.request.results).exists()
+
+
 class FakeMLflow:
     """The calls of ``mlflow.MlflowClient`` that are used, on runs in memory."""
 
@@ -145,7 +158,7 @@ def test_mlflow_has_an_experiment_a_study_and_a_run_a_training(
     assert (logged.params["model"], logged.params["options.backbone"]) == ("stilt", "small")
     assert logged.ended == 1
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server")
-    open_trackers(["mlflow"], study)
+    run_one_epoch(study, "mlflow")
     assert clients[-1].uri == "http://server"
 
 
@@ -154,10 +167,8 @@ def test_mlflow_goes_on_with_the_run_of_an_earlier_session(
 ) -> None:
     client = FakeMLflow("")
     fake(monkeypatch, "mlflow", MlflowClient=lambda tracking_uri: client)
-    (training,) = study.plan().trainings.values()
     for epoch in (1, 2):
-        with tracking(open_trackers(["mlflow"], study), pytest.fail) as tracked:
-            tracked.epoch(training, "fake", "stil", metrics(epoch))
+        run_one_epoch(study, "mlflow", epoch)
     (logged,) = client.runs
     assert [step for step, _ in logged.metrics["train/loss"]] == [1, 2]
     assert logged.ended == 2
@@ -176,8 +187,11 @@ def test_wandb_has_a_project_a_study_and_a_run_a_training(
         runs.append(made)
         return made
 
-    fake(monkeypatch, "wandb", init=init)
+    logins: list[int] = []
+    fake(monkeypatch, "wandb", init=init, login=lambda *, timeout: logins.append(timeout))
+    monkeypatch.setenv("WANDB_MODE", "offline")
     assert not run(study, open_trackers(["wandb"], study))
+    assert not logins
     (logged,) = runs
     (training,) = study.plan().trainings
     assert (logged.asked["project"], logged.asked["id"]) == ("fake", training)
@@ -188,6 +202,9 @@ def test_wandb_has_a_project_a_study_and_a_run_a_training(
         for name, value in values.items():
             found.setdefault(name, []).append((step, value))
     assert found == expected(study)
+    monkeypatch.delenv("WANDB_MODE")
+    run_one_epoch(study, "wandb")
+    assert len(logins) == 1, "nobody is asked for a key without an end"
 
 
 class Broken:
