@@ -275,11 +275,12 @@ def _hours(low: float, high: float) -> str:
 
 
 def _print_sources(plan: Plan, paces: Paces, device: str | None, console: Console) -> None:
-    """Prints what the estimate rests on."""
+    """Prints what the estimate rests on, by network where that differs."""
     nets: dict[str, dict[str, None]] = {}
     for training in plan.trainings.values():
         if (pace := paces.of(training)) is not None:
             nets.setdefault(pace.source, {})[describe_net(training, plan.trainings.values())] = None
     for source, names in nets.items():
         told = SOURCES[source].format(device=device)
-        Terminal(console).say(f"estimated from {told}: {', '.join(names)}")
+        which = f": {', '.join(names)}" if len(nets) > 1 else ""
+        Terminal(console).say(f"estimated from {told}{which}")
