@@ -226,7 +226,8 @@ def _line(flag: argparse.Action, value: Any, found: Any) -> str:
 
 
 def _toml(value: Any) -> str:
-    return tomlkit.item(list(value) if isinstance(value, tuple) else value).as_string()
+    written: str = tomlkit.item(list(value) if isinstance(value, tuple) else value).as_string()
+    return written
 
 
 def _dotted(name: str) -> str:

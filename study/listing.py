@@ -85,19 +85,27 @@ def _print_arms(space: Space, console: Console) -> None:
 
 def _fixed(arm: Arm) -> str:
     """The settings that make an arm what it is."""
-    own = {f"options.{name}": value for name, value in arm.options.items()} | arm.hyperparameters
+    own = {
+        **{f"options.{name}": value for name, value in arm.options.items()},
+        **arm.hyperparameters,
+    }
     return " ".join(f"{name}={_said(value)}" for name, value in own.items())
 
 
 def _print_parameters(space: Space, base: Settings, console: Console) -> None:
-    rows = []
+    columns: dict[str, list[str]] = {
+        "parameter": [one.name for one in space.parameters],
+        "searched over": [_range(one) for one in space.parameters],
+        "starts at": [],
+        "arms": [],
+    }
     for parameter in space.parameters:
         arms = [arm for arm in space.arms if parameter.matters_to(arm)]
         starts = [_value(parameter, _untuned(space, base, arm)) for arm in arms]
-        names = "all" if len(arms) == len(space.arms) else ", ".join(arm.name for arm in arms)
-        rows.append((parameter.name, _range(parameter), _together(starts), names))
-    names = ("parameter", "searched over", "starts at", "arms")
-    _print_table(console, dict(zip(names, zip(*rows, strict=True), strict=True)))
+        names = [arm.name for arm in arms]
+        columns["starts at"].append(_together(starts))
+        columns["arms"].append("all" if len(arms) == len(space.arms) else ", ".join(names))
+    _print_table(console, columns)
     console.print("  --search NAME=RANGE searches another as well, --set NAME=VALUE not this one")
 
 

@@ -240,26 +240,26 @@ def _parser() -> _Parser:
         help=f"also log epochs and test accuracies to {', '.join(TRACKERS)}, each through its own "
         "client (an extra of this package)",
     )
-    add = parser.add_argument_group("as before, or only to look").add_argument
-    add(
+    again = parser.add_argument_group("as before, or only to look").add_argument
+    again(
         "--config",
         metavar="FILE",
         help="take flags from a file, such as the studies/NAME/study.toml that every study writes "
         "into its results; those given here win",
     )
-    add(
+    again(
         "--like",
         metavar="STUDY/ARM",
         help="take the settings that an arm of an older study in the results was trained with, its "
         "found hyperparameters among them; --set goes over them",
     )
-    add("--resume", action="store_true", help="go on with a study of this name; it must exist")
-    add(
+    again("--resume", action="store_true", help="go on with a study of this name; it must exist")
+    again(
         "--dry-run",
         action="store_true",
         help="print the plan and about how long it takes, and stop",
     )
-    add(
+    again(
         "--list",
         choices=LISTS,
         metavar="WHAT",

@@ -12,7 +12,7 @@ import pytest
 
 import search_spaces
 from search_spaces.space import Choice, Real
-from study import run, tracking
+from study import run
 from study.configuration import value_of
 from study.request import Request, Study, check_settings
 
@@ -429,7 +429,7 @@ def test_a_tracker_that_is_not_installed_is_named_with_its_extra(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("study.tracking.importlib.util.find_spec", lambda name: None)
     where = ["--data", str(tiny_store), "--results", str(tmp_path / "results")]
     assert main([*where, *SMALL, "--log", "mlflow", "wandb"]) == 2
     err = capsys.readouterr().err
