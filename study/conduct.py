@@ -19,6 +19,7 @@ from study.calibration import device_of, earlier_paces
 from study.claims import claim, release
 from study.cluster.connection import at_once_on, check_shared, running_ray
 from study.cluster.queue import JobSource, Placement, run_jobs
+from study.configuration import write_request
 from study.driver_lock import only_driver
 from study.job import Job, checkpoint_path, record_failure, trained_again
 from study.labels import describe, trial_label
@@ -31,6 +32,7 @@ from study.search import Trial
 from study.search_journal import write_journal
 from study.searches import SearchKey, agenda_of, objective_of
 from study.terminal import StudyDisplay, Terminal
+from study.tracking import Tracker, Tracking, tracking
 
 __all__ = ["Conductor", "run_study"]
 
@@ -45,6 +47,8 @@ def run_study(
     *,
     address: str | None,
     terminal: Terminal,
+    request_file: str | None = None,
+    trackers: Sequence[Tracker] = (),
 ) -> list[str]:
     """Runs what is missing of a study and writes its rows.
 
@@ -53,6 +57,8 @@ def run_study(
         searches: Its searches.
         address: A Ray cluster's address; None starts a local Ray.
         terminal: Shows what happens.
+        request_file: The study's request as a file's text, to be kept with its results.
+        trackers: Receive epochs and rows as they are known.
 
     Returns:
         The trainings that failed, each with its reason; the rows that need them are missing.
@@ -65,16 +71,19 @@ def run_study(
         only_driver(study.folder / "locks" / f"{study.name}.lock"),
         _scratch(study.folder / "ray" / study.name) as scratch,
     ):
+        if request_file is not None:
+            write_request(ResultStore(request.results), study.name, request_file)
         with (
             running_ray(address, nested=request.resources.workers > 1) as cluster,
             terminal.at_work() as display,
+            tracking(trackers, display.warn) as tracked,
         ):
             if address is not None:
                 check_shared(study.folder.resolve())
             at_once = at_once_on(
                 cluster, request.resources, asked=request.at_once, may_grow=address is not None
             )
-            conductor = Conductor(study, searches, display, at_once=at_once)
+            conductor = Conductor(study, searches, display, at_once=at_once, tracked=tracked)
             if not conductor.done:
                 placement = Placement(
                     resources=request.resources, at_once=at_once, scratch=str(scratch)
@@ -111,6 +120,7 @@ class Conductor(JobSource):
         searches: Its searches.
         display: Shows what happens.
         at_once: How many jobs run at once, for the time left.
+        tracked: Receives epochs and rows as they are known.
     """
 
     def __init__(
@@ -120,9 +130,11 @@ class Conductor(JobSource):
         display: StudyDisplay,
         *,
         at_once: int = 1,
+        tracked: Tracking | None = None,
     ) -> None:
         self._study = study
         self._display = display
+        self._tracked = tracked or Tracking((), display.warn)
         self._results = ResultStore(study.request.results)
         write_protocol(study, self._results)
         self._agenda = agenda_of(study, searches)
@@ -188,6 +200,7 @@ class Conductor(JobSource):
     def reported(self, job: Job, metrics: Mapping[str, Any]) -> None:
         """Receives what an epoch came to."""
         self._progress.reported(job, metrics["epoch"], metrics["validation_top1"])
+        self._tracked.epoch(job.training, self._study.name, self._progress.label(job), metrics)
         self._progress.publish(self._outlook)
 
     def ended(self, job: Job) -> None:
@@ -221,17 +234,23 @@ class Conductor(JobSource):
             self._progress.remove(job)
             self._look_again(job)
 
+    def time_passed(self) -> None:
+        """Shows where the study stands, if it is time to."""
+        self._progress.time_passed(self._outlook)
+
     def close(self) -> None:
         """Writes how the study ended."""
         state = "stopped" if self.stopped else "failed" if self._outlook.failures else "done"
         self._progress.publish(self._outlook, state=state, at_once=True)
 
     def _look_again(self, job: Job) -> None:
+        """Asks where the study stands after the end of a job."""
         self._ledger.forget(job.training.training_id)
         self._ended += 1
         if self._ended % COMPACT_EVERY == 0:
             self._results.compact()
         self._look()
+        self._tracked.ended(job.training)
 
     def _look(self) -> None:
         """Asks where the study stands, then writes what is new."""
@@ -240,7 +259,8 @@ class Conductor(JobSource):
             self._write_search(one, self._outlook.searches[one.search.name])
         for row in self._outlook.rows:
             if self._is_new((row.arm.name, row.training.target, row.training.seed)):
-                write_row(self._study, self._results, row, source=self._ledger.source)
+                lines = write_row(self._study, self._results, row, source=self._ledger.source)
+                self._tracked.row(row, lines)
         self._progress.publish(self._outlook, at_once=True)
 
     def _write_search(self, one: ArmSearch, trials: Sequence[Trial]) -> None:

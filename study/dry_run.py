@@ -2,14 +2,16 @@
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
+from models.fusion import FUSIONS
+from search_spaces.space import Arm
 from study.calibration import device_of, earlier_paces, measure_pace
 from study.cluster.resources import trainings_at_once
 from study.durations import told_span
@@ -26,6 +28,15 @@ from study.terminal import Terminal
 __all__ = ["print_dry_run"]
 
 PHASES = {"search": "search", "trainings": "reported trainings", "scoring": "scoring"}
+SEARCHED, CHECKPOINTED, ALL = "*", "†", "‡"
+MARKS = {
+    SEARCHED: "where its search starts; the rows' trainings have what is found",
+    CHECKPOINTED: "computes activations again in the backward pass, to fit the GPU",
+    ALL: "on all of train",
+}
+DROPPED = ("precision", "crop", "epochs", "runs", "arms", "batch", "micro", "rate", "steps")
+"""Columns that a narrow terminal may lack, in this order, where all lines have one value."""
+GAP = 2  # columns between two of a table
 SOURCES = {
     "earlier": "earlier trainings on {device}",
     "measured": "a few steps, just now, on {device}",
@@ -65,25 +76,31 @@ class _Net:
     """Trainings that differ in split and seed alone, and the arms whose rows they are for."""
 
     trainings: Sequence[Training]
-    arms: Sequence[str]
+    arms: Sequence[Arm]
 
     @property
     def first(self) -> Training:
         """One of them."""
         return self.trainings[0]
 
+    @property
+    def name(self) -> str:
+        """The name of the first arm whose fusion reads all that they give."""
+        whole = [arm for arm in self.arms if FUSIONS[arm.fusion].stream is None]
+        return (whole or self.arms)[0].name
+
 
 def _nets(plan: Plan) -> list[_Net]:
     alike: dict[str, dict[str, Training]] = {}
-    arms: dict[str, dict[str, None]] = {}
+    arms: dict[str, dict[str, Arm]] = {}
     for row in plan.rows:
         for one in row.distinct_trainings:
             settings = asdict(one.hyperparameters)
             net = canonical_json([one.model, one.options, settings, one.train_on])
             alike.setdefault(net, {})[one.training_id] = one
-            arms.setdefault(net, {})[row.arm.name] = None
+            arms.setdefault(net, {})[row.arm.name] = row.arm
     return [
-        _Net(trainings=tuple(trainings.values()), arms=tuple(arms[net]))
+        _Net(trainings=tuple(trainings.values()), arms=tuple(arms[net].values()))
         for net, trainings in alike.items()
     ]
 
@@ -113,47 +130,100 @@ def _at_once(study: Study, address: str | None) -> int | None:
 
 
 def _print_trainings(study: Study, plan: Plan, paces: Paces, console: Console) -> None:
-    """Prints each network with the arms that it serves, then what its trainings take."""
-    columns = ["net", "splits × seeds", "batch", "steps an epoch", "precision", "time of each"]
-    if study.gpu is not None:
-        columns.insert(-1, "GiB")
-    table = Table(*columns, box=box.SIMPLE)
-    say = Terminal(console)
-    for number, net in enumerate(_nets(plan), start=1):
-        what = describe_net(net.first, plan.trainings.values())
-        say.say(f"net {number}: {what} for {', '.join(net.arms)}")
-        table.add_row(str(number), *_row(study, net, paces))
+    """Prints a line for each network: what a training of it is, takes, and serves."""
+    nets = _nets(plan)
+    columns = _columns(study, nets, paces)
+    shown, alike = _fitted(columns, console.width)
+    first, *others = shown
+    table = Table(
+        Column(first, no_wrap=True),
+        *(Column(name, no_wrap=True, justify="right") for name in others),
+        box=box.SIMPLE,
+        padding=(0, 1, 0, 0),
+    )
+    for cells in zip(*shown.values(), strict=True):
+        table.add_row(*cells)
     console.print(table)
+    say = Terminal(console)
+    if alike:
+        say.say(f"all alike: {', '.join(f'{name} {value}' for name, value in alike.items())}")
+    notes = "".join(cell for cells in columns.values() for cell in cells)
+    for mark, note in MARKS.items():
+        if mark in notes:
+            say.say(f"{mark} {note}")
+    for net in nets:
+        what = describe_net(net.first, plan.trainings.values())
+        if len(net.arms) > 1:
+            say.say(f"one training of {what} serves {', '.join(arm.name for arm in net.arms)}")
+    for names in _same_results(plan):
+        say.say(f"{' and '.join(names)} are the same training, fused alike: one result")
 
 
-def _row(study: Study, net: _Net, paces: Paces) -> list[str]:
-    hyperparameters, division = net.first.hyperparameters, study.division(net.first)
-    passes, needed = hyperparameters.accumulation_steps, []
-    how: list[str] = [hyperparameters.precision]
-    if division is not None:
-        passes = division.accumulation_steps
-        how += ["checkpointing"] if division.activation_checkpointing else []
-        needed = [f"{division.needed_bytes / 2**30:.1f}"]
-    splits = dict.fromkeys(one.target.split for one in net.trainings)
-    return [
-        f"{', '.join(splits)} × {len(net.trainings) // len(splits)}",
-        _batch(hyperparameters.batch_size, study.request.resources.workers, passes),
-        _steps(study, net),
-        ", ".join(how),
-        *needed,
-        _time_of_each(study, net, paces),
-    ]
+def _same_results(plan: Plan) -> list[list[str]]:
+    """The names of arms whose rows are made of the same trainings in the same way."""
+    alike: dict[str, dict[str, None]] = {}
+    for row in plan.rows:
+        read = [{s: one.training_id for s, one in row.trainings.items()}, row.arm.fusion]
+        made = canonical_json([*read, row.fusion_lambda, row.training.scoring_id])
+        alike.setdefault(made, {})[row.arm.name] = None
+    every = [list(names) for names in alike.values() if len(names) > 1]
+    return [names for number, names in enumerate(every) if names not in every[:number]]
 
 
-def _batch(batch_size: int, workers: int, passes: int) -> str:
-    """A batch, and of how many passes of how many videos in how many processes it is made."""
-    micro_batch = math.ceil(math.ceil(batch_size / workers) / passes)
-    factors = [f"{passes} passes"] if passes > 1 else []
-    factors += [f"{workers} workers"] if workers > 1 else []
-    return " × ".join([f"{batch_size} = {micro_batch}", *factors]) if factors else f"{batch_size}"
+def _columns(study: Study, nets: Sequence[_Net], paces: Paces) -> dict[str, list[str]]:
+    """What each network's trainings are and take, by the column's name."""
+    both = len({net.first.train_on for net in nets}) > 1
+    rows = []
+    for net in nets:
+        hyperparameters, division = net.first.hyperparameters, study.division(net.first)
+        passes, memory = hyperparameters.accumulation_steps, {}
+        if division is not None:
+            passes = division.accumulation_steps
+            again = CHECKPOINTED if division.activation_checkpointing else ""
+            memory = {"GiB": f"{division.needed_bytes / 2**30:.1f}{again}"}
+        share = math.ceil(hyperparameters.batch_size / study.request.resources.workers)
+        searched = any(
+            parameter.name == "learning_rate" and parameter.matters_to(arm)
+            for arm in net.arms
+            for parameter in study.space.parameters
+        )
+        rate = SEARCHED if searched and study.tuning != "fixed" and study.trials else ""
+        rows.append(
+            {
+                "training": f"{net.name}{ALL if both and net.first.train_on == 'all' else ''}",
+                "arms": f"{len(net.arms)}",
+                "runs": f"{len(net.trainings)}",
+                "batch": f"{hyperparameters.batch_size}",
+                "micro": f"{math.ceil(share / passes)}",
+                "steps": _steps(study, net),
+                "epochs": f"{hyperparameters.epochs}",
+                "rate": f"{hyperparameters.learning_rate:g}{rate}",
+                "crop": f"{hyperparameters.crop_size}",
+                "precision": hyperparameters.precision,
+                **memory,
+                "each takes": _time_of_each(study, net, paces),
+            }
+        )
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _fitted(
+    columns: Mapping[str, list[str]], width: int
+) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """Returns the columns for a terminal, and by name the value of those that it has no room for.
+
+    Those go first that are the same in all lines.
+    """
+    shown, alike = dict(columns), {}
+    for name in DROPPED:
+        taken = sum(GAP + max(map(len, (one, *cells))) for one, cells in shown.items())
+        if taken + GAP > width and name in shown and len(set(shown[name])) == 1:
+            alike[name] = shown.pop(name)[0]
+    return shown, alike
 
 
 def _steps(study: Study, net: _Net) -> str:
+    """The optimiser's steps an epoch; splits may differ."""
     steps = {
         math.ceil(len(study.parts_of(one).train) / net.first.hyperparameters.batch_size)
         for one in net.trainings
@@ -208,11 +278,12 @@ def _hours(low: float, high: float) -> str:
 
 
 def _print_sources(plan: Plan, paces: Paces, device: str | None, console: Console) -> None:
-    """Prints what the estimate rests on."""
+    """Prints what the estimate rests on, by network where that differs."""
     nets: dict[str, dict[str, None]] = {}
     for training in plan.trainings.values():
         if (pace := paces.of(training)) is not None:
             nets.setdefault(pace.source, {})[describe_net(training, plan.trainings.values())] = None
     for source, names in nets.items():
         told = SOURCES[source].format(device=device)
-        Terminal(console).say(f"estimated from {told}: {', '.join(names)}")
+        which = f": {', '.join(names)}" if len(nets) > 1 else ""
+        Terminal(console).say(f"estimated from {told}{which}")

@@ -81,6 +81,10 @@ class Progress:
             self._paces.renew(job.training, seconds=seconds * workers / passes)
         self._display.reported(job.training.training_id, epoch, accuracy)
 
+    def label(self, job: Job) -> str:
+        """Returns a running job's label."""
+        return self._running[job.training.training_id].label
+
     def reached(self, job: Job) -> int:
         """Returns the last epoch that a running job has reported."""
         return self._running[job.training.training_id].epoch
@@ -99,6 +103,11 @@ class Progress:
         status = self._status(outlook, state)
         self._display.stands(_standing(status))
         write_status(self._results, status)
+
+    def time_passed(self, outlook: Outlook) -> None:
+        """Shows and writes where the study stands if a line of it is due."""
+        if self._display.due:
+            self.publish(outlook, at_once=True)
 
     def _status(self, outlook: Outlook, state: str) -> Status:
         study = self._study

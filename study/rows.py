@@ -41,7 +41,7 @@ def write_protocol(study: Study, results: ResultStore) -> None:
 
 def write_row(
     study: Study, results: ResultStore, row: PlannedRow, *, source: Callable[[Training], str]
-) -> None:
+) -> list[dict[str, Any]]:
     """Fuses finished trainings' scores as an arm says and writes the arm's rows.
 
     Args:
@@ -49,6 +49,9 @@ def write_row(
         results: Its results.
         row: The row.
         source: Returns the id of the training whose scores stand for a training's own.
+
+    Returns:
+        The lines of ``rows``, one for each part.
     """
     training, arm = row.training, row.arm
     tested = _read(results, row.trainings, source)
@@ -83,34 +86,32 @@ def write_row(
             )
         ],
     )
-    results.write(
-        "rows",
-        key,
-        [
-            {
-                **identity,
-                "part": part,
-                "training_id": read[part].training_id,
-                "scoring_id": read[part].scoring_id,
-                "fusion": arm.fusion,
-                "fusion_lambda": fused.fusion_lambda,
-                "views": views_of(training),
-                **accuracies(matrix, scores[part].labels),
-                "videos": len(scores[part].videos),
-                "tuning": "fixed" if row.tuned_by is None else study.tuning,
-                "tuned_by": row.tuned_by,
-                "modality": modality(row),
-                "classes": len(set(scores[part].labels.tolist())),
-                "missing_videos": study.parts[training.target.split].missing,
-                "details": {
-                    **fused.details,
-                    **({"fitted_on": fitted_on.training_id} if row.fitted_on else {}),
-                    **row.tuned,
-                },
-            }
-            for part, matrix in fused.parts.items()
-        ],
-    )
+    lines = [
+        {
+            **identity,
+            "part": part,
+            "training_id": read[part].training_id,
+            "scoring_id": read[part].scoring_id,
+            "fusion": arm.fusion,
+            "fusion_lambda": fused.fusion_lambda,
+            "views": views_of(training),
+            **accuracies(matrix, scores[part].labels),
+            "videos": len(scores[part].videos),
+            "tuning": "fixed" if row.tuned_by is None else study.tuning,
+            "tuned_by": row.tuned_by,
+            "modality": modality(row),
+            "classes": len(set(scores[part].labels.tolist())),
+            "missing_videos": study.parts[training.target.split].missing,
+            "details": {
+                **fused.details,
+                **({"fitted_on": fitted_on.training_id} if row.fitted_on else {}),
+                **row.tuned,
+            },
+        }
+        for part, matrix in fused.parts.items()
+    ]
+    results.write("rows", key, lines)
+    return lines
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

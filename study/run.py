@@ -1,7 +1,6 @@
 """``python -m study.run --space stilt``: search, then the ablation at the found settings."""
 
 import argparse
-import json
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -13,15 +12,19 @@ from rich.console import Console
 import search_spaces
 from models.checks import check_number
 from search_spaces.recipes import RECIPES
-from search_spaces.space import TUNINGS, Choice, Parameter, Real
+from search_spaces.space import TUNINGS, Choice, Parameter, Real, Space
 from study.advice import warnings_of
 from study.cluster.resources import Resources
 from study.conduct import run_study
+from study.configuration import Section, flags_over, read_flags, render_request, value_of
 from study.data.datasets.catalog import list_datasets
+from study.data.store.clip_store import ClipStore
 from study.data.store.embedded import prepare_embedded
 from study.data.store.remote import is_uri
 from study.driver_lock import StudyRunsError
 from study.dry_run import print_dry_run
+from study.likeness import like
+from study.listing import LISTS, print_list
 from study.plan import Plan
 from study.request import Request, Study, check_request, check_settings
 from study.results.store import DamagedResultError, ResultStore
@@ -29,6 +32,7 @@ from study.results.tables import render
 from study.search import Sampler
 from study.searches import most_trainings, searches_of
 from study.terminal import Terminal
+from study.tracking import TRACKERS, open_trackers
 
 __all__ = ["main"]
 
@@ -41,14 +45,21 @@ SHARED = {  # who trains with what a search finds
     "shared": "shared by all arms",
 }
 EXAMPLES = """\
+values of --set are as JSON has them, and text otherwise. Lists and tuples are
+one, in quotes for the shell's sake: --set 'scales=[1,0.875]' 'milestones=[]'
+'options.head_dims=[512,1024]' clip_norm=null. --list options names all of them.
+
 examples:
-  python -m study.run --space stilt
-      the whole study on the embedded dataset
-  python -m study.run --space stilt --data stores/ucf101 --split 1 2 3 --gpus-per-worker 1
-      the same on UCF101's three splits, on this machine's GPUs
+  python -m study.run --space stilt --data stores/ucf101 --split 1 2 3 \\
+      --gpus-per-worker 1
+      the whole study on UCF101's three splits, on this machine's GPUs
   python -m study.run --space cstm --data stores/mine --trials 20 --seeds 5 \\
-      --set batch_size=16 epochs=40 --search options.dropout=0.2..0.8 --max-hours 12
-      own clips: 20 trials of each search, five seeds, at most twelve hours at a time
+      --set batch_size=16 'scales=[1,0.875]' --search options.dropout=0.2..0.8 \\
+      --log tensorboard
+      own clips: 20 trials of each search, five seeds, curves in TensorBoard
+  python -m study.run --config results/studies/stilt-ucf101/study.toml \\
+      --name longer --like stilt-ucf101/stil --epochs 200
+      that study again, but longer, at the settings found for one of its arms
 """
 
 
@@ -58,10 +69,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 when it is done, 1 when something failed, 2 when the input was refused.
     """
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments = _arguments(parser, argv)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        return _run(arguments, Console(highlight=False))
+        return _run(arguments, parser.sections, Console(highlight=False))
     except KeyboardInterrupt:
         print(
             "\nstudy.run: interrupted. What finished is kept; the same command goes on from there.",
@@ -77,10 +89,16 @@ def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def _run(arguments: argparse.Namespace, console: Console) -> int:
+def _run(arguments: argparse.Namespace, sections: Sequence[Section], console: Console) -> int:
     try:
+        if arguments.list is not None:
+            print_list(_space_listed(arguments), arguments.list, arguments.recipe, console)
+            return DONE
         study = check_request(_request(arguments, console))
+        if arguments.like is not None:
+            study = check_request(like(study, arguments.like))
         searches = searches_of(study)  # refuses what can't be searched, or begun with
+        trackers = open_trackers(arguments.log, study)
     except (ValueError, OSError) as error:
         print(f"study.run: {error}", file=sys.stderr)
         return REFUSED
@@ -89,7 +107,14 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         print_dry_run(study, console, address=arguments.address)
         return DONE
     try:
-        failed = run_study(study, searches, address=arguments.address, terminal=Terminal(console))
+        failed = run_study(
+            study,
+            searches,
+            address=arguments.address,
+            terminal=Terminal(console),
+            request_file=render_request(sections, arguments, study),
+            trackers=trackers,
+        )
     except StudyRunsError as error:
         print(f"study.run: {error}", file=sys.stderr)
         return REFUSED
@@ -103,21 +128,58 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Refuses flags in one line."""
+    """Refuses flags in one line, and knows which of them a study's file has."""
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(**more)
+        self.sections: list[Section] = []
+        self.where = ""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(REFUSED, f"study.run: {message}; --help shows all flags\n")
+        self.exit(REFUSED, f"study.run: {self.where}{message}; --help shows all flags\n")
+
+    def section(self, name: str, title: str) -> Callable[..., None]:
+        """Returns what adds a flag to a new group of ``--help`` and section of the file."""
+        group, section = self.add_argument_group(title), Section(name=name, title=title)
+        self.sections.append(section)
+
+        def add(*names: str, **more: Any) -> None:
+            section.flags.append(group.add_argument(*names, **more))
+
+        return add
+
+    def given(self, words: Sequence[str] | None) -> dict[str, Any]:
+        """Returns the flags that a command line gives, without any defaults."""
+        unset = dict.fromkeys(vars(self.parse_args([])))
+        found = vars(self.parse_args(words, argparse.Namespace(**unset)))
+        return {name: value for name, value in found.items() if value is not None}
 
 
-def _parser() -> argparse.ArgumentParser:
+def _arguments(parser: _Parser, argv: Sequence[str] | None) -> argparse.Namespace:
+    """What a command line and the file that it may name ask for, and the defaults."""
+    given = parser.given(argv)
+    if "config" in given:
+        try:
+            words = read_flags(given["config"], parser.sections)
+        except ValueError as error:
+            parser.exit(REFUSED, f"study.run: {error}\n")
+        parser.where = f"--config {given['config']}: "
+        given = flags_over(parser.given(words), given)
+        parser.where = ""
+    if "space" not in given:
+        parser.error("--space SPACE is needed, or --config FILE with one")
+    return argparse.Namespace(**{**vars(parser.parse_args([])), **given})
+
+
+def _parser() -> _Parser:
     parser = _Parser(
         prog="python -m study.run",
         description="Search a system's hyperparameters, then run its ablation at what was found.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=EXAMPLES,
     )
-    add = parser.add_argument_group("what is compared").add_argument
-    add("--space", required=True, help=f"the system: {', '.join(search_spaces.names())}")
+    add = parser.section("comparison", "what is compared")
+    add("--space", help=f"the system: {', '.join(search_spaces.names())}")
     add(
         "--arms",
         nargs="+",
@@ -140,7 +202,7 @@ def _parser() -> argparse.ArgumentParser:
         help="split-carve, search or both, joined by a comma: what is held out for validation, and "
         "the searches, differ between the reported seeds too (default: neither)",
     )
-    add = parser.add_argument_group("on what data").add_argument
+    add = parser.section("data", "on what data")
     add(
         "--data", metavar="DIR", help="the clip store that study.prepare made, or its s3:// address"
     )
@@ -162,21 +224,52 @@ def _parser() -> argparse.ArgumentParser:
         help="search, and fit fusions, with the validation part held out; report networks that are "
         "trained again on all of train at the found settings",
     )
-    _add_tuning(parser.add_argument_group("how it is tuned").add_argument)
-    _add_training(parser.add_argument_group("how and where it trains").add_argument)
-    add = parser.add_argument_group("where results go").add_argument
+    _add_tuning(parser.section("tuning", "how it is tuned"))
+    _add_training(parser.section("training", "how it trains"))
+    _add_places(parser.section("places", "where it trains"))
+    add = parser.section("results", "where results go")
     add("--results", default="results", metavar="DIR", help="the results folder or s3:// address")
     add("--name", help="the study's name (default: <space>-<dataset>)")
-    add("--resume", action="store_true", help="go on with a study of this name; it must exist")
     add(
+        "--log",
+        nargs="+",
+        action="extend",
+        choices=TRACKERS,
+        default=[],
+        metavar="WHERE",
+        help=f"also log epochs and test accuracies to {', '.join(TRACKERS)}, each through its own "
+        "client (an extra of this package)",
+    )
+    again = parser.add_argument_group("as before, or only to look").add_argument
+    again(
+        "--config",
+        metavar="FILE",
+        help="take flags from a file, such as the studies/NAME/study.toml that every study writes "
+        "into its results; those given here win",
+    )
+    again(
+        "--like",
+        metavar="STUDY/ARM",
+        help="take the settings that an arm of an older study in the results was trained with, its "
+        "found hyperparameters among them; --set goes over them",
+    )
+    again("--resume", action="store_true", help="go on with a study of this name; it must exist")
+    again(
         "--dry-run",
         action="store_true",
         help="print the plan and about how long it takes, and stop",
     )
+    again(
+        "--list",
+        choices=LISTS,
+        metavar="WHAT",
+        help="print the space's arms, the options that --set takes, or the parameters that are "
+        "searched, with what is allowed, and stop: arms, options or parameters",
+    )
     return parser
 
 
-def _add_tuning(add: Callable[..., Any]) -> None:
+def _add_tuning(add: Callable[..., None]) -> None:
     add(
         "--tuning",
         choices=TUNINGS,
@@ -224,14 +317,13 @@ def _add_tuning(add: Callable[..., Any]) -> None:
         action="extend",
         default=[],
         metavar="NAME=VALUE",
-        dest="changes",
         help="settings that are then not searched, such as options.backbone=resnet18 batch_size=16 "
-        "loss_weights.spatial=0.5 scales=[1,0.875]",
+        "loss_weights.spatial=0.5 'scales=[1,0.875]'",
     )
     add("--warm-start", metavar="NAME", help="begin with what an older study's trials came to")
 
 
-def _add_training(add: Callable[..., Any]) -> None:
+def _add_training(add: Callable[..., None]) -> None:
     add(
         "--recipe",
         choices=tuple(RECIPES),
@@ -242,6 +334,10 @@ def _add_training(add: Callable[..., Any]) -> None:
     )
     add("--epochs", type=int, metavar="N", help="epochs of each training")
     add("--weights", help="imagenet, none or a file (default: imagenet; none on embedded)")
+    add("--compile", action="store_true", help="compile the model with torch.compile")
+
+
+def _add_places(add: Callable[..., None]) -> None:
     add("--workers", type=int, default=1, metavar="N", help="processes of each training")
     add("--cpus-per-worker", type=float, default=1, metavar="N", help="CPU cores of each")
     add("--gpus-per-worker", type=float, default=0, metavar="N", help="GPUs of each (default: 0)")
@@ -264,14 +360,13 @@ def _add_training(add: Callable[..., Any]) -> None:
         metavar="N",
         help="loader processes of each (default: with GPUs by the node's cores, else none)",
     )
-    add("--compile", action="store_true", help="compile the model with torch.compile")
     add("--address", help="a Ray cluster's address, such as auto (default: this machine alone)")
     add("--max-hours", type=float, metavar="H", help="stop after H hours; the same goes on later")
 
 
 def _request(arguments: argparse.Namespace, console: Console) -> Request:
     """What the flags ask for; the embedded dataset's store is made where it isn't yet."""
-    changes = _unique("--set", map(_assignment, arguments.changes))
+    changes = _unique("--set", map(_assignment, arguments.set))
     if arguments.epochs is not None:
         changes = _unique("--set and --epochs", [*changes.items(), ("epochs", arguments.epochs)])
     searched = _unique("--search", ((one.name, one) for one in map(_parameter, arguments.search)))
@@ -331,15 +426,7 @@ def _assignment(text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise ValueError(f"--set takes NAME=VALUE, such as batch_size=16, but got {text!r}")
-    return name, _value(value)
-
-
-def _value(text: str) -> Any:
-    """A value as JSON has it, and text otherwise."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
+    return name, value_of(value)
 
 
 def _parameter(text: str) -> Parameter:
@@ -351,7 +438,7 @@ def _parameter(text: str) -> Parameter:
         if name and dots and scale in ("", "log"):
             return Real(name=name, low=float(low), high=float(high), log=scale == "log")
         if name and rest and not dots and not scale:
-            choices = tuple(map(_value, rest.split(",")))
+            choices = tuple(map(value_of, rest.split(",")))
             check_number("numbers", tuple(one for one in choices if isinstance(one, float)))
             return Choice(name=name, choices=choices)
     except ValueError as error:
@@ -360,6 +447,14 @@ def _parameter(text: str) -> Parameter:
         "--search takes NAME=LOW..HIGH, NAME=LOW..HIGH:log or NAME=A,B,C, such as "
         f"learning_rate=1e-4..1e-1:log, but got {text!r}"
     )
+
+
+def _space_listed(arguments: argparse.Namespace) -> Space:
+    """The space as it is on the dataset that the study would be of."""
+    dataset = arguments.dataset or "embedded"
+    if arguments.data is not None:
+        dataset = ClipStore.open(_store_place(arguments)).annotations.dataset
+    return search_spaces.get(arguments.space).on(dataset)
 
 
 def _store_place(arguments: argparse.Namespace) -> str | Path:

@@ -35,10 +35,12 @@ class Terminal:
 
     Args:
         console: Where to print.
+        clock: Returns the time in seconds.
     """
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
+        self._clock = clock
 
     def heading(self, text: str) -> None:
         """Prints which phase begins."""
@@ -46,11 +48,13 @@ class Terminal:
 
     def at_work(self) -> "StudyDisplay":
         """Returns a display of a study's jobs, for a ``with`` statement."""
-        return StudyDisplay(self._console)
+        return StudyDisplay(self._console, clock=self._clock)
 
     @contextmanager
     def preparing(self, what: str) -> Iterator[Callable[[Preparation], None]]:
         """Shows a bar of the videos prepared, if there are any to prepare.
+
+        Where the console is no terminal, it prints a line every half minute instead.
 
         Args:
             what: What is prepared.
@@ -68,16 +72,20 @@ class Terminal:
         )
         with bar:
             task = bar.add_task("", total=None)
-            began = time.monotonic()
+            began = printed = self._clock()
             last: list[Preparation] = []
 
             def show(state: Preparation) -> None:
+                nonlocal printed
                 last[:] = [state]
                 bar.update(task, completed=state.done, total=state.total)
+                if not self._console.is_terminal and self._clock() - printed >= LINE_EVERY_SECONDS:
+                    printed = self._clock()
+                    self.say(f"… preparing {what}: video {state.done} of {state.total}")
 
             yield show
         if last and last[0].before < last[0].total:
-            self.say(f"prepared {what}: {last[0].total} videos, {time.monotonic() - began:.0f} s")
+            self.say(f"prepared {what}: {last[0].total} videos, {self._clock() - began:.0f} s")
 
     def say(self, text: str) -> None:
         """Prints a plain line."""
@@ -160,10 +168,19 @@ class StudyDisplay:
         """Prints a line that lasts."""
         self._console.print(f"  {escape(text)}", highlight=False, soft_wrap=True)
 
+    def warn(self, text: str) -> None:
+        """Prints a line that lasts and must not be overlooked."""
+        self._console.print(f"  [bold red]{escape(text)}[/]", highlight=False, soft_wrap=True)
+
+    @property
+    def due(self) -> bool:
+        """Whether the summary is to be printed again, which it never is on a terminal."""
+        return not self._console.is_terminal and self._clock() - self._printed >= LINE_EVERY_SECONDS
+
     def stands(self, text: str) -> None:
         """Shows a summary of the study in place of the last."""
         self._summary.plain = text
-        if not self._console.is_terminal and self._clock() - self._printed >= LINE_EVERY_SECONDS:
+        if self.due:
             self._printed = self._clock()
             self._console.print(f"  … {escape(text)}", highlight=False, soft_wrap=True)
 

@@ -249,3 +249,24 @@ def test_a_study_whose_scores_are_lost_makes_all_of_its_rows_again(
     assert outcome(tmp_path) == made
     said = runner.console.export_text().count("trained again, as its scores")
     assert said == (len(runner.ran) if checkpoints == "gone" else 0)
+
+
+def test_away_from_a_terminal_a_line_comes_every_half_minute_whatever_happens(
+    tiny_store: Path, tmp_path: Path
+) -> None:
+    """An epoch may take hours, in which nothing is reported."""
+    study = study_of(tiny_store, tmp_path, trials=0, tuning="fixed", seeds=1, arms=("stil",))
+    file, now, printed = StringIO(), [0.0], []
+    terminal = Terminal(Console(file=file, force_terminal=False, width=80), clock=lambda: now[0])
+    with terminal.at_work() as display:
+        conductor = Conductor(study, searches_of(study), display)
+        job = conductor.next_job()
+        assert job is not None
+        conductor.started(job)
+        for tenth in range(950):
+            now[0], before = tenth / 10, file.getvalue()
+            conductor.time_passed()
+            if file.getvalue() != before:
+                printed.append(now[0])
+    assert printed == [30, 60, 90]
+    assert file.getvalue().splitlines() == ["  … 1 running · 0 of 1 rows"] * 3

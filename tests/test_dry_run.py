@@ -1,19 +1,22 @@
 """What ``--dry-run`` prints: the trainings by network, and where its times come from."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
 
+import search_spaces
+from search_spaces.space import TableRow
 from study import calibration
 from study.calibration import device_of, earlier_paces, measure_pace
 from study.cluster.resources import Resources
 from study.dry_run import print_dry_run
 from study.estimate import epoch_passes
 from study.job import run_job
-from study.request import Study
+from study.request import Study, check_request
 from study.results.store import ResultStore
 from tests.test_conduct import study_of
 
@@ -37,14 +40,31 @@ def printed(study: Study, width: int = 80) -> str:
     return file.getvalue()
 
 
+def table_of(shown: str) -> list[str]:
+    """The lines of the table of trainings."""
+    _, _, table = shown.partition(" training ")
+    lines = f" training {table}".splitlines()
+    return lines[: next(i for i, line in enumerate(lines) if not line.strip())]
+
+
+def lines_of(shown: str) -> dict[str, dict[str, str]]:
+    """The cells of the table of trainings by the training's name and the column's."""
+    header, _, *rows = [line.split() for line in table_of(shown)]
+    names = header[:-2]  # "each takes" is one column, and its cells are two words
+    return {row[0]: dict(zip(names, row, strict=False)) for row in rows}
+
+
 def test_trainings_are_one_line_a_network_and_phases_have_their_time(study: Study) -> None:
-    shown = printed(study)
-    assert "net 1: stilt (backbone small, no interaction) for spatial, temporal, two-str" in shown
-    assert "net 2: stilt (backbone small, interaction) for stil, stil-weighted" in shown
-    rows = [line.split() for line in shown.splitlines() if line.split()[1:4] == ["1", "×", "2"]]
+    shown = printed(study, width=120)
+    assert "stilt (backbone small, no interaction) serves spatial, temporal, two-str" in shown
+    assert "stilt (backbone small, interaction) serves stil, stil-weighted" in shown
+    rows = lines_of(shown)
     # Two seeds of one split, batches of eight, and a step for each eight videos.
     train = len(study.parts["1"].train)
-    assert [row[4:7] for row in rows] == [["8", str(-(-train // 8)), "float32"]] * 2
+    alike = {"runs": "2", "batch": "8", "micro": "8", "steps": str(-(-train // 8)), "epochs": "2"}
+    alike |= {"rate": "0.001", "crop": "28", "precision": "float32"}
+    assert rows["two-stream"] == {"training": "two-stream", "arms": "9", **alike}
+    assert rows["stil"] == {"training": "stil", "arms": "7", **alike}
     assert "search" not in shown, "nothing is searched"
     for phase in ("reported trainings", "scoring", "all", "wall time"):
         assert phase in shown
@@ -56,12 +76,51 @@ def test_what_is_refitted_is_a_network_of_its_own(tiny_store: Path, tmp_path: Pa
     changes = {**TINY, "batch_size": 1}
     asked: dict[str, Any] = {"tuning": "fixed", "arms": ("spatial", "two-stream-awf-l2")}
     study = study_of(tiny_store, tmp_path, seeds=2, refit=True, changes=changes, **asked)
-    shown = " ".join(printed(study).split())
-    assert "no interaction, on all of train) for spatial, two-stream-awf-l2" in shown
-    assert "no interaction) for two-stream-awf-l2" in shown
-    parts = study.parts["1"]
-    steps = [len(parts.train) + len(parts.validation), len(parts.train)]
-    assert [f"1 × 2 1 {count} float32" in shown for count in steps] == [True, True]
+    shown = printed(study)
+    assert "no interaction, on all of train) serves spatial, two-stream-awf-l2" in shown
+    assert "‡ on all of train" in shown
+    parts, rows = study.parts["1"], lines_of(shown)
+    everything = len(parts.train) + len(parts.validation)
+    assert rows["two-stream-awf-l2‡"]["steps"] == str(everything)
+    assert rows["two-stream-awf-l2"]["steps"] == str(len(parts.train))
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_columns_that_do_not_fit_are_said_once_where_all_lines_are_alike(
+    width: int, tiny_store: Path, tmp_path: Path
+) -> None:
+    changes = {**TINY, "crop_size": 28, "batch_size": 8, "accumulation_steps": 2}
+    study = study_of(tiny_store, tmp_path, changes=changes)
+    shown = printed(study, width)
+    assert max(map(len, table_of(shown))) <= width
+    rows = lines_of(shown)
+    for name in ("batch", "micro", "steps", "rate"):
+        assert all(name in row for row in rows.values())
+    assert {row["micro"] for row in rows.values()} == {"4"}
+    assert ("all alike: precision float32" in shown) is (width == 80)
+    assert ("precision" in rows["stil"]) is (width == 120)
+
+
+def test_a_rate_that_is_searched_is_marked(tiny_store: Path, tmp_path: Path) -> None:
+    study = study_of(tiny_store, tmp_path, arms=("stil",), changes={"epochs": 2})
+    shown = printed(study)
+    assert lines_of(shown)["stil"]["rate"].endswith("*")
+    assert "* where its search starts" in shown
+
+
+def test_arms_of_one_training_and_fusion_are_said_to_be_one_result(
+    tiny_store: Path, tmp_path: Path
+) -> None:
+    space = search_spaces.get("stilt").on("embedded")
+    twin = replace(space.arm("stil"), name="twin", label="Twin")
+    table = replace(space.tables[0], rows=(*space.tables[0].rows, TableRow("twin")))
+    space = replace(space, arms=(*space.arms, twin), tables=(table, *space.tables[1:]))
+    study = study_of(tiny_store, tmp_path, trials=0, tuning="fixed", changes=TINY)
+    arms = ("stil", "twin", "stil-weighted")
+    study = check_request(replace(study.request, space=space, arms=arms))
+    shown = printed(study)
+    assert "stil and twin are the same training, fused alike: one result" in shown
+    assert lines_of(shown)["stil"]["arms"] == "3"
 
 
 def test_what_own_choices_may_add_is_said(tiny_store: Path, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """``python -m study.run`` as a user runs it, up to where Ray would start."""
 
 import json
+import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +13,8 @@ import pytest
 import search_spaces
 from search_spaces.space import Choice, Real
 from study import run
+from study.configuration import value_of
 from study.request import Request, Study, check_settings
-from study.terminal import Terminal
 
 
 @pytest.fixture
@@ -20,7 +22,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Study]:
     """The studies that would have been run."""
     studies: list[Study] = []
 
-    def keep(study: Study, searches: object, *, address: str | None, terminal: Terminal) -> Any:
+    def keep(study: Study, searches: object, **_: Any) -> Any:
         studies.append(study)
         return []
 
@@ -197,15 +199,17 @@ def test_a_plan_is_printed_without_running(
 def test_the_help_has_groups_and_examples(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     shown = capsys.readouterr().out
-    groups = ("what is compared", "on what data", "how it is tuned", "how and where it trains")
-    for group in (*groups, "where results go"):
+    groups = ("what is compared", "on what data", "how it is tuned", "how it trains")
+    more = ("where it trains", "where results go", "as before, or only to look")
+    for group in (*groups, *more):
         assert f"\n{group}:\n" in shown
-    assert shown.count("\n  python -m study.run --space ") == 3
+    assert shown.count("\n  python -m study.run --") == 3
+    assert max(map(len, run.EXAMPLES.splitlines())) <= 80
 
 
 def test_the_examples_of_the_help_are_accepted_by_the_parser() -> None:
     commands = run.EXAMPLES.replace("\\\n", " ").splitlines()
-    flags = [line.split()[3:] for line in commands if "python -m" in line]
+    flags = [shlex.split(line)[3:] for line in commands if "python -m" in line]
     assert len(flags) == 3
     for one in flags:
         run._parser().parse_args(one)
@@ -279,6 +283,10 @@ REFUSED = {
     "refitted on what is never held out": [
         *("--refit", "--train-on", "all", "--tuning", "fixed", "--arms", "two-stream"),
     ],
+    "an unknown list": ["--list", "magic"],
+    "an unknown tracker": ["--log", "magic"],
+    "no arm to be like": ["--like", "stil"],
+    "no study to be like": ["--like", "nobody/stil"],
     "no weights file": ["--weights", "/nowhere/weights.pt"],
 }
 
@@ -367,5 +375,64 @@ def test_a_name_of_100_letters_is_taken(
 
 def test_values_are_as_json_has_them() -> None:
     for text in ("1", "1.5", "true", "null", '"1"', "[1, 2]"):
-        assert run._value(text) == json.loads(text)
-    assert run._value("resnet18") == "resnet18"
+        assert value_of(text) == json.loads(text)
+    assert value_of("resnet18") == "resnet18"
+
+
+def test_lists_and_tuples_are_set_alike_whatever_their_length(
+    asked: list[Study], tiny_store: Path, tmp_path: Path
+) -> None:
+    """As the help types them, once the shell has taken its quotes."""
+    (quoted,) = re.findall(r"--set ('scales.*?)\. --list", run.EXAMPLES.replace("\n", " "))
+    study = study_for(asked, tiny_store, tmp_path, "--set", *shlex.split(quoted))
+    for training in study.plan().trainings.values():
+        assert training.options["head_dims"] == (512, 1024)
+        assert training.hyperparameters.scales == (1.0, 0.875)
+        assert training.hyperparameters.milestones == ()
+        assert training.hyperparameters.clip_norm is None
+
+
+def test_a_list_of_another_kind_is_refused(
+    asked: list[Study], tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for text, reason in (
+        ("scales=1", "scales must be a list of numbers, got 1"),
+        ('scales=["a"]', "scales must be a list of numbers"),
+        ("options.head_dims=[1.5]", "head_dims must be a list of whole numbers"),
+        ("scales=(1,0.875)", "scales must be a list of numbers, got '(1,0.875)'"),
+    ):
+        where = ["--data", str(tiny_store), "--results", str(tmp_path)]
+        assert main([*where, *SMALL, "--set", text]) == 2
+        assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("what", "there"), [("arms", "stilt-vgg19"), ("options", "batch_size")])
+def test_what_a_space_has_is_listed_without_data(
+    what: str, there: str, asked: list[Study], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--list", what, "--results", str(tmp_path / "results")]) == 0
+    assert there in capsys.readouterr().out
+    assert not asked
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_list_is_of_the_dataset_that_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    for dataset, backbone in (("ucf101", "resnet50"), ("embedded", "small")):
+        assert main(["--list", "options", "--dataset", dataset]) == 0
+        assert f"options.backbone = {backbone} |" in capsys.readouterr().out
+
+
+def test_a_tracker_that_is_not_installed_is_named_with_its_extra(
+    asked: list[Study],
+    tiny_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("study.tracking.importlib.util.find_spec", lambda name: None)
+    where = ["--data", str(tiny_store), "--results", str(tmp_path / "results")]
+    assert main([*where, *SMALL, "--log", "mlflow", "wandb"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("study.run: --log mlflow needs its client")
+    assert "pip install 'two-stream-study[mlflow,wandb]'" in err
+    assert not asked

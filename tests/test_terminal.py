@@ -132,3 +132,15 @@ def test_a_preparation_says_what_it_did_and_nothing_where_all_was_there() -> Non
         written = [line for line in file.getvalue().splitlines() if line.strip()]
         assert len(written) == lines
         assert all(line.startswith("  prepared the embedded dataset: 8 videos") for line in written)
+
+
+def test_away_from_a_terminal_a_preparation_prints_a_line_every_half_minute() -> None:
+    to, file = console(terminal=False)
+    clock = Clock()
+    with Terminal(to, clock=clock).preparing("the embedded dataset") as show:
+        for second in range(95):
+            clock.seconds = 100.0 + second
+            show(Progress(done=second, total=95, skipped=0, before=0))
+    assert [line for line in file.getvalue().splitlines() if "…" in line] == [
+        f"  … preparing the embedded dataset: video {second} of 95" for second in (30, 60, 90)
+    ]

@@ -49,6 +49,9 @@ class JobSource(Protocol):
     def lost(self, job: Job, reason: str) -> None:
         """Receives that a job's process ended before the job was finished, and why."""
 
+    def time_passed(self) -> None:
+        """Is called several times a second, whether or not anything happened."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
@@ -159,6 +162,9 @@ class _Telling(Callback):
     ) -> None:
         error = str(trial.get_error() or "its process was lost").strip().splitlines()[-1]
         self._source.lost(trial.config["job"], error)
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        self._source.time_passed()
 
 
 def _run_one(config: dict[str, Any], *, placement: Placement) -> None:

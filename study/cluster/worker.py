@@ -31,6 +31,8 @@ def metrics_of(job: Job, epoch: EpochReport) -> dict[str, Any]:
         "epoch": epoch.epoch,
         "validation_top1": epoch.validation_top1,
         "train_loss": epoch.train_loss,
+        "losses": epoch.losses,
+        "lr": epoch.lr,
         "clips_per_second": epoch.clips_per_second,
         "training_id": job.training.training_id,
     }

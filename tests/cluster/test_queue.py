@@ -24,6 +24,7 @@ class OneJob(JobSource):
         self.job, self.cluster, self.node = job, cluster, cluster.add_node(num_cpus=1)
         self.said: list[str] = []
         self.taken_away_after = 0
+        self.moments = 0
 
     @property
     def done(self) -> bool:
@@ -56,6 +57,9 @@ class OneJob(JobSource):
     def lost(self, job: Job, reason: str) -> None:
         self.said.append("lost")
 
+    def time_passed(self) -> None:
+        self.moments += 1
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # of a busy machine
@@ -68,6 +72,7 @@ def test_a_training_on_a_drained_node_goes_on_elsewhere_and_counts_as_no_failure
     source = OneJob(study.job(training, until=EPOCHS, parts=("test",)), cluster)
     run_jobs(source, Placement(resources=Resources(), at_once=1, scratch=str(tmp_path / "ray")))
     assert 2 <= source.taken_away_after < EPOCHS
+    assert source.moments > EPOCHS, "more often than anything happens"
     assert source.said in (["started", "ended"], ["started", "started", "ended"])
     (line,) = ResultStore(tmp_path / "results").read("trainings").to_pylist()
     assert (line["status"], line["epochs"]) == ("finished", EPOCHS)
