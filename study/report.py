@@ -64,7 +64,7 @@ def _report(options: argparse.Namespace) -> Path:
     store = open_results(options.results)
     study = options.study or next(iter(studies(store)), None)
     if study is None:
-        raise ValueError(f"{store.root!r} holds no training; run python -m study.run first")
+        raise ValueError(f"{store.root!r} holds no study; run python -m study.run first")
     text = render_page(store, study, against=options.against, protocol=options.protocol)
     temporary = output.with_name(f".{output.name}.tmp")
     temporary.write_text(text, encoding="utf-8")

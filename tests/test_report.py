@@ -11,7 +11,15 @@ import pytest
 from study import report
 from study.results.findings import studies
 from study.results.store import ResultStore
-from tests.sample_results import ARMS, row, training, write_protocol, write_rows, write_study
+from tests.sample_results import (
+    ARMS,
+    row,
+    training,
+    write_protocol,
+    write_rows,
+    write_study,
+    write_trials,
+)
 
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 NASTY = '<img src=x onerror=alert(1)> & "quoted" {{ 7 * 7 }}'
@@ -109,6 +117,25 @@ def test_a_study_with_nothing_but_a_failure_has_a_page(store: ResultStore, tmp_p
     assert "0 finished, 1 failed" in text
 
 
+def test_a_study_that_was_interrupted_before_its_first_training_has_a_page(
+    store: ResultStore, tmp_path: Path
+) -> None:
+    write_protocol(store, "first")
+    text, _ = run(tmp_path)
+    assert text.startswith("first")
+    assert "0 finished, 0 failed" in text
+
+
+def test_a_study_that_has_only_searched_shows_its_search(
+    store: ResultStore, tmp_path: Path
+) -> None:
+    write_protocol(store, "first")
+    write_trials(store, "first", "ucf101")
+    text, checked = run(tmp_path)
+    assert "13 complete, 6 pruned, 1 failed" in text
+    assert checked.tags.count("svg") == 1
+
+
 def test_rows_without_predictions_say_so(store: ResultStore, tmp_path: Path) -> None:
     store.write("trainings", "t", [training("t")])
     write_rows(store, row("stil", 0.5))
@@ -169,7 +196,7 @@ def test_an_empty_results_folder_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert report.main(["--results", str(tmp_path)]) == 2
-    assert "holds no training; run python -m study.run first" in capsys.readouterr().err
+    assert "holds no study; run python -m study.run first" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import jinja2
@@ -180,8 +179,7 @@ def _dataset(
         if one in machines
     ]
     found = find(store, shown, against=against)
-    mean = {arm: fmean(row["top1"] for row in rows if row["arm"] == arm) for arm in found.labels}
-    best = max(mean, key=mean.__getitem__)
+    best = max(found.accuracies, key=found.accuracies.__getitem__)
     predicted = _lines(
         store,
         "predictions",
