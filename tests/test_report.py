@@ -1,5 +1,7 @@
 """``python -m study.report`` as a user runs it."""
 
+import base64
+import hashlib
 import re
 import shutil
 import subprocess
@@ -33,12 +35,17 @@ class Checked(HTMLParser):
         self.open: list[str] = []
         self.text: list[str] = []
         self.tags: list[str] = []
+        self.scripts: list[str] = []
+        self.ids: list[str] = []
+        self.links: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         if tag not in VOID:
             self.open.append(tag)
         for name, value in attrs:
+            self.ids += [value or ""] if name == "id" else []
+            self.links += [(value or "")[1:]] if name == "href" and tag == "a" else []
             assert not name.startswith("on"), (tag, name)
             outside = name in ("src", "href", "xlink:href") and not (value or "").startswith("#")
             assert not outside or (value or "").startswith("data:"), (tag, name, value)
@@ -52,7 +59,9 @@ class Checked(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] != "style":
+        if self.open and self.open[-1] == "script":
+            self.scripts.append(data)
+        elif self.open and self.open[-1] != "style":
             self.text.append(data)
 
 
@@ -64,7 +73,11 @@ def read(path: Path) -> tuple[str, Checked]:
     checked.close()
     assert checked.open == []
     assert not re.search(r"url\((?!#)|@import", html)
-    assert "script" not in checked.tags
+    assert len(set(checked.ids)) == len(checked.ids)
+    assert set(checked.links) <= set(checked.ids)
+    (script,) = checked.scripts
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in html
     return " ".join(" ".join(checked.text).split()), checked
 
 
@@ -85,14 +98,15 @@ def test_a_whole_study_is_one_page_that_needs_nothing_from_outside(
 ) -> None:
     write_study(store, missing=13000)
     text, checked = run(tmp_path)
-    assert "STILT, Table 4" in text
+    assert text.index("has the highest top-1 accuracy") < text.index("STILT, Table 4")
     assert "13000 videos of UCF101 are missing" in text
     assert "MISSING VIDEOS" in text
     assert "6 finished, 0 failed" in text
-    assert "Confusions of the best arm, Two-stream + STIL + AWF" in text
+    assert "Confusions on UCF101" in text
+    assert checked.tags.count("option") == len(ARMS)
     assert "13 complete, 6 pruned, 1 failed" in text
     assert "interaction = true" in text
-    assert checked.tags.count("svg") == 4  # comparison, confusion, search, epochs
+    assert checked.tags.count("svg") == 3  # comparison, search, epochs
     compared = text.partition("Arms compared on UCF101")[2].partition("Confusions")[0]
     assert "288 test videos" in compared
     assert "Budget spent" in compared

@@ -81,6 +81,16 @@ class Findings:
         """The compared arm with the highest accuracy."""
         return max(self.comparisons, key=lambda one: one.estimate.value, default=None)
 
+    @property
+    def best_arm(self) -> str:
+        """The arm of the highest accuracy of those compared, the reference included.
+
+        Without any comparison, of all.
+        """
+        if self.best is None:
+            return max(self.accuracies, key=self.accuracies.__getitem__)
+        return self.best.arm if self.best.estimate.value > 0 else self.reference
+
 
 def studies(store: ResultStore) -> list[str]:
     """Returns the names of the studies that were started, the last that started a training first.

@@ -1,29 +1,37 @@
 """A study's results as one HTML page that refers to nothing outside it."""
 
+import base64
+import hashlib
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
 
 import search_spaces
 from study.data.datasets.catalog import dataset_title
 from study.results import plots, tables
-from study.results.findings import find, sections, studies
-from study.results.grids import natural_order
-from study.results.protocols import (
-    ENVIRONMENT,
-    Protocol,
-    newest_protocols,
-    select_protocols,
-)
+from study.results.answer import answer
+from study.results.confusion import confusion
+from study.results.findings import Findings, find, sections, studies
+from study.results.grids import Grid, Section, natural_order
+from study.results.protocols import Protocol, newest_protocols, select_protocols
 from study.results.store import ResultStore
 
 __all__ = ["render_page"]
 
-CURVES_SHOWN = 12  # trainings of one network; more lines look alike
+TEMPLATES = Path(__file__).parent / "templates"
+PARTS = {
+    "tables": ("tables", "Tables"),
+    "datasets": ("comparisons", "Comparisons"),
+    "searches": ("search", "Search"),
+    "curves": ("trainings", "Trainings"),
+    "failed": ("failures", "Failures"),
+}
 
 Row = Mapping[str, Any]
 
@@ -55,33 +63,99 @@ def render_page(
         for (_, dataset), one in select_protocols(store, study=study, wanted=protocol).items()
     }
     # Before a study has rows, the page shows what has been trained under the last protocol.
-    shown = {name: one.shown.protocol for name, one in selections.items()} or newest_protocols(
-        store, study
+    shown = {name: one.shown for name, one in selections.items()} or newest_protocols(store, study)
+    hashes = {name: one.protocol for name, one in shown.items()}
+    rows = _of_protocols(_lines(store, "rows", study=study, part="test"), hashes)
+    trials = _of_protocols(_lines(store, "trials", study=study), hashes)
+    trainings = _trainings(store, study, hashes, [*rows, *trials])
+    found = [
+        find(store, selections[name].shown, against=against) for name in _order(rows, "dataset")
+    ]
+    parts = {
+        "tables": _tables(store, study, protocol),
+        "datasets": [_dataset(store, one, hashes[one.dataset]) for one in found],
+        "searches": _searches(trials),
+        "curves": _curves(store, trainings, rows),
+        "failed": [line for line in trainings if line["status"] == "failed"],
+    }
+    request = store.files(f"studies/{study}").get("study.toml")
+    return _render(
+        "study.html",
+        study=study,
+        parts=[
+            ("answer", "Answer"),
+            ("run", "What was run"),
+            *(PARTS[name] for name, part in parts.items() if part),
+            ("repeat", "How to repeat it"),
+        ],
+        answers=[
+            answer(one, [row for row in rows if row["dataset"] == one.dataset], trainings)
+            for one in found
+        ],
+        summary=_summary(trainings),
+        protocols=[_protocol(one) for one in shown.values()],
+        notes=[one.note for one in selections.values() if one.note],
+        warnings=_missing(trainings),
+        request=request.decode() if request else None,
+        command=shlex.join(_command(store, study)),
+        **parts,
     )
-    rows = _of_protocols(_lines(store, "rows", study=study, part="test"), shown)
-    trials = _of_protocols(_lines(store, "trials", study=study), shown)
-    trainings = _trainings(store, study, shown, [*rows, *trials])
+
+
+def _render(template: str, **content: Any) -> str:
+    """Fills in a template, with the style and the script that every page has within it."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html").render(
-        study=study,
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template(template).render(
         title_of=dataset_title,
-        summary={**_summary(trainings), "protocol": ", ".join(shown.values())},
-        notes=[one.note for one in selections.values() if one.note],
-        warnings=_missing(trainings),
-        failed=[line for line in trainings if line["status"] == "failed"],
-        tables=_tables(store, study, protocol),
-        datasets=[
-            _dataset(store, selections[name].shown, rows, trainings, against)
-            for name in _order(rows, "dataset")
-        ],
-        searches=_searches(trials),
-        curves=_curves(store, trainings, rows),
+        style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        script_hash=f"sha256-{digest}",
+        live=None,
+        **content,
+    )
+
+
+def _command(store: ResultStore, study: str) -> list[str]:
+    path = f"{store.root.rstrip('/')}/studies/{study}/study.toml"
+    return ["python", "-m", "study.run", "--config", path]
+
+
+def _protocol(shown: Protocol) -> dict[str, Any]:
+    """Returns how a protocol chooses the settings, and all that it holds."""
+    leaves = [[name, str(value)] for name, value in shown.leaves().items()]
+    grid = Grid(header=("setting", "value"), rows=leaves, right=(False, False))
+    return {
+        "dataset": shown.dataset,
+        "protocol": shown.protocol,
+        "chosen": _chosen(shown.settings),
+        "settings": Section(title=f"Settings on {shown.dataset}", grid=grid) if leaves else None,
+    }
+
+
+def _chosen(settings: Mapping[str, Any]) -> str:
+    """Returns how a protocol's hyperparameters are chosen, in a sentence."""
+    tuning = settings.get("tuning")
+    if tuning is None:
+        return "how the settings were chosen is not known."
+    if tuning["kind"] == "fixed":
+        return "nothing was searched; all arms were trained at the settings given."
+    whose = {
+        "net": "each network has a search of its own, whose best trial all of its arms take",
+        "own": "each network has a search of its own, among whose trials each arm chooses",
+        "shared": "one search serves all arms",
+    }
+    return (
+        f"{whose[tuning['kind']]}. A search is {tuning['trials']} trials, proposed by "
+        f"{tuning['sampler']} and judged by validation top-1 alone; test videos were scored only "
+        "for the rows shown."
     )
 
 
@@ -162,54 +236,54 @@ def _tables(store: ResultStore, study: str, protocol: str | None) -> list[dict[s
     return shown
 
 
-def _dataset(
-    store: ResultStore,
-    shown: Protocol,
-    rows: Sequence[Row],
-    trainings: Sequence[Row],
-    against: str | None,
-) -> dict[str, Any]:
-    """Returns what is shown of one dataset: arms compared, and the best one's confusions."""
-    rows = [row for row in rows if row["dataset"] == shown.dataset]
-    machines = {line["training_id"]: line for line in trainings}
-    trained = [
-        {"arm": row["arm"], **{name: machines[one][name] for name in ENVIRONMENT}}
-        for row in rows
-        for one in row["training_id"].split("+")
-        if one in machines
-    ]
-    found = find(store, shown, against=against)
-    best = max(found.accuracies, key=found.accuracies.__getitem__)
-    predicted = _lines(
-        store,
-        "predictions",
-        study=shown.study,
-        dataset=shown.dataset,
-        protocol=shown.protocol,
-        part="test",
-        arm=best,
-    )
+def _dataset(store: ResultStore, found: Findings, protocol: str) -> dict[str, Any]:
+    """Returns what is shown of one dataset: arms compared, and each one's confusions."""
     reference = found.labels[found.reference]
     return {
-        "name": shown.dataset,
+        "name": found.dataset,
         "reference": reference,
         "sections": sections(found, found.labels),
-        "environments": tables.environments(trained, found.labels),
         "plot": Markup(plots.comparison_plot(found.comparisons, found.labels, reference=reference))
         if found.comparisons
         else None,
-        "best": found.labels[best],
-        "confusion": _confusion(predicted, f"{shown.dataset} {best}") if predicted else None,
+        "best": found.best_arm,
+        "confusions": _confusions(store, found, protocol),
         "predicted": bool(found.judged),
     }
 
 
-def _confusion(lines: Sequence[Row], title: str) -> Markup:
-    names = {line["label"]: line["video"].partition("/")[0] for line in lines}
-    counts, shown = plots.confusion(
-        [line["label"] for line in lines], [line["predicted"] for line in lines], names
-    )
-    return Markup(plots.confusion_plot(counts, shown, title=title))
+def _confusions(store: ResultStore, found: Findings, protocol: str) -> list[dict[str, Any]]:
+    """Returns each arm's confusions of a dataset's test videos, as shares of the true class."""
+    with store.connect() as connection:
+        counted = connection.execute(
+            """
+            SELECT arm, label, predicted, count(*), any_value(string_split(video, '/')[1])
+            FROM predictions
+            WHERE study = ? AND dataset = ? AND protocol = ? AND part = 'test'
+            GROUP BY arm, label, predicted
+            """,
+            [found.study, found.dataset, protocol],
+        ).fetchall()
+    names = {label: name for _, label, _, _, name in counted}
+    by_arm: dict[str, dict[tuple[int, int], int]] = {}
+    for arm, label, predicted, count, _ in counted:
+        by_arm.setdefault(arm, {})[label, predicted] = count
+    shown = []
+    for arm in (arm for arm in found.labels if arm in by_arm):
+        counts, classes = confusion(by_arm[arm], names)
+        totals = counts.sum(1)
+        shares = counts / np.maximum(totals, 1)[:, None]
+        lines = zip(classes, totals.tolist(), shares.tolist(), strict=True)
+        shown.append(
+            {
+                "arm": arm,
+                "label": found.labels[arm],
+                "chooser": f"confusions of {found.dataset}",
+                "names": classes,
+                "lines": list(lines),
+            }
+        )
+    return shown
 
 
 def _searches(lines: Sequence[Row]) -> list[dict[str, Any]]:
@@ -252,9 +326,8 @@ def _curves(
         curves: dict[str, list[list[dict[str, Any]]]] = {}
         for training in here:
             curve = epochs.get(training["training_id"], [])
-            of_net = curves.setdefault(_net(training, here), []) if curve else []
-            if len(of_net) < CURVES_SHOWN:
-                of_net.append(sorted(curve, key=lambda epoch: epoch["epoch"]))
+            if curve:
+                curves.setdefault(_net(training, here), []).append(curve)
         if curves:
             plot = plots.epochs_plot(curves, title=f"epochs {dataset}")
             shown.append({"dataset": dataset, "plot": Markup(plot)})

@@ -1,9 +1,10 @@
 """The report's plots, as SVG that refers to nothing outside it."""
 
+import html
 import io
 import json
 import math
-from collections import Counter
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from study.results.comparison import Comparison
 
-__all__ = ["comparison_plot", "confusion", "confusion_plot", "epochs_plot", "search_plot"]
+__all__ = ["comparison_plot", "epochs_plot", "search_plot"]
 
 # Okabe and Ito's colours, which the colour-blind tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
@@ -36,76 +37,9 @@ STYLE = {
     "xtick.color": "#374151",
     "ytick.color": "#374151",
 }
-OTHER = "other"
-CLASSES_SHOWN = 20  # of a confusion matrix, before the rest
 FEW = 5  # values of a number that are shown as choices
-
-
-def confusion(
-    labels: Sequence[int], predicted: Sequence[int], names: Mapping[int, str]
-) -> tuple[np.ndarray, list[str]]:
-    """Counts confusions between the 20 most frequent classes, the rest as one (STILT, Fig. 5).
-
-    Of 21 classes all are kept: the rest would be one.
-
-    Args:
-        labels: The true class of each of V judgements.
-        predicted: The predicted class of each.
-        names: Names by class.
-
-    Returns:
-        Counts (C, C), true class by row and predicted class by column, and the C classes' names.
-        ``other`` is the last where there is one.
-    """
-    # Predictions that are no test video's class have no name and come last, whatever their number.
-    frequency = Counter(labels)
-    classes = sorted({*labels, *predicted}, key=lambda c: (-frequency[c], names.get(c, str(c))))
-    kept = classes if len(classes) <= CLASSES_SHOWN + 1 else classes[:CLASSES_SHOWN]
-    index = {label: i for i, label in enumerate(kept)}
-    shown = [names.get(label, str(label)) for label in kept]
-    if len(kept) < len(classes):
-        shown.append(OTHER)
-    counts = np.zeros((len(shown), len(shown)), int)
-    rows = [index.get(label, len(kept)) for label in labels]
-    columns = [index.get(label, len(kept)) for label in predicted]
-    np.add.at(counts, (rows, columns), 1)
-    return counts, shown
-
-
-def confusion_plot(counts: np.ndarray, names: Sequence[str], *, title: str) -> str:
-    """Draws a confusion matrix with each true class's predictions in per cent.
-
-    Args:
-        counts: (C, C), true class by row and predicted class by column.
-        names: The C classes' names.
-        title: What names the plot; it isn't drawn.
-
-    Returns:
-        An ``<svg>`` element.
-    """
-    size = len(names)
-    total = counts.sum(1, keepdims=True)
-    share = np.divide(counts, total, out=np.zeros(counts.shape), where=total > 0)
-    side = 1.6 + 0.36 * size
-    with mpl.rc_context(STYLE | {"axes.grid": False, "svg.hashsalt": title}):
-        figure = Figure(figsize=(max(4.2, side + 0.8), max(3.4, side)), layout="constrained")
-        axes = figure.add_subplot()
-        axes.pcolormesh(share, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=0.6)
-        for row, column in zip(*np.nonzero(counts), strict=True):
-            value = share[row, column]
-            colour = "white" if value > 0.55 else "#1f2937"
-            text = f"{100 * value:.0f}"
-            axes.text(
-                column + 0.5, row + 0.5, text, ha="center", va="center", color=colour, fontsize=7
-            )
-        axes.set(aspect="equal", xlabel="predicted class", ylabel="true class, with its judgements")
-        axes.invert_yaxis()
-        axes.set_xticks(np.arange(size) + 0.5, [_cut(name) for name in names], rotation=90)
-        rows = [f"{_cut(name)} ({n})" for name, n in zip(names, total[:, 0], strict=True)]
-        axes.set_yticks(np.arange(size) + 0.5, rows)
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
-        return _svg(figure)
+EPOCH_TICKS = 7
+ROOM = 22  # letters of an axis' labels that stand side by side without touching
 
 
 def comparison_plot(
@@ -140,7 +74,7 @@ def comparison_plot(
         name = names.get(reference, reference)
         what = "simultaneous 95 % intervals" if len(comparisons) > 1 else "95 % interval"
         axes.set_xlabel(f"top-1 less that of {name}, percentage points, {what}")
-        return _svg(figure)
+        return _svg(figure, f"Top-1 of each arm less that of {name}, with intervals")
 
 
 def search_plot(trials: Sequence[Mapping[str, Any]], *, title: str) -> str:
@@ -150,7 +84,7 @@ def search_plot(trials: Sequence[Mapping[str, Any]], *, title: str) -> str:
 
     Args:
         trials: Lines of view ``trials`` of one search, with ``parameters`` as a mapping.
-        title: What names the search; it isn't drawn.
+        title: What names the search to a screen reader; it isn't drawn.
 
     Returns:
         An ``<svg>`` element.
@@ -168,7 +102,7 @@ def search_plot(trials: Sequence[Mapping[str, Any]], *, title: str) -> str:
             one.set_visible(False)
         for one in axes[::columns]:
             one.set_ylabel("validation top-1, %")
-        return _svg(figure)
+        return _svg(figure, f"Validation top-1 by trial and by each value: {title}")
 
 
 def _best_so_far(axes: Axes, trials: Sequence[Mapping[str, Any]]) -> None:
@@ -197,7 +131,9 @@ def _by_value(axes: Axes, trials: Sequence[Mapping[str, Any]], name: str) -> Non
         index = {choice: i for i, choice in enumerate(choices)}
         points = [(index[json.dumps(trial["parameters"][name])], trial) for trial in judged]
         _points(axes, points)
-        axes.set_xticks(range(len(choices)), [_cut(str(values[choice])) for choice in choices])
+        names = [_cut(_short(values[choice])) for choice in choices]
+        turned = {"rotation": 30, "ha": "right"} if sum(map(len, names)) > ROOM else {}
+        axes.set_xticks(range(len(choices)), names, **turned)
         axes.set_xlim(-0.5, len(choices) - 0.5)
         return
     _points(axes, [(trial["parameters"][name], trial) for trial in judged])
@@ -205,6 +141,8 @@ def _by_value(axes: Axes, trials: Sequence[Mapping[str, Any]], name: str) -> Non
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(4))
 
 
 def _points(
@@ -227,13 +165,17 @@ def _points(
 def epochs_plot(curves: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], *, title: str) -> str:
     """Draws training loss and validation accuracy by epoch.
 
+    Of several trainings of a network, splits and seeds, a line is their mean and a band reaches
+    from their lowest to their highest; an epoch that only some have reached is of those.
+
     Args:
-        curves: By network, the epochs of each of its trainings (lines of view ``epochs`` in order).
-        title: What names the plot; it isn't drawn.
+        curves: By network, the epochs of each of its trainings (lines of view ``epochs``).
+        title: What names the plot to a screen reader; it isn't drawn.
 
     Returns:
         An ``<svg>`` element.
     """
+    last = max((epoch["epoch"] for of in curves.values() for one in of for epoch in one), default=1)
     with mpl.rc_context(STYLE | {"svg.hashsalt": title}):
         figure = Figure(figsize=(10.4, 3.1), layout="constrained")
         for axes, column, label in zip(
@@ -244,32 +186,56 @@ def epochs_plot(curves: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]], *, 
         ):
             for number, (net, trainings) in enumerate(curves.items()):
                 colour = COLOURS[number % len(COLOURS)]
-                for nth, epochs in enumerate(trainings):
-                    shown = [epoch for epoch in epochs if epoch[column] is not None]
-                    scale = 100 if column == "validation_top1" else 1
-                    axes.plot(
-                        [epoch["epoch"] for epoch in shown],
-                        [scale * epoch[column] for epoch in shown],
-                        color=colour,
-                        alpha=0.85 if len(trainings) == 1 else 0.5,
-                        linewidth=1.5,
-                        marker="o" if len(shown) == 1 else None,
-                        label=_cut(net, 60) if nth == 0 else None,
-                    )
-            axes.set(xlabel="epoch", ylabel=label)
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+                _band(axes, trainings, column, colour, label=_cut(net, 60))
+            axes.set(xlabel="epoch", ylabel=label, xlim=(1, last) if last > 1 else (0.5, 1.5))
+            axes.set_xticks(_epoch_ticks(last))
         handles, names = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside lower center", ncols=2, frameon=False)
-        return _svg(figure)
+        return _svg(figure, f"Training loss and validation top-1 by epoch: {title}")
+
+
+def _band(
+    axes: Axes,
+    trainings: Sequence[Sequence[Mapping[str, Any]]],
+    column: str,
+    colour: str,
+    *,
+    label: str,
+) -> None:
+    """Draws a column of a network's trainings by epoch: their mean, lowest and highest."""
+    scale = 100 if column == "validation_top1" else 1
+    values: dict[int, list[float]] = {}
+    for epochs in trainings:
+        for epoch in epochs:
+            if epoch[column] is not None:
+                values.setdefault(epoch["epoch"], []).append(scale * epoch[column])
+    x = sorted(values)
+    mean = [float(np.mean(values[epoch])) for epoch in x]
+    marker = "o" if len(x) == 1 else None
+    axes.plot(x, mean, color=colour, linewidth=1.5, marker=marker, label=label, clip_on=False)
+    if len(trainings) > 1:
+        low, high = [min(values[epoch]) for epoch in x], [max(values[epoch]) for epoch in x]
+        axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+
+
+def _epoch_ticks(last: int) -> list[int]:
+    """Returns ticks from the first epoch to the last, as even as whole epochs allow."""
+    return sorted({round(epoch) for epoch in np.linspace(1, last, min(last, EPOCH_TICKS))})
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _cut(text: str, letters: int = 24) -> str:
     return text if len(text) <= letters else f"{text[: letters - 1]}…"
 
 
-def _svg(figure: Figure) -> str:
-    """Returns the figure as an ``<svg>`` element that scales with the page."""
+def _svg(figure: Figure, label: str) -> str:
+    """Returns the figure as an ``<svg>`` element that scales with the page, named by a label."""
     sink = io.StringIO()
     figure.savefig(sink, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = sink.getvalue()
-    return text[text.index("<svg") :]
+    # Groups are numbered alike in each figure, and nothing refers to them.
+    text = re.sub(r'<g id="[^"]*"', "<g", text[text.index("<svg") :])
+    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)

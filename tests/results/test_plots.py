@@ -1,18 +1,16 @@
 """What the plots are drawn from, and that they are whole SVG."""
 
 import xml.etree.ElementTree as ET
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from sklearn.metrics import confusion_matrix
 
 from study.results import plots
 from study.results.comparison import Comparison
 from study.results.plots import (
     comparison_plot,
-    confusion,
-    confusion_plot,
     epochs_plot,
     search_plot,
 )
@@ -30,45 +28,6 @@ def texts(svg: str) -> list[str]:
             assert not name.endswith("href") or value.startswith(("#", "data:")), (name, value)
         assert not element.tag.endswith(("}script", "}foreignObject"))
     return [element.text or "" for element in root.iter("{http://www.w3.org/2000/svg}text")]
-
-
-def test_few_classes_are_all_kept_as_scikit_learn_counts_them() -> None:
-    rng = np.random.default_rng(0)
-    labels, predicted = rng.integers(0, 5, (2, 200))
-    counts, names = confusion(labels, predicted, {i: f"c{i}" for i in range(5)})
-    order = [int(name[1:]) for name in names]
-    assert (counts == confusion_matrix(labels, predicted, labels=order)).all()
-    frequency = [int((labels == c).sum()) for c in order]
-    assert frequency == sorted(frequency, reverse=True)
-
-
-def test_the_rest_of_many_classes_is_one() -> None:
-    rng = np.random.default_rng(1)
-    labels, predicted = rng.integers(0, 30, (2, 3000))
-    counts, names = confusion(labels, predicted, {i: f"c{i:02}" for i in range(30)})
-    assert len(names) == 21
-    assert names[-1] == "other"
-    assert counts.sum() == 3000
-    kept = [int(name[1:]) for name in names[:-1]]
-    whole = confusion_matrix(labels, predicted, labels=range(30))
-    rest = [c for c in range(30) if c not in kept]
-    assert (counts[:20, :20] == whole[np.ix_(kept, kept)]).all()
-    assert (counts[:20, 20] == whole[np.ix_(kept, rest)].sum(1)).all()
-    assert counts[20, 20] == whole[np.ix_(rest, rest)].sum()
-    assert min(whole.sum(1)[kept]) >= max(whole.sum(1)[rest])
-
-
-def test_one_class_is_never_called_other() -> None:
-    labels = list(range(21))
-    _, names = confusion(labels, labels, {i: f"c{i:02}" for i in labels})
-    assert "other" not in names
-    assert len(names) == 21
-
-
-def test_a_confusion_plot_says_names_shares_and_counts() -> None:
-    said = texts(confusion_plot(np.array([[3, 1], [0, 0]]), ["a", NASTY], title="t"))
-    assert {"75", "25", "a (4)"} <= set(said)
-    assert any(text.startswith("<script>") for text in said)
 
 
 def test_a_comparison_plot_has_a_line_an_arm() -> None:
@@ -119,9 +78,15 @@ def test_a_curve_of_one_epoch_and_one_without_validation_are_drawn() -> None:
     assert {"epoch", "training loss", "validation top-1, %", "other net"} <= set(said)
 
 
-def test_a_curve_stands_at_its_epochs_from_one_to_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that are drawn from now on, in the place of their SVG."""
     figures: list[Figure] = []
-    monkeypatch.setattr(plots, "_svg", figures.append)
+    monkeypatch.setattr(plots, "_svg", lambda figure, _: figures.append(figure))
+    return figures
+
+
+def test_a_curve_stands_at_its_epochs_from_one_to_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = drawn(monkeypatch)
     losses, accuracies = [2.0, 1.0, 0.5], [None, 0.25, 0.75]
     epochs = [
         {"epoch": number, "train_loss": loss, "validation_top1": top1}
@@ -131,6 +96,74 @@ def test_a_curve_stands_at_its_epochs_from_one_to_the_last(monkeypatch: pytest.M
     left, right = (axes.lines[0] for axes in figures[0].axes)
     np.testing.assert_array_equal(left.get_xydata(), [[1, 2.0], [2, 1.0], [3, 0.5]])
     np.testing.assert_array_equal(right.get_xydata(), [[2, 25.0], [3, 75.0]])
+    for axes in figures[0].axes:
+        assert axes.get_xlim() == (1, 3)
+        assert axes.get_xticks().tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("last", [1, 2, 8, 27, 250])
+def test_epochs_are_ticked_from_one_to_the_last_without_touching(
+    monkeypatch: pytest.MonkeyPatch, last: int
+) -> None:
+    figures = drawn(monkeypatch)
+    one = [{"epoch": n, "train_loss": 1.0, "validation_top1": 0.5} for n in range(1, last + 1)]
+    epochs_plot({"net": [one]}, title="t")
+    ticks = figures[0].axes[0].get_xticks().tolist()
+    assert (ticks[0], ticks[-1]) == (1, last)
+    assert len(ticks) == min(last, 7)
+
+
+def test_several_seeds_are_their_mean_within_their_band(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = drawn(monkeypatch)
+    seeds = [
+        [
+            {"epoch": n, "train_loss": loss, "validation_top1": None}
+            for n, loss in enumerate(losses, start=1)
+        ]
+        for losses in ([3.0, 1.0], [1.0, 2.0], [2.0])
+    ]
+    epochs_plot({"net": seeds}, title="t")
+    axes = figures[0].axes[0]
+    (line,) = axes.lines
+    np.testing.assert_array_equal(line.get_xydata(), [[1, 2.0], [2, 1.5]])
+    (path,) = axes.collections[0].get_paths()
+    corners = {tuple(corner) for corner in path.vertices.tolist()}
+    assert {(1, 1.0), (1, 3.0), (2, 1.0), (2, 2.0)} == corners
+
+
+def labels_touch(figure: Figure) -> bool:
+    """Whether two labels of one axis overlap when the figure is drawn."""
+    figure.canvas.draw()
+    for axes in figure.axes:
+        boxes = [label.get_tightbbox() for label in axes.get_xticklabels() if label.get_text()]
+        low, high = axes.bbox.x0 - 1, axes.bbox.x1 + 1
+        upright = [box for box in boxes if low <= (box.x0 + box.x1) / 2 <= high]
+        turned = any(label.get_rotation() for label in axes.get_xticklabels())
+        if not turned and any(first.x1 > second.x0 for first, second in pairwise(upright)):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("number", [3, 5, 12])
+@pytest.mark.parametrize("exponents", [(-1, 0), (-4, -1), (3, 6)])
+def test_values_of_many_digits_are_short_and_their_labels_apart(
+    monkeypatch: pytest.MonkeyPatch, number: int, exponents: tuple[int, int]
+) -> None:
+    figures = drawn(monkeypatch)
+    values = 10 ** np.random.default_rng(0).uniform(*exponents, (6, number))
+    trials = [
+        {
+            "trial": i,
+            "parameters": {f"p{j}": float(values[j, i]) for j in range(6)},
+            "validation_top1": 0.5,
+            "state": "complete",
+        }
+        for i in range(number)
+    ]
+    search_plot(trials, title="t")
+    said = [label.get_text() for axes in figures[0].axes for label in axes.get_xticklabels()]
+    assert max(map(len, said)) <= 9
+    assert not labels_touch(figures[0])
 
 
 def test_the_same_plot_is_the_same_text() -> None:
