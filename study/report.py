@@ -1,12 +1,16 @@
 """``python -m study.report``: a study's results as one HTML page."""
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from study.results.findings import studies
+from study.results.live import LivePage, PageServer, watch, write_page
 from study.results.page import render_page
+from study.results.status import is_running
 from study.results.store import DamagedResultError, open_results
 
 __all__ = ["main"]
@@ -18,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0 done, 1 failed, 2 refused input."""
     options = _parser().parse_args(arguments)
     try:
-        output = _report(options)
+        _report(options)
     except DamagedResultError as error:
         return _stopped(str(error), FAILED)
     except (ValueError, FileNotFoundError, IsADirectoryError) as error:
@@ -27,7 +31,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _stopped(str(error), FAILED)
     except KeyboardInterrupt:
         return _stopped("interrupted", FAILED)
-    print(f"wrote {output}")
     return DONE
 
 
@@ -52,24 +55,52 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=Path, default=Path("report.html"), help="default: report.html"
     )
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument(
+        "--serve",
+        action="store_true",
+        help="serve the page to this machine's browsers, renewed as the study goes on, and write "
+        "no file; Ctrl-C ends it",
+    )
+    ways.add_argument(
+        "--watch", action="store_true", help="rewrite the file until the study has ended"
+    )
     return parser
 
 
-def _report(options: argparse.Namespace) -> Path:
-    output: Path = options.output
-    if output.is_dir():
-        raise IsADirectoryError(f"--output {output} is a folder; name a file, such as report.html")
-    if not output.parent.is_dir():
-        raise FileNotFoundError(f"--output {output}: there is no folder {output.parent}")
+def _report(options: argparse.Namespace) -> None:
+    if not options.serve:
+        _check_output(options.output)
     store = open_results(options.results)
     study = options.study or next(iter(studies(store)), None)
     if study is None:
         raise ValueError(f"{store.root!r} holds no study; run python -m study.run first")
-    text = render_page(store, study, against=options.against, protocol=options.protocol)
-    temporary = output.with_name(f".{output.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(output)
-    return output
+    render = partial(render_page, store, study, against=options.against, protocol=options.protocol)
+    if options.serve:
+        _serve(partial(render, live="poll"))
+    elif options.watch:
+        print(f"rewriting {options.output} until {study} has ended; Ctrl-C stops that", flush=True)
+        watch(render, options.output, runs=lambda: is_running(store, study))
+        print(f"wrote {options.output}")
+    else:
+        write_page(render(), options.output)
+        print(f"wrote {options.output}")
+
+
+def _check_output(output: Path) -> None:
+    if output.is_dir():
+        raise IsADirectoryError(f"--output {output} is a folder; name a file, such as report.html")
+    if not output.parent.is_dir():
+        raise FileNotFoundError(f"--output {output}: there is no folder {output.parent}")
+
+
+def _serve(render: Callable[[], str]) -> None:
+    page = LivePage(render)
+    page.content()  # so that what can't be shown is refused here
+    with PageServer(page) as server:
+        print(f"serving {server.address}\nCtrl-C ends it", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
 
 
 def _stopped(message: str, code: int) -> int:

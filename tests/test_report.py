@@ -4,14 +4,20 @@ import base64
 import hashlib
 import re
 import shutil
+import signal
+import socket
 import subprocess
+import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
 from study import report
 from study.results.findings import studies
+from study.results.status import RunningJob, Status, write_status
 from study.results.store import ResultStore
 from tests.sample_results import (
     ARMS,
@@ -148,6 +154,105 @@ def test_a_study_that_has_only_searched_shows_its_search(
     text, checked = run(tmp_path)
     assert "13 complete, 6 pruned, 1 failed" in text
     assert checked.tags.count("svg") == 1
+
+
+def test_a_running_study_shows_its_jobs_their_curves_and_the_time_left(
+    store: ResultStore, tmp_path: Path
+) -> None:
+    write_protocol(store, "first")
+    write_trials(store, "first", "ucf101")
+    write_rows(store, row("stil", 0.5))
+    epochs = [
+        {
+            "training_id": "running",
+            "epoch": epoch,
+            "lr": 0.01,
+            "train_loss": 1 / epoch,
+            "losses": {},
+            "validation_top1": 0.1 * epoch,
+            "seconds": 60.0,
+        }
+        for epoch in (1, 2, 3)
+    ]
+    store.write("epochs", "running", epochs)
+    job = RunningJob(
+        label="stil trial 3: lr 0.01",
+        epoch=3,
+        until=9,
+        seconds_per_epoch=60.0,
+        validation_top1=0.3,
+        training_id="running",
+    )
+    status = Status(
+        study="first",
+        state="running",
+        host="node7",
+        process=12,
+        updated_at=1767323045.0,
+        jobs=[job],
+        trials={"stil": {"complete": 13, "pruned": 6, "failed": 1, "to come": 5}},
+        best={"stil": 0.5},
+        rows=1,
+        rows_planned=6,
+        waits=["2 trials of stil wait for trial 3"],
+        failures=[NASTY],
+        seconds_left=7200.0,
+    )
+    write_status(store, status)
+    text, checked = run(tmp_path)
+    assert "Running: 1 of 6 rows, about 2 h left." in text
+    assert "2026-01-02 03:04:05 UTC" in text
+    assert "stil trial 3: lr 0.01 3 9 30.0 about 6 min" in text
+    assert "13 complete, 6 pruned, 1 failed, 5 to come" in text
+    assert f"Missing: {NASTY}" in text
+    assert checked.tags.count("svg") == 2  # what runs, and the search
+    write_status(store, replace(status, state="done"))
+    assert "Running" not in run(tmp_path)[0]
+
+
+def test_an_interrupted_study_says_how_it_goes_on(store: ResultStore, tmp_path: Path) -> None:
+    write_protocol(store, "first")
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    status = Status(
+        study="first",
+        state="running",
+        host=socket.gethostname(),
+        process=ended.pid,
+        updated_at=0.0,
+        rows_planned=6,
+    )
+    write_status(store, status)
+    text, _ = run(tmp_path)
+    assert "Interrupted at 0 of 6 rows" in text
+    assert "The same command goes on from there" in text
+    assert run(tmp_path, "--watch")[0] == text, "what doesn't run is written once"
+
+
+def test_a_failed_training_shows_its_traceback(store: ResultStore, tmp_path: Path) -> None:
+    line = training("t", status="failed", error="no", traceback=f"File x\n{NASTY}")
+    store.write("trainings", "t", [line])
+    write_protocol(store, "first")
+    text, checked = run(tmp_path)
+    assert f"File x {NASTY}" in text
+    assert "img" not in checked.tags
+
+
+def test_a_served_study_is_a_page_that_asks_for_the_next(
+    store: ResultStore, tmp_path: Path
+) -> None:
+    write_protocol(store, "first")
+    command = [sys.executable, "-m", "study.report", "--results", store.root, "--serve"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        address = server.stdout.readline().removeprefix("serving ").strip()
+        with urlopen(address, timeout=100) as answer:
+            page = answer.read().decode()
+        server.send_signal(signal.SIGINT)
+        assert server.wait(100) == 0
+    assert "data-poll" in page
+    assert "connect-src 'self'" in page
+    assert not (tmp_path / "report.html").exists()
 
 
 def test_rows_without_predictions_say_so(store: ResultStore, tmp_path: Path) -> None:

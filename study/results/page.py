@@ -5,8 +5,9 @@ import hashlib
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jinja2
 import numpy as np
@@ -14,12 +15,15 @@ from markupsafe import Markup
 
 import search_spaces
 from study.data.datasets.catalog import dataset_title
+from study.durations import told_duration, told_left
 from study.results import plots, tables
 from study.results.answer import answer
 from study.results.confusion import confusion
 from study.results.findings import Findings, find, sections, studies
-from study.results.grids import Grid, Section, natural_order
+from study.results.grids import MISSING, Grid, Section, natural_order
+from study.results.live import POLL_SECONDS
 from study.results.protocols import Protocol, newest_protocols, select_protocols
+from study.results.status import RunningJob, read_statuses
 from study.results.store import ResultStore
 
 __all__ = ["render_page"]
@@ -33,11 +37,17 @@ PARTS = {
     "failed": ("failures", "Failures"),
 }
 
+Live = Literal["poll", "reload"]
 Row = Mapping[str, Any]
 
 
 def render_page(
-    store: ResultStore, study: str, *, against: str | None = None, protocol: str | None = None
+    store: ResultStore,
+    study: str,
+    *,
+    against: str | None = None,
+    protocol: str | None = None,
+    live: Live | None = None,
 ) -> str:
     """Returns the page of a study.
 
@@ -48,6 +58,8 @@ def render_page(
             study has it, else its first.
         protocol: The protocol to show, or the beginning of its hash; by default the last under
             which the study has rows.
+        live: Whether the page asks its server for a newer one (``poll``), or reloads itself as the
+            file that it is (``reload``).
 
     Returns:
         A whole HTML document.
@@ -78,12 +90,16 @@ def render_page(
         "curves": _curves(store, trainings, rows),
         "failed": [line for line in trainings if line["status"] == "failed"],
     }
+    now = _now(store, study)
     request = store.files(f"studies/{study}").get("study.toml")
     return _render(
         "study.html",
+        live=live,
         study=study,
+        now=now,
         parts=[
             ("answer", "Answer"),
+            *([("now", "Now")] if now else []),
             ("run", "What was run"),
             *(PARTS[name] for name, part in parts.items() if part),
             ("repeat", "How to repeat it"),
@@ -102,7 +118,35 @@ def render_page(
     )
 
 
-def _render(template: str, **content: Any) -> str:
+def _now(store: ResultStore, study: str) -> dict[str, Any] | None:
+    """Returns where a study stands that is not done, with the curves of what runs."""
+    status = next((one for one in read_statuses(store) if one.study == study), None)
+    if status is None or status.state == "done":
+        return None
+    running = status.state == "running" and not status.interrupted
+    curves: dict[str, list[dict[str, Any]]] = {}
+    for line in _lines(store, "epochs", training_id=[job.training_id for job in status.jobs]):
+        curves.setdefault(line["training_id"], []).append(line)
+    shown = {
+        job.label: [curves[job.training_id]] for job in status.jobs if job.training_id in curves
+    }
+    return {
+        "status": status,
+        "state": "interrupted" if status.interrupted else status.state,
+        "left": told_left(status.seconds_left),
+        "jobs": [(job, _left(job)) for job in status.jobs] if running else [],
+        "updated": datetime.fromtimestamp(status.updated_at, UTC),
+        "plot": Markup(plots.epochs_plot(shown, title=f"running of {study}"))
+        if running and shown
+        else None,
+    }
+
+
+def _left(job: RunningJob) -> str:
+    return MISSING if job.seconds_left is None else f"about {told_duration(job.seconds_left)}"
+
+
+def _render(template: str, *, live: Live | None = None, **content: Any) -> str:
     """Fills in a template, with the style and the script that every page has within it."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
@@ -118,7 +162,8 @@ def _render(template: str, **content: Any) -> str:
         style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
         script=Markup(script),
         script_hash=f"sha256-{digest}",
-        live=None,
+        live=live,
+        seconds=POLL_SECONDS,
         **content,
     )
 
