@@ -1,17 +1,18 @@
-"""``python -m study.report``: a study's results as one HTML page."""
+"""``python -m study.report``: the results of a study, or of several, as one HTML page."""
 
 import argparse
 import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import starmap
 from pathlib import Path
 
 from study.results.findings import studies
 from study.results.live import LivePage, PageServer, watch, write_page
-from study.results.page import render_page
+from study.results.page import render_comparison, render_page
 from study.results.status import is_running
-from study.results.store import DamagedResultError, open_results
+from study.results.store import DamagedResultError, ResultStore, open_results
 
 __all__ = ["main"]
 
@@ -41,9 +42,20 @@ def _parser() -> argparse.ArgumentParser:
         "page that needs no network.",
     )
     parser.add_argument(
-        "--results", default="results", metavar="DIR", help="folder or URI (default: results)"
+        "--results",
+        nargs="+",
+        default=["results"],
+        metavar="DIR",
+        help="folder or URI (default: results); of several, each one's study is compared with "
+        "that of the first",
     )
-    parser.add_argument("--study", help="the study (default: the last that started a training)")
+    parser.add_argument(
+        "--study",
+        nargs="+",
+        metavar="NAME",
+        help="the study (default: the last that started a training); several are compared: one "
+        "for each folder, or all of the same",
+    )
     parser.add_argument(
         "--protocol",
         metavar="HASH",
@@ -71,20 +83,44 @@ def _parser() -> argparse.ArgumentParser:
 def _report(options: argparse.Namespace) -> None:
     if not options.serve:
         _check_output(options.output)
-    store = open_results(options.results)
-    study = options.study or next(iter(studies(store)), None)
-    if study is None:
-        raise ValueError(f"{store.root!r} holds no study; run python -m study.run first")
-    render = partial(render_page, store, study, against=options.against, protocol=options.protocol)
+    asked = [(open_results(root), name) for root, name in _paired(options.results, options.study)]
+    named = [(store, name or _last(store)) for store, name in asked]
+    shown = {"against": options.against, "protocol": options.protocol}
+    render = (
+        partial(render_page, *named[0], **shown)
+        if len(named) == 1
+        else partial(render_comparison, named, **shown)
+    )
     if options.serve:
         _serve(partial(render, live="poll"))
-    elif options.watch:
-        print(f"rewriting {options.output} until {study} has ended; Ctrl-C stops that", flush=True)
-        watch(render, options.output, runs=lambda: is_running(store, study))
-        print(f"wrote {options.output}")
+        return
+    if options.watch:
+        print(f"rewriting {options.output} until the study has ended; Ctrl-C stops it", flush=True)
+        watch(render, options.output, runs=lambda: any(starmap(is_running, named)))
     else:
         write_page(render(), options.output)
-        print(f"wrote {options.output}")
+    print(f"wrote {options.output}")
+
+
+def _paired(folders: Sequence[str], names: Sequence[str] | None) -> list[tuple[str, str | None]]:
+    """Returns each study's folder and name; None for the last study of its folder."""
+    if names is None:
+        return [(folder, None) for folder in folders]
+    if 1 not in (len(folders), len(names)) and len(folders) != len(names):
+        raise ValueError(
+            f"--study takes one name, or one for each folder of --results; got {len(names)} names "
+            f"for {len(folders)} folders"
+        )
+    count = max(len(folders), len(names))
+    every = (list(values) * (count if len(values) == 1 else 1) for values in (folders, names))
+    return list(zip(*every, strict=True))
+
+
+def _last(store: ResultStore) -> str:
+    """Returns the study that last started a training."""
+    for study in studies(store):
+        return study
+    raise ValueError(f"{store.root!r} holds no study; run python -m study.run first")
 
 
 def _check_output(output: Path) -> None:

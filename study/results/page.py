@@ -23,10 +23,11 @@ from study.results.findings import Findings, find, sections, studies
 from study.results.grids import MISSING, Grid, Section, natural_order
 from study.results.live import POLL_SECONDS
 from study.results.protocols import Protocol, newest_protocols, select_protocols
+from study.results.side_by_side import read_side, side_by_side
 from study.results.status import RunningJob, read_statuses
 from study.results.store import ResultStore
 
-__all__ = ["render_page"]
+__all__ = ["render_comparison", "render_page"]
 
 TEMPLATES = Path(__file__).parent / "templates"
 PARTS = {
@@ -115,6 +116,44 @@ def render_page(
         request=request.decode() if request else None,
         command=shlex.join(_command(store, study)),
         **parts,
+    )
+
+
+def render_comparison(
+    studies_of: Sequence[tuple[ResultStore, str]],
+    *,
+    against: str | None = None,
+    protocol: str | None = None,
+    live: Live | None = None,
+) -> str:
+    """Returns the page of several studies side by side, each less the first.
+
+    Args:
+        studies_of: Each study's results and its name.
+        against: The arm that each study's others are compared with.
+        protocol: The protocol to show, as of ``render_page``.
+        live: As of ``render_page``.
+
+    Raises:
+        ValueError: If a study has no rows, or no dataset is in two of them.
+    """
+    names = [study for _, study in studies_of]
+    places = {
+        study if names.count(study) == 1 else f"{study} in {store.root}": (store, study)
+        for store, study in studies_of
+    }
+    if len(places) < len(names):
+        raise ValueError(f"a study can't be compared with itself, but got {', '.join(names)}")
+    sides = [
+        read_side(store, study, name, against=against, protocol=protocol)
+        for name, (store, study) in places.items()
+    ]
+    return _render(
+        "comparison.html",
+        live=live,
+        title=" against ".join(reversed(places)),
+        compared=side_by_side(sides),
+        places={name: store.root for name, (store, _) in places.items()},
     )
 
 
