@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -316,21 +315,3 @@ def test_an_empty_results_folder_is_refused(
 ) -> None:
     assert report.main(["--results", str(tmp_path)]) == 2
     assert "holds no study; run python -m study.run first" in capsys.readouterr().err
-
-
-@pytest.mark.slow
-def test_a_browser_shows_the_page(store: ResultStore, tmp_path: Path) -> None:
-    browser = shutil.which("chromium") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no chromium here")
-    write_study(store)
-    run(tmp_path)
-    shot = tmp_path / "shot.png"
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1180,2000"]
-    subprocess.run(
-        [browser, *flags, f"--screenshot={shot}", (tmp_path / "report.html").as_uri()],
-        check=True,
-        capture_output=True,
-        timeout=120,
-    )
-    assert shot.stat().st_size > 50_000

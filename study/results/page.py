@@ -86,7 +86,10 @@ def render_page(
     ]
     parts = {
         "tables": _tables(store, study, protocol),
-        "datasets": [_dataset(store, one, hashes[one.dataset]) for one in found],
+        "datasets": [
+            {**_dataset(store, one, hashes[one.dataset]), "chooser": f"confusions-{number}"}
+            for number, one in enumerate(found)
+        ],
         "searches": _searches(trials),
         "curves": _curves(store, trainings, rows),
         "failed": [line for line in trainings if line["status"] == "failed"],
@@ -362,7 +365,6 @@ def _confusions(store: ResultStore, found: Findings, protocol: str) -> list[dict
             {
                 "arm": arm,
                 "label": found.labels[arm],
-                "chooser": f"confusions of {found.dataset}",
                 "names": classes,
                 "lines": list(lines),
             }

@@ -32,7 +32,7 @@ def rendered() -> Counted:
 @pytest.fixture
 def server(rendered: Counted) -> Iterator[PageServer]:
     with PageServer(LivePage(rendered, least_seconds=0)) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         yield server
         server.shutdown()
@@ -67,7 +67,7 @@ def test_each_server_has_a_token_of_its_own(server: PageServer) -> None:
 
 def test_a_page_that_is_known_is_not_sent_again(rendered: Counted) -> None:
     with PageServer(LivePage(rendered, least_seconds=600)) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         status, text, tag = get(server, server.path)
         again = get(server, server.path, **{"If-None-Match": tag or ""})
