@@ -161,7 +161,7 @@ def test_a_running_study_shows_its_jobs_their_curves_and_the_time_left(
     write_protocol(store, "first")
     write_trials(store, "first", "ucf101")
     write_rows(store, row("stil", 0.5))
-    epochs = [
+    epochs: list[dict[str, object]] = [
         {
             "training_id": "running",
             "epoch": epoch,

@@ -132,8 +132,10 @@ def _by_value(axes: Axes, trials: Sequence[Mapping[str, Any]], name: str) -> Non
         points = [(index[json.dumps(trial["parameters"][name])], trial) for trial in judged]
         _points(axes, points)
         names = [_cut(_short(values[choice])) for choice in choices]
-        turned = {"rotation": 30, "ha": "right"} if sum(map(len, names)) > ROOM else {}
-        axes.set_xticks(range(len(choices)), names, **turned)
+        turned = sum(map(len, names)) > ROOM
+        axes.set_xticks(
+            range(len(choices)), names, rotation=30 * turned, ha="right" if turned else "center"
+        )
         axes.set_xlim(-0.5, len(choices) - 0.5)
         return
     _points(axes, [(trial["parameters"][name], trial) for trial in judged])

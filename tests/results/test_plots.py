@@ -127,7 +127,7 @@ def test_several_seeds_are_their_mean_within_their_band(monkeypatch: pytest.Monk
     (line,) = axes.lines
     np.testing.assert_array_equal(line.get_xydata(), [[1, 2.0], [2, 1.5]])
     (path,) = axes.collections[0].get_paths()
-    corners = {tuple(corner) for corner in path.vertices.tolist()}
+    corners = {tuple(corner) for corner in np.asarray(path.vertices).tolist()}
     assert {(1, 1.0), (1, 3.0), (2, 1.0), (2, 2.0)} == corners
 
 
@@ -135,7 +135,8 @@ def labels_touch(figure: Figure) -> bool:
     """Whether two labels of one axis overlap when the figure is drawn."""
     figure.canvas.draw()
     for axes in figure.axes:
-        boxes = [label.get_tightbbox() for label in axes.get_xticklabels() if label.get_text()]
+        found = (label.get_tightbbox() for label in axes.get_xticklabels() if label.get_text())
+        boxes = [box for box in found if box is not None]
         low, high = axes.bbox.x0 - 1, axes.bbox.x1 + 1
         upright = [box for box in boxes if low <= (box.x0 + box.x1) / 2 <= high]
         turned = any(label.get_rotation() for label in axes.get_xticklabels())
