@@ -202,7 +202,7 @@ def test_a_running_study_shows_its_jobs_their_curves_and_the_time_left(
     assert "Running: 1 of 6 rows, about 2 h left." in text
     assert "2026-01-02 03:04:05 UTC" in text
     assert "stil trial 3: lr 0.01 3 9 30.0 about 6 min" in text
-    assert "13 complete, 6 pruned, 1 failed, 5 to come" in text
+    assert "13 complete, 6 pruned, 1 failed, 5 to come; best 50.0 %" in text
     assert f"Missing: {NASTY}" in text
     assert checked.tags.count("svg") == 2  # what runs, and the search
     write_status(store, replace(status, state="done"))
