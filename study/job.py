@@ -83,6 +83,7 @@ class Job:
             processes ran out of memory.
         activation_checkpointing: Whether activations are computed again in the backward pass.
         scoring_batch: Clips that are scored in one forward pass; None for the batch size.
+        plugins: Modules from outside the project that register its model, to be imported first.
     """
 
     training: Training
@@ -103,6 +104,7 @@ class Job:
     halved: bool = False
     activation_checkpointing: bool = False
     scoring_batch: int | None = None
+    plugins: tuple[str, ...] = ()
 
     @property
     def checkpoint(self) -> Path:

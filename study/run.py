@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -12,6 +13,7 @@ from rich.console import Console
 
 import search_spaces
 from models.checks import check_number
+from models.plugins import PluginError, names_plugin
 from search_spaces.recipes import RECIPES
 from search_spaces.space import TUNINGS, Choice, Parameter, Real
 from study.advice import warnings_of
@@ -58,9 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 when it is done, 1 when something failed, 2 when the input was refused.
     """
-    arguments = _parser().parse_args(argv)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
+        arguments = _parser().parse_args(argv)
         return _run(arguments, Console(highlight=False))
     except KeyboardInterrupt:
         print(
@@ -68,6 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return FAILED
+    except PluginError as error:  # of an installed package, which the help would list
+        print(f"study.run: {error}", file=sys.stderr)
+        return REFUSED
     except DamagedResultError as error:
         print(f"study.run: {error}", file=sys.stderr)
         return FAILED
@@ -98,7 +103,7 @@ def _run(arguments: argparse.Namespace, console: Console) -> int:
         return FAILED
     for reason in failed:
         print(f"study.run: failed: {reason}", file=sys.stderr)
-    _print_tables(study, console)
+    _print_tables(study, console, space=arguments.space)
     return FAILED if failed else DONE
 
 
@@ -117,7 +122,12 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
     )
     add = parser.add_argument_group("what is compared").add_argument
-    add("--space", required=True, help=f"the system: {', '.join(search_spaces.names())}")
+    add(
+        "--space",
+        required=True,
+        help=f"the system: {', '.join(search_spaces.names())}; or one of your own, as FILE.py or "
+        "MODULE:NAME",
+    )
     add(
         "--arms",
         nargs="+",
@@ -276,7 +286,7 @@ def _request(arguments: argparse.Namespace, console: Console) -> Request:
         changes = _unique("--set and --epochs", [*changes.items(), ("epochs", arguments.epochs)])
     searched = _unique("--search", ((one.name, one) for one in map(_parameter, arguments.search)))
     request = Request(
-        space=search_spaces.get(arguments.space),
+        space=search_spaces.load(arguments.space),
         arms=None if arguments.arms is None else tuple(arguments.arms),
         store=_store_place(arguments),
         dataset=arguments.dataset,
@@ -434,7 +444,7 @@ def _epochs(plan: Plan) -> int:
     return max(one.hyperparameters.epochs for one in plan.trainings.values())
 
 
-def _print_tables(study: Study, console: Console) -> None:
+def _print_tables(study: Study, console: Console, *, space: str) -> None:
     results = ResultStore(study.request.results)
     ours = results.read("rows", columns=["arm"], study=study.name, protocol=study.protocol)
     if not ours.num_rows:
@@ -444,10 +454,10 @@ def _print_tables(study: Study, console: Console) -> None:
     for name in tables:
         console.print()
         print(render(name, results, "text", study=study.name, protocol=study.protocol))
-    console.print(
-        f"\nAgain: python -m study.query --results {study.request.results} --table {tables[0]}",
-        soft_wrap=True,
-    )
+    again = f"python -m study.query --results {study.request.results} --table {tables[0]}"
+    if names_plugin(space):
+        again += f" --space {shlex.quote(space)}"
+    console.print(f"\nAgain: {again}", soft_wrap=True)
 
 
 if __name__ == "__main__":
