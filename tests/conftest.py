@@ -64,7 +64,7 @@ def plug_in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     folder.mkdir()
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    with plug_ins_forgotten():
+    with plug_ins_forgotten(tmp_path):
         yield folder
 
 

@@ -87,7 +87,7 @@ def test_an_edit_of_a_plug_in_trains_its_models_again_and_no_others(
     def trained(edit: str) -> dict[str, str]:
         (plug_in_folder / "nets.py").write_text(MODEL.format(name="mine") + edit)
         (plug_in_folder / "spaces.py").write_text(SPACE)
-        with plug_ins_forgotten():
+        with plug_ins_forgotten(plug_in_folder):
             study = check_request(
                 Request(
                     space=search_spaces.load("spaces.py:space"),

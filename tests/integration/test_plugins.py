@@ -5,7 +5,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -36,8 +36,7 @@ def write(folder: Path, *names: str) -> Path:
 
 def type_in(folder: Path, command: list[str], *more: str, installed: Path | None = None) -> str:
     """Runs a command of the page in a folder, with more flags; returns what it prints."""
-    assert command[0] in ("python", "pip")
-    start = [sys.executable] if command[0] == "python" else [sys.executable, "-m", "pip"]
+    start = {"python": [sys.executable], "pip": [sys.executable, "-m", "pip"]}[command[0]]
     path = map(str, filter(None, (installed, ROOT)))
     done = subprocess.run(
         [*start, *command[1:], *more],
@@ -50,19 +49,27 @@ def type_in(folder: Path, command: list[str], *more: str, installed: Path | None
     return done.stdout
 
 
+@pytest.fixture
+def type_here(plug_in_folder: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Does the same in this process and the current folder, which saves Python's start."""
+
+    def run(command: list[str], *more: str) -> str:
+        assert command[:2] == ["python", "-m"]
+        assert import_module(command[2]).main([*command[3:], *more]) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
 @pytest.mark.slow
 def test_a_file_of_ones_own_is_planned_trained_shown_and_reported(
-    plug_in_folder: Path, tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    plug_in_folder: Path, type_here: Callable[..., str], tiny_store: Path, tmp_path: Path
 ) -> None:
     """Its folder is neither the current one nor on the path of Ray's workers."""
     file = write(tmp_path / "lab", "gem.py") / "gem.py"
     plan, run, query, report = (
         [str(file) if word == "gem.py" else word for word in command] for command in COMMANDS[0]
     )
-
-    def type_here(command: list[str], *more: str) -> str:
-        assert import_module(command[2]).main([*command[3:], *more]) == 0
-        return capsys.readouterr().out
 
     planned = type_here(plan, "--data", str(tiny_store), *SMALL)
     assert "2 arms × 1 seed from 2 trainings" in planned
@@ -92,22 +99,28 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # of a busy machine
 def test_an_installed_package_prepares_its_dataset_and_trains_on_two_nodes(
-    cluster: Cluster, tiny_store: Path, tmp_path: Path
+    cluster: Cluster,
+    plug_in_folder: Path,
+    type_here: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+    tiny_store: Path,
+    tmp_path: Path,
 ) -> None:
     """Two workers of a core each: one training needs both nodes."""
-    package, work = write(tmp_path / "package", *FILES), write(tmp_path / "work")
+    package, site = write(tmp_path / "package", *FILES), tmp_path / "site"
     install, prepare, run, query = COMMANDS[1]
-    site = tmp_path / "site"
     offline = ("--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation")
     type_in(package, install, *offline, "--target", str(site))
-    (work / "clips").symlink_to(tiny_store.parent / "videos")
+    monkeypatch.syspath_prepend(site)
+    Path("clips").symlink_to(tiny_store.parent / "videos")
 
     size = ("--short-side", "32", "--stacks", "2", "--flow-length", "3")
-    assert "32 videos" in type_in(work, prepare, *size, installed=site)
+    assert "32 videos" in type_here(prepare, *size)
     workers = ("--workers", "2", "--cpus-per-worker", "0.9", "--arms", "gem", "--at-once", "1")
-    type_in(work, run, *SMALL, *workers, "--address", cluster.address, installed=site)
-    (training,) = ResultStore(work / "results").read("trainings").to_pylist()
+    cluster_flags = (*workers, "--address", cluster.address)
+    type_in(plug_in_folder, run, *SMALL, *cluster_flags, installed=site)
+    (training,) = ResultStore("results").read("trainings").to_pylist()
     assert (training["dataset"], training["workers"]) == ("gem_clips", 2)
-    shown = type_in(work, query, installed=site)
+    shown = type_here(query)
     assert "GeM clips" in shown
     assert re.search(r"^Generalised mean +\d", shown, re.MULTILINE)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import search_spaces
-from models import create_model, list_models, plugins
+from models import create_model, list_models
 from models.plugins import PluginError, import_named
 from study.data.datasets.catalog import list_datasets, load_dataset
 
@@ -98,7 +98,6 @@ def install(folder: Path, monkeypatch: pytest.MonkeyPatch, **modules: str) -> No
         "".join(f"[two_stream_study.{group}]\nlab = lab_{group}\n" for group in modules)
     )
     monkeypatch.syspath_prepend(folder)
-    monkeypatch.setattr(plugins, "_imported", set())
 
 
 def test_what_an_installed_package_brings_is_found_by_its_entry_points(
