@@ -16,7 +16,7 @@ from typing import Any
 
 from study.agenda import ArmSearch, Outlook
 from study.cluster.connection import at_once_on, check_shared, running_ray
-from study.cluster.plugins import ship
+from study.cluster.plugins import check_received, ship
 from study.cluster.queue import JobSource, Placement, run_jobs
 from study.driver_lock import only_driver
 from study.job import Job, checkpoint_path, record_failure, trained_again
@@ -68,9 +68,10 @@ def run_study(
             running_ray(address, nested=request.resources.workers > 1) as cluster,
             terminal.at_work() as display,
         ):
+            ship(study.plugins, scratch)
             if address is not None:
                 check_shared(study.folder.resolve())
-            ship(study.plugins, scratch)
+                check_received(study.plugins, scratch)
             at_once = at_once_on(
                 cluster, request.resources, asked=request.at_once, may_grow=address is not None
             )

@@ -6,14 +6,16 @@ plug-in imports must be on the nodes, as the project itself.
 """
 
 import shutil
+import socket
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from models.plugins import import_plugin
+from models.plugins import PluginError, import_plugin
+from study.cluster.connection import on_every_node
 from study.source import plug_in_files
 
-__all__ = ["receive", "ship"]
+__all__ = ["check_received", "receive", "ship"]
 
 FOLDER = "plug-ins"
 
@@ -46,3 +48,26 @@ def receive(modules: Iterable[str], storage: str) -> None:
         if folder not in sys.path:
             sys.path.insert(0, folder)
         import_plugin(name)
+
+
+def check_received(modules: tuple[str, ...], storage: Path) -> None:
+    """Checks that every node that Ray has now can import what `ship` has put into a folder.
+
+    Raises:
+        PluginError: If a node can't, as where a library is missing.
+    """
+    if not modules:
+        return
+    for host, error in on_every_node(_receives, modules, str(storage)):
+        if error:
+            raise PluginError(
+                f"on node {host}, {error}; what a plug-in imports must be installed on all nodes"
+            )
+
+
+def _receives(modules: tuple[str, ...], storage: str) -> tuple[str, str]:
+    try:
+        receive(modules, storage)
+    except PluginError as error:
+        return socket.gethostname(), str(error)
+    return socket.gethostname(), ""

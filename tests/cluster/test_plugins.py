@@ -7,7 +7,8 @@ import pytest
 
 from models import list_models
 from models.plugins import PluginError, import_named
-from study.cluster.plugins import FOLDER, receive, ship
+from study.cluster import plugins
+from study.cluster.plugins import FOLDER, check_received, receive, ship
 from tests.models.test_plugins import MODEL
 
 
@@ -40,8 +41,14 @@ def test_the_projects_own_systems_need_no_shipping(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_library_that_a_node_lacks_is_named(plug_in_folder: Path, tmp_path: Path) -> None:
+def test_a_library_that_a_node_lacks_is_named_with_the_node(
+    plug_in_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plugins, "on_every_node", lambda task, *given: [task(*given)])
     (tmp_path / FOLDER).mkdir()
     (tmp_path / FOLDER / "net.py").write_text("import no_such_library\n")
-    with pytest.raises(PluginError, match=r"'net' can't be imported: .*line 1 .*no_such_library"):
-        receive(["net"], str(tmp_path))
+    said = r"on node .+, module 'net' can't be imported: .*line 1 .*no_such_library.* on all nodes"
+    with pytest.raises(PluginError, match=said):
+        check_received(("net",), tmp_path)
+    (tmp_path / FOLDER / "net.py").write_text("")
+    check_received(("net",), tmp_path)
