@@ -42,7 +42,8 @@ FUSION = ("models.fusion", "study.scores", "study.results.rows")
 SEARCH = ("study.search", "study.choices")
 """What proposes and prunes trials, and what chooses among them."""
 
-# A checkpoint, or a result, is read back as it was written or not at all; so is a plug-in.
+# A checkpoint, or a result, is read back as it was written or not at all. How a plug-in is found
+# changes nothing that it computes; its own source counts.
 WITHOUT_EFFECT = frozenset({"models.plugins", "study.training.checkpoint", "study.results.store"})
 
 _IGNORED = {tokenize.COMMENT, tokenize.NL, tokenize.ENCODING, tokenize.ENDMARKER}
