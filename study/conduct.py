@@ -18,6 +18,7 @@ from study.agenda import ArmSearch, Outlook
 from study.calibration import device_of, earlier_paces
 from study.claims import claim, release
 from study.cluster.connection import at_once_on, check_shared, running_ray
+from study.cluster.plugins import check_received, ship
 from study.cluster.queue import JobSource, Placement, run_jobs
 from study.configuration import write_request
 from study.driver_lock import only_driver
@@ -78,8 +79,10 @@ def run_study(
             terminal.at_work() as display,
             tracking(trackers, display.warn) as tracked,
         ):
+            ship(study.plugins, scratch)
             if address is not None:
                 check_shared(study.folder.resolve())
+                check_received(study.plugins, scratch)
             at_once = at_once_on(
                 cluster, request.resources, asked=request.at_once, may_grow=address is not None
             )

@@ -83,6 +83,7 @@ class Job:
             processes ran out of memory.
         activation_checkpointing: Whether activations are computed again in the backward pass.
         scoring_batch: Clips that are scored in one forward pass; None for the batch size.
+        plugins: Modules from outside the project that register its model, to be imported first.
     """
 
     training: Training
@@ -103,6 +104,7 @@ class Job:
     halved: bool = False
     activation_checkpointing: bool = False
     scoring_batch: int | None = None
+    plugins: tuple[str, ...] = ()
 
     @property
     def checkpoint(self) -> Path:
@@ -472,6 +474,9 @@ def _write_training(
         [
             {
                 **training_row(job),
+                "serves": canonical_json(
+                    [one.training_id for one in served_trainings(job.training)]
+                ),
                 "status": "finished",
                 "error": None,
                 "epochs": len(epochs),
@@ -495,7 +500,10 @@ def _write_training(
 
 
 def training_row(job: Job) -> dict[str, Any]:
-    """Returns the columns of ``trainings`` that are known before the training starts."""
+    """Returns the columns of ``trainings`` that are known before the training starts.
+
+    They are known too where its model isn't, as on a machine that lacks a library of it.
+    """
     training = job.training
     return {
         "training_id": training.training_id,
@@ -509,7 +517,6 @@ def training_row(job: Job) -> dict[str, Any]:
         "split": training.target.split,
         "seed": training.seed,
         "protocol": job.protocol,
-        "serves": canonical_json([one.training_id for one in served_trainings(training)]),
         "git_commit": job.provenance[0],
         "dirty": job.provenance[1],
         "versions": canonical_json(

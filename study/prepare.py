@@ -19,6 +19,7 @@ from study.data.datasets.catalog import (
     dataset_name,
     find_reader,
     list_datasets,
+    load_dataset,
     videos_folder,
 )
 from study.data.datasets.list_files import ListFiles
@@ -44,10 +45,10 @@ _RATE_SECONDS = 60.0  # over which the rate is taken
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0 done, 1 failed, 2 refused."""
     words = sys.argv[1:] if arguments is None else list(arguments)
-    given = _parser().parse_args(words)
     console = Console(highlight=False, soft_wrap=True)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
+        given = _parser().parse_args(words)
         if given.verify:
             return _verify(given.store, console)
         if given.preview:
@@ -62,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if given.upload:
                 return _upload(given.store, given.upload, console)
             raise ValueError(f"name a dataset: {', '.join(list_datasets())}")
+        given.dataset = load_dataset(given.dataset)
         _check_cluster(given)
         settings = _settings(given)
         if given.upload:
@@ -90,7 +92,12 @@ def _parser() -> argparse.ArgumentParser:
         "where there is one.",
     )
     add = parser.add_argument
-    add("dataset", nargs="?", help=f"one of: {', '.join(list_datasets())}")
+    add(
+        "dataset",
+        nargs="?",
+        help=f"one of: {', '.join(list_datasets())}; or a reader of your own, as FILE.py or "
+        "MODULE:NAME",
+    )
     add("--store", metavar="DIR", required=True, help="the clip store to make")
     add(
         "--upload",

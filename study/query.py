@@ -98,6 +98,11 @@ def _parser() -> argparse.ArgumentParser:
         "study's last)",
     )
     parser.add_argument(
+        "--space",
+        metavar="FILE.py|MODULE:NAME",
+        help="a space of your own, whose tables and labels --table, --compare and --list then know",
+    )
+    parser.add_argument(
         "--results", default="results", metavar="DIR", help="folder or URI (default: results)"
     )
     parser.add_argument(
@@ -110,6 +115,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _answer(options: argparse.Namespace) -> None:
+    if options.space:
+        import search_spaces
+
+        search_spaces.load(options.space)
     if options.list:
         print(_listing())
         return

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import search_spaces
 from study.results.findings import studies
 from study.results.page import render_page
 from study.results.store import DamagedResultError, open_results
@@ -40,6 +41,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--results", default="results", metavar="DIR", help="folder or URI (default: results)"
     )
+    parser.add_argument(
+        "--space",
+        metavar="FILE.py|MODULE:NAME",
+        help="a space of your own, whose tables and labels the page then has",
+    )
     parser.add_argument("--study", help="the study (default: the last that started a training)")
     parser.add_argument(
         "--protocol",
@@ -61,10 +67,19 @@ def _report(options: argparse.Namespace) -> Path:
         raise IsADirectoryError(f"--output {output} is a folder; name a file, such as report.html")
     if not output.parent.is_dir():
         raise FileNotFoundError(f"--output {output}: there is no folder {output.parent}")
+    if options.space:
+        search_spaces.load(options.space)
     store = open_results(options.results)
     study = options.study or next(iter(studies(store)), None)
     if study is None:
         raise ValueError(f"{store.root!r} holds no training; run python -m study.run first")
+    for space in sorted({*store.read("rows", columns=["space"], study=study)["space"].to_pylist()}):
+        if space not in search_spaces.names():
+            print(
+                f"study.report: space {space!r} isn't known here, so the page lacks its tables and "
+                "labels; give --space FILE.py or MODULE:NAME",
+                file=sys.stderr,
+            )
     text = render_page(store, study, against=options.against, protocol=options.protocol)
     temporary = output.with_name(f".{output.name}.tmp")
     temporary.write_text(text, encoding="utf-8")

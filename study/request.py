@@ -8,6 +8,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import search_spaces
+from models import model_module
 from models.checks import check_count, check_number
 from models.fusion import FUSIONS
 from search_spaces.recipes import RECIPES
@@ -33,7 +35,7 @@ from study.provenance import canonical_json, fingerprint, git_state
 from study.results.protocols import newest_protocols
 from study.results.store import ResultStore
 from study.search import Sampler
-from study.source import FUSION, SEARCH, TRAINING, source_version
+from study.source import FUSION, PACKAGES, SEARCH, TRAINING, source_version
 from study.training.memory import MicroBatch
 from study.training.weights import Weights, find_weights
 
@@ -299,6 +301,15 @@ class Study:
                 modules |= model_modules(meta_network(training))
         return frozenset(modules)
 
+    @cached_property
+    def plugins(self) -> tuple[str, ...]:
+        """The modules from outside the project that register its space and its models."""
+        modules = [model_module(arm.model) for arm in self.arms]
+        if self.space.name in search_spaces.names():
+            modules.insert(0, search_spaces.module_of(self.space.name))
+        named = dict.fromkeys(modules)
+        return tuple(name for name in named if name.partition(".")[0] not in PACKAGES)
+
     def settings(self, arm: Arm, found: Mapping[str, Any] | None) -> Settings:
         """Returns an arm's settings at the found values."""
         return settings_of(arm, self.base, space=self.space, found=found)
@@ -475,6 +486,7 @@ class Study:
             compile=self.request.compile,
             loader_workers=self.request.loader_workers,
             gpu=self.gpu is not None,
+            plugins=self.plugins,
             **more,
         )
 
@@ -620,7 +632,12 @@ def _space_on(request: Request, dataset: str) -> Space:
 
 def _arms(request: Request, space: Space) -> tuple[Arm, ...]:
     if request.arms is None:
-        return tuple(arm for arm in space.arms if arm.default)
+        if default := tuple(arm for arm in space.arms if arm.default):
+            return default
+        raise ValueError(
+            f"space {space.name!r} has no arm that runs by default; name --arms of "
+            f"{', '.join(arm.name for arm in space.arms)}"
+        )
     return tuple(space.arm(name) for name in request.arms)
 
 

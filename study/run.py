@@ -1,6 +1,7 @@
 """``python -m study.run --space stilt``: search, then the ablation at the found settings."""
 
 import argparse
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -11,6 +12,7 @@ from rich.console import Console
 
 import search_spaces
 from models.checks import check_number
+from models.plugins import PluginError, names_plugin
 from search_spaces.recipes import RECIPES
 from search_spaces.space import TUNINGS, Choice, Parameter, Real, Space
 from study.advice import warnings_of
@@ -69,10 +71,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 when it is done, 1 when something failed, 2 when the input was refused.
     """
-    parser = _parser()
-    arguments = _arguments(parser, argv)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
+        parser = _parser()
+        arguments = _arguments(parser, argv)
         return _run(arguments, parser.sections, Console(highlight=False))
     except KeyboardInterrupt:
         print(
@@ -80,6 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return FAILED
+    except PluginError as error:  # of an installed package, which the help would list
+        print(f"study.run: {error}", file=sys.stderr)
+        return REFUSED
     except DamagedResultError as error:
         print(f"study.run: {error}", file=sys.stderr)
         return FAILED
@@ -123,7 +128,7 @@ def _run(arguments: argparse.Namespace, sections: Sequence[Section], console: Co
         return FAILED
     for reason in failed:
         print(f"study.run: failed: {reason}", file=sys.stderr)
-    _print_tables(study, console)
+    _print_tables(study, console, space=arguments.space)
     return FAILED if failed else DONE
 
 
@@ -179,7 +184,11 @@ def _parser() -> _Parser:
         epilog=EXAMPLES,
     )
     add = parser.section("comparison", "what is compared")
-    add("--space", help=f"the system: {', '.join(search_spaces.names())}")
+    add(
+        "--space",
+        help=f"the system: {', '.join(search_spaces.names())}; or one of your own, as FILE.py or "
+        "MODULE:NAME",
+    )
     add(
         "--arms",
         nargs="+",
@@ -371,7 +380,7 @@ def _request(arguments: argparse.Namespace, console: Console) -> Request:
         changes = _unique("--set and --epochs", [*changes.items(), ("epochs", arguments.epochs)])
     searched = _unique("--search", ((one.name, one) for one in map(_parameter, arguments.search)))
     request = Request(
-        space=search_spaces.get(arguments.space),
+        space=search_spaces.load(arguments.space),
         arms=None if arguments.arms is None else tuple(arguments.arms),
         store=_store_place(arguments),
         dataset=arguments.dataset,
@@ -454,7 +463,7 @@ def _space_listed(arguments: argparse.Namespace) -> Space:
     dataset = arguments.dataset or "embedded"
     if arguments.data is not None:
         dataset = ClipStore.open(_store_place(arguments)).annotations.dataset
-    return search_spaces.get(arguments.space).on(dataset)
+    return search_spaces.load(arguments.space).on(dataset)
 
 
 def _store_place(arguments: argparse.Namespace) -> str | Path:
@@ -529,7 +538,7 @@ def _epochs(plan: Plan) -> int:
     return max(one.hyperparameters.epochs for one in plan.trainings.values())
 
 
-def _print_tables(study: Study, console: Console) -> None:
+def _print_tables(study: Study, console: Console, *, space: str) -> None:
     results = ResultStore(study.request.results)
     ours = results.read("rows", columns=["arm"], study=study.name, protocol=study.protocol)
     if not ours.num_rows:
@@ -539,10 +548,10 @@ def _print_tables(study: Study, console: Console) -> None:
     for name in tables:
         console.print()
         print(render(name, results, "text", study=study.name, protocol=study.protocol))
-    console.print(
-        f"\nAgain: python -m study.query --results {study.request.results} --table {tables[0]}",
-        soft_wrap=True,
-    )
+    again = f"python -m study.query --results {study.request.results} --table {tables[0]}"
+    if names_plugin(space):
+        again += f" --space {shlex.quote(space)}"
+    console.print(f"\nAgain: {again}", soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from scipy.special import softmax
 
 from study.data.datasets.parts import split_parts
 from study.job import Job, epoch_row, rung_key, score_lines, stored_parts, training_row
+from study.plan import served_trainings
+from study.provenance import canonical_json
 from study.request import Study
 from study.results.store import ResultStore
 from study.scores import Scores
@@ -58,6 +60,7 @@ def run_fake_job(study: Study, job: Job) -> None:
             results.write(view, training.scoring_id, lines)
     row = {
         **training_row(job),
+        "serves": canonical_json([one.training_id for one in served_trainings(training)]),
         "status": "finished",
         "epochs": job.until,
         "started_at": datetime.now(UTC),

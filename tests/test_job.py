@@ -1,10 +1,13 @@
 """Jobs that really train, on a few rendered clips."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from models import registry
+from study import plan
 from study.job import Job, record_failure, run_job, stored_parts, trained_again
 from study.plan import Training
 from study.results.rows import load_scores
@@ -112,3 +115,18 @@ def test_a_finished_training_that_cannot_be_scored_again_stays_finished(
     before = results.read("trainings").to_pylist()
     record_failure(job, "no room", traceback="here")
     assert results.read("trainings").to_pylist() == before
+
+
+def test_a_failure_is_recorded_where_the_model_is_not_known(
+    tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine that lacks a library that a plug-in imports."""
+    job = job_of(tiny_store, tmp_path)
+    identity = job.training.training_id
+    sent = pickle.dumps(job)
+    monkeypatch.setattr(registry, "_MODELS", {})
+    plan._build_net.cache_clear()
+    record_failure(pickle.loads(sent), "it can't be imported")
+    (line,) = ResultStore(tmp_path).read("trainings").to_pylist()
+    assert (line["training_id"], line["status"]) == (identity, "failed")
+    assert line["error"] == "it can't be imported"

@@ -8,11 +8,29 @@ from typing import Any
 
 import pytest
 
+import search_spaces
 from study.data.datasets.parts import Parts
 from study.data.datasets.parts import split_parts as parts_of_split
 from study.data.store.clip_store import ClipStore
 from study.data.store.manifest import write_manifest
+from study.request import Request, check_request
+from tests.models.test_plugins import MODEL
+from tests.plug_ins import plug_ins_forgotten
 from tests.test_conduct import study_of
+
+SPACE = """
+import nets
+from search_spaces import Arm, Settings, Space
+
+space = Space(
+    name="mine",
+    title="T",
+    arms=(Arm(name="a", label="A", model="mine"), Arm(name="b", label="B", model="tsn")),
+    search_arm="a",
+    parameters=(),
+    settings=Settings(options={"backbone": "small"}),
+)
+"""
 
 
 def carve_groups(monkeypatch: pytest.MonkeyPatch, count: Callable[[int], int]) -> None:
@@ -80,3 +98,42 @@ def test_a_named_validation_part_is_the_studys_and_no_seed_carves_another(
     assert list(study.parts["1"].validation) == list(split.train[1::2])
     with pytest.raises(ValueError, match=r"--vary split-carve .* but split '1' of folder names"):
         study_of(path, tmp_path / "results", vary=("split-carve",))
+
+
+def test_an_edit_of_a_plug_in_trains_its_models_again_and_no_others(
+    plug_in_folder: Path, tiny_store: Path, tmp_path: Path
+) -> None:
+    def trained(edit: str) -> dict[str, str]:
+        (plug_in_folder / "nets.py").write_text(MODEL.format(name="mine") + edit)
+        (plug_in_folder / "spaces.py").write_text(SPACE)
+        with plug_ins_forgotten(plug_in_folder):
+            study = check_request(
+                Request(
+                    space=search_spaces.load("spaces.py:space"),
+                    store=tiny_store,
+                    results=str(tmp_path / "results"),
+                    weights="none",
+                    tuning="fixed",
+                )
+            )
+            assert study.plugins == ("spaces", "nets")
+            trainings = study.plan().trainings.values()
+            jobs = [study.job(training, until=1) for training in trainings]
+            assert {job.plugins for job in jobs} == {("spaces", "nets")}
+            return {one.model: one.training_id for one in trainings if one.seed == 1}
+
+    before = trained("")
+    assert before.keys() == {"mine", "tsn"}
+    assert trained("    # a remark\n") == before
+    edited = trained("    def _prepare_backbone(self, backbone):\n        backbone.float()\n")
+    assert edited["mine"] != before["mine"]
+    assert edited["tsn"] == before["tsn"]
+
+
+def test_a_space_none_of_whose_arms_runs_by_default_is_refused_without_names(
+    tiny_store: Path, tmp_path: Path
+) -> None:
+    space = search_spaces.get("stilt")
+    none = replace(space, arms=tuple(replace(arm, default=False) for arm in space.arms))
+    with pytest.raises(ValueError, match="no arm that runs by default; name --arms of spatial, te"):
+        check_request(Request(space=none, store=tiny_store, results=str(tmp_path)))

@@ -150,7 +150,7 @@ def test_what_only_the_dataset_lets_search_is_said_to_be_set_too(
     space = search_spaces.get("stilt")
     more = (*space.parameters, Real(name="momentum", low=0.5, high=0.9))
     variants = {"folder": lambda own: replace(own, parameters=more)}
-    monkeypatch.setattr(search_spaces, "get", lambda name: replace(space, variants=variants))
+    monkeypatch.setattr(search_spaces, "load", lambda name: replace(space, variants=variants))
     study_for(asked, tiny_store, tmp_path, "--set", "momentum=0.6")
     assert "set, so not searched: momentum" in capsys.readouterr().out
 
