@@ -32,6 +32,7 @@ from models import ModelOutput, VideoModel
 from study.data.clips.dataset import ClipDataset, make_loader
 from study.data.clips.transforms import model_inputs
 from study.scores import Scores, top_k_accuracy
+from study.training.allocation import keep_freed_memory
 from study.training.checkpoint import DamagedCheckpointError, load_checkpoint, save_checkpoint
 from study.training.evaluation import score
 from study.training.hyperparameters import Hyperparameters
@@ -248,6 +249,8 @@ class _TrainingRun:
         cuda = device.type == "cuda"
         if cuda:
             torch.set_float32_matmul_precision("high")  # TF32, which convolutions use by default
+        else:
+            keep_freed_memory()
         torch.backends.cudnn.deterministic = True  # or a seed would not fix a GPU's result
         put_channels_last(model.to(device).train())
         forward: Callable[..., ModelOutput] = model

@@ -6,7 +6,7 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -217,20 +217,19 @@ def test_one_step_is_sgd_on_the_weighted_sum_of_all_losses() -> None:
     assert (epoch.epoch, epoch.lr) == (1, 0.1)
 
 
-def test_an_epoch_takes_every_video_once_in_an_order_of_its_own() -> None:
+def test_an_epoch_takes_every_video_once_in_an_order_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = _auxiliary()
     data = _data(model)
     taken: list[list[int]] = []
-    read = data.store.record
+    read = data.batch
 
-    class Watched:
-        annotations = data.store.annotations
+    def watched(indices: Sequence[int], **options: Any) -> dict[str, Tensor]:
+        taken[-1].extend(indices)
+        return read(indices, **options)
 
-        def record(self, name: str) -> Any:
-            taken[-1].append(int(name.split("/")[1]))
-            return read(name)
-
-    data.store = Watched()
+    monkeypatch.setattr(data, "batch", watched)
     taken.append([])
     _train(model, data=data, report=lambda epoch: taken.append([]))
     assert [sorted(epoch) for epoch in taken[:3]] == [list(range(VIDEOS))] * 3
