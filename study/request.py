@@ -348,6 +348,10 @@ class Study:
             code=lambda net: source_version(model_modules(net).union(TRAINING)),
             **more,
         )
+        if training.hyperparameters.activation_checkpointing and self.request.compile:
+            raise ValueError(
+                "activation_checkpointing doesn't go with --compile; leave one of them out"
+            )
         if self.gpu is None:
             return training
         return fit_training(training, self.gpu, given=settings.hyperparameters)

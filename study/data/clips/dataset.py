@@ -125,7 +125,8 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
     crops of the first clip, then of the next. `make_loader` gives items stacked.
 
     Augmented items depend on the seed, the epoch and the index alone, whatever process makes
-    them. An augmented item that is mirrored has the mirrored video's label.
+    them; of V videos, video i has the indices i + V, i + 2·V, … too, each another augmented clip.
+    An augmented item that is mirrored has the mirrored video's label.
 
     Attributes:
         flip_classes: For each label, that of the mirrored video.
@@ -215,7 +216,7 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
 
     def _choose(self, index: int) -> _Clips:
         """Chooses where and how the clips of one video are taken."""
-        video, clip = self.videos[index], self.clip
+        video, clip = self.videos[index % len(self.videos)], self.clip
         record = self.store.record(video.name)
         sides = (clip.crop_size, clip.crop_size)
         if not self.augment:
