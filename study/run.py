@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -29,6 +30,7 @@ from study.results.tables import render
 from study.search import Sampler
 from study.searches import most_trainings, searches_of
 from study.terminal import Terminal
+from study.training.weights import EVERYWHERE
 
 __all__ = ["main"]
 
@@ -241,7 +243,14 @@ def _add_training(add: Callable[..., Any]) -> None:
         "epoch's warm-up, gradients clipped at 5 and no dropout (default: paper)",
     )
     add("--epochs", type=int, metavar="N", help="epochs of each training")
-    add("--weights", help="imagenet, none or a file (default: imagenet; none on embedded)")
+    add(
+        "--weights",
+        nargs="+",
+        action="extend",
+        metavar="[NAME=]WEIGHTS",
+        help="imagenet, kinetics, none or a file; for a stream or an arm of its own "
+        "spatial=FILE, temporal=FILE or ARM=FILE (default: imagenet; none on embedded)",
+    )
     add("--workers", type=int, default=1, metavar="N", help="processes of each training")
     add("--cpus-per-worker", type=float, default=1, metavar="N", help="CPU cores of each")
     add("--gpus-per-worker", type=float, default=0, metavar="N", help="GPUs of each (default: 0)")
@@ -292,7 +301,7 @@ def _request(arguments: argparse.Namespace, console: Console) -> Request:
         warm_start=arguments.warm_start,
         train_on=arguments.train_on,
         refit=arguments.refit,
-        weights=arguments.weights,
+        weights=_weights(arguments.weights),
         recipe=arguments.recipe,
         changes=changes,
         resources=Resources(
@@ -325,6 +334,14 @@ def _unique(flag: str, named: Iterable[tuple[str, _Value]]) -> dict[str, _Value]
             raise ValueError(f"{flag} names {name} twice")
         found[name] = value
     return found
+
+
+def _weights(given: Sequence[str] | None) -> dict[str, str] | None:
+    """What networks start from by stream and arm; a word alone stands for the others."""
+    if given is None:
+        return None
+    named = (re.fullmatch(r"(?:([\w.+-]+)=)?(.+)", text, re.DOTALL) for text in given)
+    return _unique("--weights", ((one[1] or EVERYWHERE, one[2]) for one in named if one))
 
 
 def _assignment(text: str) -> tuple[str, Any]:
@@ -399,6 +416,8 @@ def _print_plan(study: Study, searches: int, console: Console) -> None:
             )
     for text in warnings_of(study, plan):
         say.warn(text)
+    for line in study.starts:
+        say.say(f"starts: {line}")
     if scratch := study.random_starts(plan):
         say.warn(
             f"torchvision has no ImageNet weights of {', '.join(scratch)}: they start from RANDOM "

@@ -280,6 +280,8 @@ REFUSED = {
         *("--refit", "--train-on", "all", "--tuning", "fixed", "--arms", "two-stream"),
     ],
     "no weights file": ["--weights", "/nowhere/weights.pt"],
+    "weights of no stream": ["--weights", "flow=weights.pt"],
+    "weights twice": ["--weights", "none", "--weights", "imagenet"],
 }
 
 
