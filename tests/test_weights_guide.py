@@ -28,18 +28,18 @@ COMMANDS = [
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files that the commands name, and what torchvision would send."""
     folder = tmp_path_factory.mktemp("weights")
-    tsn = create_model("tsn", num_classes=7, flow_length=5).backbones
-    tsm = create_model("tsm", num_classes=7).backbones["spatial"]
+    tsn: Any = create_model("tsn", num_classes=7, flow_length=5)
+    tsm: Any = create_model("tsm", num_classes=7)
     stilt = create_model("stilt", num_classes=7, backbone="small", flow_length=3)
     saved: dict[str, Any] = {
-        "tsm.pth": {"state_dict": renamed(tsm.state_dict(), "tsm")},
+        "tsm.pth": {"state_dict": renamed(tsm.backbones["spatial"].state_dict(), "tsm")},
         "i3d-rgb.pt": pytorch_i3d(3),
         "i3d-flow.pt": pytorch_i3d(2),
         "trained.pt": {"model": stilt.state_dict()},
         "s3d.pth": s3d(num_classes=400).state_dict(),
     }
     for stream, kind in (("spatial", "rgb"), ("temporal", "flow")):
-        saved[f"tsn-{kind}.pth"] = renamed(tsn[stream].state_dict(), "tsn")
+        saved[f"tsn-{kind}.pth"] = renamed(tsn.backbones[stream].state_dict(), "tsn")
     for name, content in saved.items():
         torch.save(content, folder / name)
     return folder

@@ -524,7 +524,7 @@ def _epoch_order(run: _TrainingRun, epoch: int) -> list[int]:
     videos = len(run.data)
     rng = np.random.default_rng((ORDER_STREAM, run.seed, epoch))
     if run.hyperparameters.class_balance != "sampling":
-        return rng.permutation(videos).tolist()
+        return list(map(int, rng.permutation(videos)))
     labels = np.array([video.label for video in run.data.videos])
     chances = 1 / np.bincount(labels)[labels]
     drawn = rng.choice(videos, size=videos, p=chances / chances.sum())

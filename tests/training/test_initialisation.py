@@ -105,7 +105,7 @@ def test_a_published_tsn_gives_its_own_logits(kind: str, stream: str) -> None:
 
 def test_a_published_tsm_is_our_network_with_the_shift_and_another_classifier_is_left_out() -> None:
     theirs = image_network(3, 400)
-    model = create_model("tsm", num_classes=CLASSES, backbone="resnet18", streams=("spatial",))
+    model: Any = create_model("tsm", num_classes=CLASSES, backbone="resnet18", streams=("spatial",))
     report = start(model, renamed(theirs.state_dict(), "tsm"), "spatial")
     reason = "of a classifier of other classes: (400, 512) in the file and (4, 512) here"
     assert report.left_out["new_fc.weight"] == reason
@@ -118,9 +118,9 @@ def test_a_published_tsm_is_our_network_with_the_shift_and_another_classifier_is
 def bn_inception(*, gates: bool) -> dict[str, Tensor]:
     """The names of tsn-pytorch's, and of GSM's gates."""
     torch.manual_seed(4)
-    net = create_model("gsm", num_classes=CLASSES).backbones["spatial"]
+    net: Any = create_model("gsm", num_classes=CLASSES)
     state = {}
-    for name, value in net.state_dict().items():
+    for name, value in net.backbones["spatial"].state_dict().items():
         site, gate, rest = name.partition(".gated_shift.")
         rest = rest.replace("norm.", "bn.").replace("gate.", "conv3D.")
         if gates or not gate:
@@ -213,7 +213,7 @@ def test_published_3d_networks_are_used_to_the_last_tensor(
     model: str, make: Callable[[], dict[str, Tensor]]
 ) -> None:
     state = make()
-    net = create_model(model, num_classes=CLASSES, streams=("spatial",))
+    net: Any = create_model(model, num_classes=CLASSES, streams=("spatial",))
     report = start(net, state, "spatial")
     assert not report.left_out
     assert not report.drawn

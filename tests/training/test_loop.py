@@ -6,7 +6,7 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
@@ -280,7 +280,8 @@ def test_streams_frames_and_labels_are_mixed_by_the_same_share(kind: str) -> Non
         name: torch.ones_like(x) * values[:, None, None, None, None]
         for name, x in model.example_inputs(batch_size=5, frames=2, size=20).items()
     }
-    hyperparameters = replace(BASE, **{kind: 1.0})
+    change: dict[str, Any] = {kind: 1.0}
+    hyperparameters = replace(BASE, **change)
     mixed, shares = mix_clips(inputs, torch.arange(5), hyperparameters, num_classes=5, seed=3)
     own = shares.diagonal()
     assert 0 < own[0] < 1
@@ -319,13 +320,20 @@ def test_classes_weigh_the_same_and_a_video_one_on_average() -> None:
     torch.testing.assert_close(totals, torch.tensor([9 / 5] * 4 + [0.0]))
 
 
-def test_balanced_sampling_draws_classes_evenly_and_no_clip_twice() -> None:
+def test_balanced_sampling_draws_classes_evenly_and_no_clip_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = _auxiliary()
     data = _data(model, 40)
-    data.videos = [*[video for video in data.videos if video.label < 2], data.videos[2]]
+    data.videos = (*[video for video in data.videos if video.label < 2], data.videos[2])
     taken: list[int] = []
     batch = data.batch
-    data.batch = lambda indices, **options: (taken.extend(indices), batch(indices, **options))[1]
+
+    def watched(indices: Sequence[int], **options: Any) -> dict[str, Tensor]:
+        taken.extend(indices)
+        return batch(indices, **options)
+
+    monkeypatch.setattr(data, "batch", watched)
     _train(model, {"class_balance": "sampling", "epochs": 20}, data=data)
     labels = np.array([data.videos[index % 21].label for index in taken])
     assert len(taken) == 20 * 21
@@ -347,7 +355,8 @@ def test_each_extra_changes_the_result(name: str) -> None:
 
 
 def test_validation_and_the_returned_network_are_of_the_moving_average() -> None:
-    model, seen = _stilt(), {}
+    seen: dict[int, Scores] = {}
+    model = _stilt()
     data = _data(model, augment=False)
     _train(model, {"ema_decay": 0.9}, validation=data, validated=seen.__setitem__)
     scores = score(model, data, batch_size=BASE.batch_size).scores["spatial"]
