@@ -745,8 +745,9 @@ def _optimizer(model: VideoModel, hyperparameters: Hyperparameters) -> torch.opt
     lr, decay = hyperparameters.learning_rate, hyperparameters.weight_decay
     if hyperparameters.optimizer == "adamw":
         return torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=decay)
-    momentum = hyperparameters.momentum
-    return torch.optim.SGD(model.parameters(), lr=lr, momentum=momentum, weight_decay=decay)
+    return torch.optim.SGD(
+        model.parameters(), lr=lr, momentum=hyperparameters.momentum, weight_decay=decay
+    )
 
 
 class _EpochLosses:
