@@ -6,7 +6,7 @@ the final net fuses at ``relu5_3`` of VGG-16 by a 3-D convolution, pools over ti
 temporal tower run on to a classifier of its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, Self, cast
 
@@ -363,20 +363,23 @@ class ConvFusion(VideoModel):
     def _head(self, stream: str) -> nn.Sequential:
         return cast(nn.Sequential, self.heads[stream])
 
-    def load_backbone_weights(self, state_dict: Mapping[str, Tensor]) -> None:
+    def load_backbone_weights(
+        self, state_dict: Mapping[str, Tensor], streams: Collection[str] | None = None
+    ) -> set[str]:
         """Starts the towers, and fc6 and fc7 where they have the checkpoint's shape.
 
         Towers of two kinds take their weights one checkpoint after the other.
         """
-        towers = [self._backbone(stream) for stream in ("spatial", "temporal")]
         if self.options.temporal_backbone in (None, self.options.backbone):
-            super().load_backbone_weights(state_dict)
+            used = super().load_backbone_weights(state_dict, streams)
         else:
+            towers = self.modules_of(Backbone, streams)
             fits = [t for t in towers if _fits(t, state_dict)] or towers[:1]
-            for tower in fits:
-                tower.load_weights(state_dict)
+            used = set().union(*(tower.load_weights(state_dict) for tower in fits))
         for stream in self.heads:
-            load_fully_connected(self._head(stream), state_dict)
+            if streams is None or stream in streams:
+                used |= load_fully_connected(self._head(stream), state_dict)
+        return used
 
     def train(self, mode: bool = True) -> Self:
         """Sets the training mode; frozen towers stay in evaluation mode."""

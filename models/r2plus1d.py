@@ -62,6 +62,8 @@ class R2Plus1d(VolumeNetwork):
     options: R2Plus1dOptions
 
     def _build_net(self, in_channels: int) -> tuple[nn.Module, int]:
+        if self.options.depths == (2, 2, 2, 2) and self.options.width == 1:
+            self.kinetics_network = "r2plus1d_18"
         net = _Scaled(
             self.options.width,
             block=resnet.BasicBlock,

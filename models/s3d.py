@@ -36,6 +36,7 @@ class S3d(VolumeNetwork):
     classifier_prefixes = ("classifier.",)
 
     def _build_net(self, in_channels: int) -> tuple[nn.Module, int]:
+        self.kinetics_network = "s3d"
         net = S3D(num_classes=1, norm_layer=partial(nn.BatchNorm3d, eps=1e-3))
         features = net.features
         if in_channels != 3:
@@ -56,6 +57,7 @@ class S3dG(S3d):
 
     def _build_net(self, in_channels: int) -> tuple[nn.Module, int]:
         net, features = super()._build_net(in_channels)
+        self.kinetics_network = ""  # torchvision's has no gates
         for module in list(net.modules()):
             if isinstance(module, TemporalSeparableConv):
                 module.add_module("gating", SelfGating(module[1][0].out_channels))

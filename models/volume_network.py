@@ -1,6 +1,6 @@
 """What networks of 3-D convolutions share: volumes in, one vector a clip out."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -102,8 +102,10 @@ class VolumeNetwork(VideoModel):
         """Copies a published checkpoint, less its classifier, under the keys of this network."""
         return dict(weights)
 
-    def load_backbone_weights(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Starts every stream from a video classifier's weights, all but its classifier.
+    def load_backbone_weights(
+        self, state_dict: Mapping[str, Tensor], streams: Collection[str] | None = None
+    ) -> set[str]:
+        """Starts streams from a video classifier's weights, all but its classifier.
 
         The temporal stream's first convolutions get the cross-modality start.
 
@@ -112,7 +114,8 @@ class VolumeNetwork(VideoModel):
         """
         prefixes = (*self.classifier_prefixes, "\0")
         given = {k: v for k, v in state_dict.items() if not k.startswith(prefixes)}
-        for stream, net in self.nets.items():
+        for stream in self.streams if streams is None else streams:
+            net = self.nets[stream]
             own, weights = net.state_dict(), self._adapt_checkpoint(stream, given)
             for key, value in weights.items():
                 # The kernels that see the input.
@@ -126,6 +129,7 @@ class VolumeNetwork(VideoModel):
                     f"the weights don't fit model {self.model_name!r}; give a state dict of the "
                     f"same network. {' '.join(str(error).split())[:400]}"
                 ) from error
+        return set(given)
 
 
 def as_volume(x: Tensor, channels: int) -> Tensor:

@@ -38,6 +38,8 @@ class Settings:
         hyperparameters: Fields of ``study.training.hyperparameters.Hyperparameters`` by name.
         fusion_lambda: λ >= 0 of adaptively weighted fusion (STILT eq. 5), or None to choose it by
             cross-fitting on the validation part. It changes no training.
+        weights: What each stream starts from, in the words of ``--weights``; empty where a study
+            hasn't said.
 
     Raises:
         ValueError: If λ is no finite number of at least 0.
@@ -46,6 +48,7 @@ class Settings:
     options: Mapping[str, Any] = field(default_factory=dict)
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     fusion_lambda: float | None = None
+    weights: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.fusion_lambda is not None:
@@ -69,6 +72,7 @@ class Settings:
             fusion_lambda=self.fusion_lambda
             if other.fusion_lambda is None
             else other.fusion_lambda,
+            weights={**self.weights, **other.weights},
         )
 
     @classmethod

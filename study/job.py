@@ -8,8 +8,9 @@ import json
 import platform
 import resource
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -29,7 +30,7 @@ from study.results.store import ResultStore
 from study.scores import Scores
 from study.training.clips import clip_settings
 from study.training.evaluation import score
-from study.training.initialisation import initial_network
+from study.training.initialisation import StartReport, initial_network
 from study.training.loop import EpochReport, train
 from study.training.weights import read_state_dict
 
@@ -71,7 +72,7 @@ class Job:
         protocol: The study's protocol.
         until: The epoch after which the job ends: a rung of the search, or the last.
         parts: The parts to score at the end; none for a trial of the search.
-        weights_file: A backbone weights file, or None to start from scratch.
+        weights_files: The weights file of each stream that doesn't start from scratch.
         provenance: Git commit and whether the working tree differed from it.
         compile: Whether to use ``torch.compile``.
         loader_workers: Loader processes for each training process; None where the process that
@@ -95,7 +96,7 @@ class Job:
     protocol: str
     until: int
     parts: tuple[str, ...] = ()
-    weights_file: str | None = None
+    weights_files: Mapping[str, str] = field(default_factory=dict)
     provenance: tuple[str, bool] = ("", False)
     compile: bool = False
     loader_workers: int | None = None
@@ -323,20 +324,35 @@ def _device(job: Job) -> str:
     return f"cuda:{torch.cuda.current_device()}"
 
 
-def build_model(job: Job, *, num_classes: int) -> VideoModel:
+def build_model(
+    job: Job, *, num_classes: int, report: Callable[[StartReport], None] | None = None
+) -> VideoModel:
     """Returns the job's network at its initial weights.
 
+    Args:
+        job: The job.
+        num_classes: Number of classes of its dataset.
+        report: Receives what became of each weights file.
+
     Raises:
-        ValueError: If the weights file is damaged, or doesn't fit the net.
+        ValueError: If a weights file is damaged, or doesn't fit the net.
     """
-    training, file = job.training, job.weights_file
-    return initial_network(
-        training.model,
-        training.options,
-        num_classes=num_classes,
-        seed=training.seed,
-        weights=None if file is None else read_state_dict(Path(file)),
-    )
+    training, streams = job.training, defaultdict(list)
+    for stream, file in job.weights_files.items():
+        streams[file].append(stream)
+    try:
+        return initial_network(
+            training.model,
+            training.options,
+            num_classes=num_classes,
+            seed=training.seed,
+            weights=[(read_state_dict(Path(file)), started) for file, started in streams.items()],
+            report=report,
+        )
+    except ValueError as error:
+        if not streams:
+            raise
+        raise ValueError(f"--weights {' '.join(streams)}: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)

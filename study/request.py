@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import search_spaces
-from models import model_module
+from models import VideoModel, model_module
 from models.checks import check_count, check_number
 from models.fusion import FUSIONS
 from search_spaces.recipes import RECIPES
@@ -24,7 +24,6 @@ from study.plan import (
     Target,
     Training,
     fewest_frames,
-    imagenet_network,
     make_plan,
     make_training,
     meta_network,
@@ -36,8 +35,20 @@ from study.results.protocols import newest_protocols
 from study.results.store import ResultStore
 from study.search import Sampler
 from study.source import FUSION, PACKAGES, SEARCH, TRAINING, source_version
+from study.training.initialisation import StartReport
 from study.training.memory import MicroBatch
-from study.training.weights import Weights, find_weights
+from study.training.weights import (
+    EVERYWHERE,
+    KINDS,
+    divided_name,
+    find_file,
+    find_weights,
+    has_imagenet_weights,
+    joined_name,
+    wanted_network,
+    wanted_of,
+    wanted_weights,
+)
 
 __all__ = [
     "TUNINGS",
@@ -86,7 +97,8 @@ class Request:
         train_on: ``train`` holds the validation part out, ``all`` trains on it too.
         refit: Whether the reported networks are trained on all of train at the found settings,
             with the fusions that networks fitted which held the validation part out.
-        weights: ``imagenet``, ``none`` or a path; None for ``imagenet`` on a real dataset.
+        weights: ``imagenet``, ``kinetics``, ``none`` or a path; or those by stream, by arm and, for
+            what isn't named, ``*``; None for ``imagenet`` on a real dataset.
         recipe: Which of ``search_spaces.recipes.RECIPES`` is put over the space's own settings.
         changes: Settings by dotted name, put over the recipe's; they are not searched.
         resources: What each training takes.
@@ -117,7 +129,7 @@ class Request:
     vary: tuple[str, ...] = ()
     train_on: str = "train"
     refit: bool = False
-    weights: str | None = None
+    weights: str | Mapping[str, str] | None = None
     recipe: str = "paper"
     changes: Mapping[str, Any] = field(default_factory=dict)
     resources: Resources = field(default_factory=Resources)
@@ -196,13 +208,15 @@ class Study:
         space: The space as it is on the dataset, its parameters those that are searched.
         tuning: ``net``, ``own``, ``shared`` or ``fixed``.
         trials: Trials of each search.
-        weights: ``imagenet``, ``none`` or a path.
+        weights: ``imagenet``, ``kinetics``, ``none`` or a path, by stream, by arm and for the
+            others, as of ``study.training.weights.wanted_weights``.
         arms: The wanted arms.
         store: The clip store.
         targets: What is trained and judged on, one a split.
         parts: The videos of each split.
         base: The settings that all arms share, before what is found and what is their own.
         provenance: Git commit, and whether the code differed from it.
+        starts: What networks take of the given weights files, a line each.
     """
 
     request: Request
@@ -210,13 +224,14 @@ class Study:
     space: Space
     tuning: str
     trials: int
-    weights: str
+    weights: Mapping[str, str]
     arms: tuple[Arm, ...]
     store: ClipStore
     targets: tuple[Target, ...]
     parts: Mapping[str, Parts]
     base: Settings
     provenance: tuple[str, bool]
+    starts: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -237,14 +252,15 @@ class Study:
     @cached_property
     def protocol_settings(self) -> dict[str, Any]:
         """All that can move a row's number, other than its arm, split, seed and machine."""
-        weights = self.weights
-        if weights not in ("imagenet", "none"):
-            weights = self._weights("").name
+        weights = {
+            name: one if one in KINDS else find_weights(one, "", folder=self._weights_folder).name
+            for name, one in self.weights.items()
+        }
         return {
             "settings": asdict(self.base),
             "dataset": self.store.annotations.dataset,
             "store": self.store.fingerprint,
-            "weights": weights,
+            "weights": weights[EVERYWHERE] if len(weights) == 1 else weights,
             "train_on": self.request.train_on,
             "refit": self.request.refit,
             "vary": sorted(self.request.vary),
@@ -312,7 +328,8 @@ class Study:
 
     def settings(self, arm: Arm, found: Mapping[str, Any] | None) -> Settings:
         """Returns an arm's settings at the found values."""
-        return settings_of(arm, self.base, space=self.space, found=found)
+        settings = settings_of(arm, self.base, space=self.space, found=found)
+        return replace(settings, weights=wanted_of(self.weights, arm.name))
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -376,10 +393,14 @@ class Study:
             model,
             settings,
             train_on=train_on or self.request.train_on,
-            weights=lambda network: self._weights(network).name,
+            weights=lambda net: self._weights_name(net, settings.weights),
             code=lambda net: source_version(model_modules(net).union(TRAINING)),
             **more,
         )
+        if training.hyperparameters.activation_checkpointing and self.request.compile:
+            raise ValueError(
+                "activation_checkpointing doesn't go with --compile; leave one of them out"
+            )
         if self.gpu is None:
             return training
         return fit_training(training, self.gpu, given=settings.hyperparameters)
@@ -466,7 +487,6 @@ class Study:
 
     def job(self, training: Training, **more: Any) -> Job:
         """Returns a job of this study."""
-        weights = self._weights(imagenet_network(training.model, training.options))
         if (division := self.division(training)) is not None and self.gpu is not None:
             more |= {
                 "accumulation_steps": division.accumulation_steps,
@@ -481,7 +501,7 @@ class Study:
             study=self.name,
             space=self.space.name,
             protocol=self.protocol,
-            weights_file=None if weights.file is None else str(weights.file),
+            weights_files=self._weights_files(training),
             provenance=self.provenance,
             compile=self.request.compile,
             loader_workers=self.request.loader_workers,
@@ -490,19 +510,44 @@ class Study:
             **more,
         )
 
-    def _weights(self, network: str) -> Weights:
-        return find_weights(self.weights, network, folder=self.folder / "weights")
+    @property
+    def _weights_folder(self) -> Path:
+        """Where downloaded weights are kept."""
+        return self.folder / "weights"
+
+    def _weights_name(self, net: VideoModel, wanted: Mapping[str, str]) -> str:
+        """Returns the name of the weights that a network starts from, given those of each stream.
+
+        Raises:
+            FileNotFoundError: If a file is missing, or can't be downloaded.
+            ValueError: If torchvision has no such weights, or a file isn't torchvision's.
+        """
+        names = {}
+        for stream in net.starting_streams:
+            network = wanted_network(wanted[stream], net)
+            found = find_weights(wanted[stream], network, folder=self._weights_folder)
+            names[stream] = found.name
+        return joined_name(names)
+
+    def _weights_files(self, training: Training) -> dict[str, str]:
+        """Returns by stream the file that a training of this study starts from, if any."""
+        names = divided_name(training.weights, meta_network(training).starting_streams)
+        return {
+            stream: str(find_file(name, self.weights.values(), folder=self._weights_folder))
+            for stream, name in names.items()
+            if name != "none"
+        }
 
     def random_starts(self, plan: Plan) -> list[str]:
         """Returns the networks that start from random weights though ImageNet's are asked for."""
-        if self.weights != "imagenet":
+        if "imagenet" not in self.weights.values():
             return []
-        started = (
-            imagenet_network(training.model, training.options) or training.model
-            for training in plan.trainings.values()
-            if training.weights == "none"
-        )
-        return sorted(set(started))
+        started = set()
+        for training in plan.trainings.values():
+            net = meta_network(training)
+            if "none" in training.weights and not has_imagenet_weights(net.imagenet_network):
+                started.add(net.imagenet_network or training.model)
+        return sorted(started)
 
 
 def fitting_arms(arms: Sequence[Arm]) -> tuple[Arm, ...]:
@@ -521,6 +566,7 @@ def check_settings(request: Request, dataset: str) -> None:
     if request.must_exist:
         _check_exists(request.name or f"{space.name}-{dataset}", request.results)
     arms = _arms(request, space)
+    wanted_weights(request.weights, default="none", arms=[arm.name for arm in space.arms])
     base = space.settings.updated(RECIPES[request.recipe]).updated(Settings.of(request.changes))
     for arm in arms:
         target = Target(dataset=dataset, store_fingerprint="", split="")
@@ -581,7 +627,11 @@ def check_request(request: Request) -> Study:
         space=space,
         tuning=request.tuning,
         trials=_trials(request, space, dataset),
-        weights=request.weights or ("none" if dataset == "embedded" else "imagenet"),
+        weights=wanted_weights(
+            request.weights,
+            default="none" if dataset == "embedded" else "imagenet",
+            arms=[arm.name for arm in space.arms],
+        ),
         arms=arms,
         store=store,
         targets=tuple(
@@ -602,10 +652,9 @@ def check_request(request: Request) -> Study:
     plan = study.plan()
     _check_stacks(store, plan)
     _check_segments(plan)
-    _check_weights(study, plan)
     for training in plan.trainings.values():
         study.job(training, until=training.hyperparameters.epochs)  # it fits, or is refused now
-    return study
+    return replace(study, starts=_starts(study, plan))
 
 
 def _check_results(results: str) -> None:
@@ -656,17 +705,43 @@ def _trials(request: Request, space: Space, dataset: str) -> int:
     return 3 if dataset == "embedded" else max(10, 4 * len(space.parameters))
 
 
-def _check_weights(study: Study, plan: Plan) -> None:
-    """Loads a given weights file into each network once: one that doesn't fit is refused now."""
-    if study.weights in ("imagenet", "none"):
-        return
+def _starts(study: Study, plan: Plan) -> tuple[str, ...]:
+    """Loads weights into each network once, and returns what it takes of each file, a line each.
+
+    Those that don't fit are refused now. Torchvision's ImageNet weights fit.
+    """
+    if set(study.weights.values()) <= {"imagenet", "none"}:
+        return ()
+    lines: dict[str, None] = {}
     seen = set()
     for training in plan.trainings.values():
-        net = canonical_json([training.model, training.options])
+        net = canonical_json([training.model, training.options, training.weights])
         if net not in seen:
             seen.add(net)
             job = study.job(training, until=training.hyperparameters.epochs)
-            build_model(job, num_classes=len(study.store.annotations.classes))
+            started: list[StartReport] = []
+            classes = len(study.store.annotations.classes)
+            build_model(job, num_classes=classes, report=started.append)
+            for one in started:
+                file = Path(job.weights_files[one.streams[0]]).name
+                streams = " and ".join(one.streams)
+                lines[f"{training.model}, {streams}, from {file}: {_described(one)}"] = None
+    return tuple(lines)
+
+
+def _described(started: StartReport) -> str:
+    """Returns in words what became of each tensor of a state dict, and what stays as drawn."""
+    reasons: dict[str, list[str]] = {}
+    for name, reason in started.left_out.items():
+        reasons.setdefault(reason, []).append(name)
+    left_out = [f"left out {_few(names)} ({reason})" for reason, names in reasons.items()]
+    drawn = [f"drawn at random {_few(started.drawn)}"] if started.drawn else []
+    parts = [f"{len(started.used)} tensors of {started.title}", *left_out, *drawn]
+    return "; ".join(parts)
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _check_changes(changes: Mapping[str, Any], arms: Sequence[Arm]) -> None:

@@ -1,6 +1,7 @@
 """``python -m study.run --space stilt``: search, then the ablation at the found settings."""
 
 import argparse
+import re
 import shlex
 import signal
 import sys
@@ -35,6 +36,7 @@ from study.search import Sampler
 from study.searches import most_trainings, searches_of
 from study.terminal import Terminal
 from study.tracking import TRACKERS, open_trackers
+from study.training.weights import EVERYWHERE
 
 __all__ = ["main"]
 
@@ -342,7 +344,14 @@ def _add_training(add: Callable[..., None]) -> None:
         "epoch's warm-up, gradients clipped at 5 and no dropout (default: paper)",
     )
     add("--epochs", type=int, metavar="N", help="epochs of each training")
-    add("--weights", help="imagenet, none or a file (default: imagenet; none on embedded)")
+    add(
+        "--weights",
+        nargs="+",
+        action="extend",
+        metavar="[NAME=]WEIGHTS",
+        help="imagenet, kinetics, none or a file; for a stream or an arm of its own "
+        "spatial=FILE, temporal=FILE or ARM=FILE (default: imagenet; none on embedded)",
+    )
     add("--compile", action="store_true", help="compile the model with torch.compile")
 
 
@@ -396,7 +405,7 @@ def _request(arguments: argparse.Namespace, console: Console) -> Request:
         warm_start=arguments.warm_start,
         train_on=arguments.train_on,
         refit=arguments.refit,
-        weights=arguments.weights,
+        weights=_weights(arguments.weights),
         recipe=arguments.recipe,
         changes=changes,
         resources=Resources(
@@ -429,6 +438,14 @@ def _unique(flag: str, named: Iterable[tuple[str, _Value]]) -> dict[str, _Value]
             raise ValueError(f"{flag} names {name} twice")
         found[name] = value
     return found
+
+
+def _weights(given: Sequence[str] | None) -> dict[str, str] | None:
+    """What networks start from by stream and arm; a word alone stands for the others."""
+    if given is None:
+        return None
+    named = (re.fullmatch(r"(?:([\w.+-]+)=)?(.+)", text, re.DOTALL) for text in given)
+    return _unique("--weights", ((one[1] or EVERYWHERE, one[2]) for one in named if one))
 
 
 def _assignment(text: str) -> tuple[str, Any]:
@@ -503,6 +520,8 @@ def _print_plan(study: Study, searches: int, console: Console) -> None:
             )
     for text in warnings_of(study, plan):
         say.warn(text)
+    for line in study.starts:
+        say.say(f"starts: {line}")
     if scratch := study.random_starts(plan):
         say.warn(
             f"torchvision has no ImageNet weights of {', '.join(scratch)}: they start from RANDOM "

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import search_spaces
+from models import create_model
 from study.data.datasets.parts import Parts
 from study.data.datasets.parts import split_parts as parts_of_split
 from study.data.store.clip_store import ClipStore
 from study.data.store.manifest import write_manifest
+from study.plan import served_trainings
 from study.request import Request, check_request
 from tests.models.test_plugins import MODEL
 from tests.plug_ins import plug_ins_forgotten
@@ -137,3 +140,57 @@ def test_a_space_none_of_whose_arms_runs_by_default_is_refused_without_names(
     none = replace(space, arms=tuple(replace(arm, default=False) for arm in space.arms))
     with pytest.raises(ValueError, match="no arm that runs by default; name --arms of spatial, te"):
         check_request(Request(space=none, store=tiny_store, results=str(tmp_path)))
+
+
+def save_small(path: Path, classes: int) -> Path:
+    options = {"backbone": "small", "head_dims": (), "flow_length": 3}
+    state = create_model("stilt", num_classes=classes, interaction=False, **options).state_dict()
+    torch.save(state, path)
+    return path
+
+
+def test_streams_and_arms_start_from_weights_of_their_own(tiny_store: Path, tmp_path: Path) -> None:
+    file = save_small(tmp_path / "a.pt", classes=9)
+
+    def planned(weights: dict[str, str], *arms: str) -> Any:
+        study = study_of(tiny_store, tmp_path, arms=arms, weights=weights, tuning="fixed", seeds=1)
+        return study, study.plan().rows
+
+    study, (spatial, both) = planned({"spatial": str(file)}, "spatial", "two-stream")
+    assert spatial.training == both.training  # one training serves both arms
+    content = both.training.weights.split()[0].removeprefix("spatial=")
+    assert both.training.weights == f"spatial={content} temporal=none"
+    assert study.job(both.training, until=1).weights_files == {"spatial": str(file)}
+    (start,) = study.starts
+    assert start.startswith("stilt, spatial, from a.pt: 12 tensors of a network of this project")
+    assert "of a classifier of other classes" in start
+
+    study, (alone,) = planned({"spatial": str(file)}, "spatial")
+    assert alone.training.weights == content
+    assert alone.training in served_trainings(both.training)
+
+    _, (spatial, both) = planned({"two-stream": str(file)}, "spatial", "two-stream")
+    assert (spatial.training.weights, both.training.weights) == ("none", content)
+
+    study, _ = planned({"spatial": str(file)}, "spatial")
+    other, _ = planned({"spatial": str(save_small(tmp_path / "b.pt", 9))}, "spatial")
+    assert study.protocol != other.protocol
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"flow": "a.pt"}, "--weights flow=…: there is no stream or arm 'flow'; there are the str"),
+        ("kinetics", "no Kinetics-400 weights of model 'stilt' .* r2plus1d .* and of s3d. Give"),
+        ({"temporal": "wide.pt"}, r"--weights .*wide.pt: .*stage1.0.weight is \(24, 8, 3, 3\) in"),
+    ],
+)
+def test_weights_that_cannot_be_are_refused_before_anything_starts(
+    tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: Any, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = {"backbone": "small", "head_dims": (8,), "flow_length": 4}
+    net = create_model("stilt", num_classes=4, interaction=False, **options)
+    torch.save(net.state_dict(), "wide.pt")
+    with pytest.raises(ValueError, match=message):
+        study_of(tiny_store, tmp_path, arms=("two-stream",), weights=weights)

@@ -288,6 +288,8 @@ REFUSED = {
     "no arm to be like": ["--like", "stil"],
     "no study to be like": ["--like", "nobody/stil"],
     "no weights file": ["--weights", "/nowhere/weights.pt"],
+    "weights of no stream": ["--weights", "flow=weights.pt"],
+    "weights twice": ["--weights", "none", "--weights", "imagenet"],
 }
 
 

@@ -60,10 +60,14 @@ class Pathway(nn.Module):
         result: Tensor = self.get_submodule(stage)(x)
         return result
 
-    def inflate(self, state_dict: Mapping[str, Tensor]) -> None:
+    def inflate(self, state_dict: Mapping[str, Tensor]) -> set[str]:
         """Starts from a 2-D ResNet's weights, spread evenly over the frames of each kernel.
 
-        Kernels that take lateral channels as well keep their start.
+        Kernels of as many frames, as of a pathway of its own, stay as they are. Those that take
+        lateral channels as well keep their start.
+
+        Returns:
+            The keys of the tensors that are used.
 
         Raises:
             ValueError: If the weights aren't those of a ResNet of these depths.
@@ -80,12 +84,15 @@ class Pathway(nn.Module):
                 f"the weights don't fit the pathway: {len(unknown)} keys are unknown "
                 f"({', '.join(unknown[:3])} …); give a state dict of torchvision's resnet50"
             )
+        used = set()
         for key, value in given.items():
             if value.ndim == 4:
                 frames = own[key].shape[2]
                 value = value.unsqueeze(2).expand(-1, -1, frames, -1, -1) / frames
             if value.shape == own[key].shape:
                 own[key].copy_(value)
+                used.add(key)
+        return used
 
 
 class Lateral(nn.Module):

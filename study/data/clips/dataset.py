@@ -103,7 +103,8 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
     keep its part of `KEPT_BYTES`.
 
     Augmented items depend on the seed, the epoch and the index alone, whatever process makes
-    them. An augmented item that is mirrored has the mirrored video's label.
+    them; of V videos, video i has the indices i + V, i + 2·V, … too, each another augmented clip.
+    An augmented item that is mirrored has the mirrored video's label.
 
     Attributes:
         flip_classes: For each label, that of the mirrored video.
@@ -194,7 +195,8 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
 
     def _choose(self, index: int) -> _Clips:
         """Chooses where and how the clips of one video are taken."""
-        video, clip, label = self._decoded(index), self.clip, self.videos[index].label
+        place = index % len(self.videos)
+        video, clip, label = self._decoded(place), self.clip, self.videos[place].label
         sides = (clip.crop_size, clip.crop_size)
         if not self.augment:
             positions = view_positions(video.positions, clip.segments, clips=clip.clips)
