@@ -19,6 +19,7 @@ from study.cluster.connection import at_once_on, check_shared, running_ray
 from study.cluster.queue import JobSource, Placement, run_jobs
 from study.driver_lock import only_driver
 from study.job import Job, checkpoint_path, record_failure, trained_again
+from study.keeping import keep_networks
 from study.labels import describe, trial_label
 from study.ledger import Ledger, look
 from study.progress import Progress
@@ -78,6 +79,8 @@ def run_study(
                     resources=request.resources, at_once=at_once, scratch=str(scratch)
                 )
                 run_jobs(conductor, placement, seconds=conductor.seconds_left())
+            if not conductor.stopped:
+                conductor.keep_networks()
             conductor.close()
         ResultStore(request.results).compact()
     return conductor.failures
@@ -169,7 +172,7 @@ class Conductor(JobSource):
                 if trained_again(job):
                     self._display.say(
                         f"{self._label(job)}: trained again, as its scores are to be made and its "
-                        "checkpoint is gone"
+                        "network is gone"
                     )
                 return job
         return None
@@ -214,6 +217,15 @@ class Conductor(JobSource):
         else:
             self._progress.remove(job)
             self._look_again(job)
+
+    def keep_networks(self) -> None:
+        """Keeps the networks that the request says, and deletes what training left of the rows."""
+        lost = keep_networks(self._study, self._outlook.rows, source=self._ledger.source)
+        if lost:
+            self._display.say(
+                f"{len(lost)} networks can't be kept, as an earlier run didn't keep them; with "
+                "another --results they are trained again"
+            )
 
     def close(self) -> None:
         """Writes how the study ended."""

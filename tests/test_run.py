@@ -1,6 +1,7 @@
 """``python -m study.run`` as a user runs it, up to where Ray would start."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -190,7 +191,9 @@ def test_a_plan_is_printed_without_running(
     arguments = ["--data", str(tiny_store), "--results", str(results), *SMALL, "--dry-run"]
     assert main(arguments) == 0
     assert not asked
-    assert "stil-awf-simplex" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "stil-awf-simplex" in printed
+    assert re.search(r"networks kept \(--keep all\): \d+ at most, [\d.]+ [kM]B\n", printed)
     assert not results.exists()
 
 
