@@ -52,7 +52,9 @@ __all__ = [
     "Fitted",
     "FusedScores",
     "Fusion",
+    "LinearClassifier",
     "Part",
+    "WeightedSum",
     "choose_lambda",
     "chosen_without",
     "cross_fit",
@@ -101,12 +103,49 @@ class Fitted:
             what was fitted and chosen without the video's group; None where `fuse` serves.
         fusion_lambda: The λ that was given or chosen, None for a fusion without.
         details: What was fitted or chosen, for the record (JSON-able).
+        rule: What `fuse` computes, as numbers that need no code of this project; None for a fusion
+            that is neither kind of rule.
     """
 
     fuse: Callable[[Part], FloatArray]
     validation: FloatArray | None = None
     fusion_lambda: float | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+    rule: "WeightedSum | LinearClassifier | None" = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class WeightedSum:
+    """A fusion Σ_s weights[s][y] · scores_s[x, y] of the streams' scores.
+
+    Attributes:
+        weights: By stream, (N,) one a class.
+    """
+
+    weights: Mapping[str, FloatArray]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class LinearClassifier:
+    """A fusion (features - mean) · weightᵀ + bias of the streams' features, joined.
+
+    A class that is not in `classes` gets one less than the smallest of the others.
+
+    Attributes:
+        streams: The streams in the order in which their features are joined, to D numbers.
+        mean: (D,).
+        weight: (M, D).
+        bias: (M,).
+        classes: (M,) the classes of the rows, ascending.
+        num_classes: N.
+    """
+
+    streams: tuple[str, ...]
+    mean: FloatArray
+    weight: FloatArray
+    bias: FloatArray
+    classes: IntArray
+    num_classes: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -206,15 +245,33 @@ def late_fusion(scores: Streams, weights: Mapping[str, float] | None = None) -> 
 
 
 def _late(weights: Mapping[str, float] | None = None) -> Fusion:
-    fitted = Fitted(
-        fuse=lambda part: late_fusion(part.scores, weights),
-        details={} if weights is None else {"weights": weights},
-    )
-    return Fusion(fit=lambda *_: fitted)
+    def fit(parts: Mapping[str, Part], *_: object) -> Fitted:
+        scores = _any_scores(parts)
+        values = {stream: 1.0 if weights is None else weights[stream] for stream in scores}
+        total = sum(values.values())
+        return Fitted(
+            fuse=lambda part: late_fusion(part.scores, weights),
+            details={} if weights is None else {"weights": weights},
+            rule=WeightedSum(
+                weights={
+                    stream: np.full(_num_classes(scores), value / total)
+                    for stream, value in values.items()
+                }
+            ),
+        )
+
+    return Fusion(fit=fit)
 
 
 def _one_stream(stream: str) -> Fusion:
-    return Fusion(fit=lambda *_: Fitted(fuse=lambda part: part.scores[stream]), stream=stream)
+    def fit(parts: Mapping[str, Part], *_: object) -> Fitted:
+        classes = _num_classes(_any_scores(parts))
+        return Fitted(
+            fuse=lambda part: part.scores[stream],
+            rule=WeightedSum(weights={stream: np.ones(classes)}),
+        )
+
+    return Fusion(fit=fit, stream=stream)
 
 
 # Adaptively weighted fusion
@@ -324,6 +381,7 @@ def _fit_adaptive(
         validation=cross_fit(fit, scores, labels, groups),
         fusion_lambda=fitted.fusion_lambda,
         details={"weights": np.round(fitted.weights, 6).tolist()},
+        rule=WeightedSum(weights=dict(zip(fitted.streams, fitted.weights.T, strict=True))),
     )
 
 
@@ -606,6 +664,23 @@ class EarlyFusion:
         decisions[:, self.seen] = values
         return decisions
 
+    def rule(self) -> LinearClassifier:
+        """Returns what `decide` computes as one affine map, the standardisation worked into it."""
+        width = sum(self.widths.values())
+        weight, bias = np.zeros((1, width)), np.zeros(1)
+        if self.svm is not None:
+            weight, bias = self.svm.coef_, np.broadcast_to(self.svm.intercept_, len(self.svm.coef_))
+            if len(weight) == 1:
+                weight, bias = np.concatenate([-weight, weight]), np.concatenate([-bias, bias])
+        return LinearClassifier(
+            streams=tuple(self.widths),
+            mean=self.scaler.mean_,
+            weight=weight / (self.scaler.scale_ * np.sqrt(width)),
+            bias=bias,
+            classes=self.seen,
+            num_classes=self.num_classes,
+        )
+
 
 def _widths(features: Streams) -> dict[str, int]:
     return {stream: array.shape[1] for stream, array in features.items()}
@@ -635,6 +710,7 @@ def _fit_early(
         fuse=lambda part: best.decide(part.features),
         validation=decisions[apart, np.arange(len(apart))],
         details={"c": best.c},
+        rule=best.rule(),
     )
 
 
@@ -652,6 +728,11 @@ def _sum_streams(scores: Streams, weights: FloatArray) -> FloatArray:
     for stream, column in zip(scores.values(), weights.T, strict=True):
         fused += stream * column
     return fused
+
+
+def _any_scores(parts: Mapping[str, Part]) -> Streams:
+    """Returns the scores of a part that has some: of train, features alone may be kept."""
+    return next(part.scores for part in parts.values() if part.scores)
 
 
 def _num_classes(scores: Streams) -> int:

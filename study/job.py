@@ -24,6 +24,7 @@ from models.flops import count_flops, count_parameters
 from study.data.clips.dataset import ClipDataset
 from study.data.datasets.parts import Parts, split_parts
 from study.data.store.clip_store import ClipStore
+from study.networks import kept_networks, read_network, ready_to_score
 from study.plan import Training, served_trainings
 from study.provenance import canonical_json
 from study.results.store import ResultStore
@@ -121,8 +122,8 @@ def checkpoint_path(folder: str | Path, training_id: str) -> Path:
 def run_job(job: Job, report: Callable[[EpochReport], None] | None = None) -> list[EpochReport]:
     """Trains up to the job's epoch, scores, and writes the results; every rank calls it.
 
-    What is finished is not done again: the training goes on from its checkpoint, and a job whose
-    results are there reports its last epoch and ends.
+    What is finished is not done again: the training goes on from its checkpoint, a finished one is
+    scored from its kept network, and a job whose results are there reports its last epoch and ends.
 
     Args:
         job: The job.
@@ -162,7 +163,7 @@ def _run(
         if report is not None:
             report(epoch)
 
-    epochs = train(
+    epochs = _load_kept(setup, reported) or train(
         setup.model,
         setup.clips("train", augment=True),
         setup.clips("validation") if setup.parts.validation else None,
@@ -193,6 +194,30 @@ def _run(
             if writer.trained(epochs) or not again:
                 _write_training(setup, epochs, started=started, seconds=seconds, again=again)
     return epochs
+
+
+def _load_kept(setup: "_Setup", report: Callable[[EpochReport], None]) -> list[EpochReport]:
+    """Loads the kept network of a finished training; returns its epochs, or none to train them."""
+    job = setup.job
+    if not _is_kept(job):
+        return []
+    epochs = _stored_epochs(job)
+    network = read_network(ResultStore(job.results), job.training.training_id)
+    if network is None or len(epochs) < job.until:
+        return []
+    setup.model.load_state_dict(network.state)
+    ready_to_score(setup.model, setup.device)
+    report(epochs[-1])
+    return epochs
+
+
+def _is_kept(job: Job) -> bool:
+    """Returns whether the network at the job's last epoch is kept, and its checkpoint is gone."""
+    return (
+        job.until == job.training.hyperparameters.epochs
+        and not job.checkpoint.exists()
+        and job.training.training_id in kept_networks(ResultStore(job.results))
+    )
 
 
 @contextlib.contextmanager
@@ -227,9 +252,14 @@ def finished_epochs(job: Job) -> list[EpochReport] | None:
         return None
     if job.parts and not set(job.parts) <= _stored_parts(job):
         return None
-    rows = results.read("epochs", keys=[identity]).sort_by("epoch").to_pylist()[: job.until]
-    if len(rows) < job.until:
-        return None
+    epochs = _stored_epochs(job)
+    return epochs if len(epochs) == job.until else None
+
+
+def _stored_epochs(job: Job) -> list[EpochReport]:
+    """Returns a training's epochs up to the job's, as far as stored."""
+    lines = ResultStore(job.results).read("epochs", keys=[job.training.training_id])
+    rows = lines.sort_by("epoch").to_pylist()[: job.until]
     names = [field.name for field in fields(EpochReport)]
     return [
         EpochReport(**{name: row[name] for name in names} | {"losses": json.loads(row["losses"])})
@@ -269,10 +299,11 @@ def trained_again(job: Job) -> bool:
     """Returns whether a finished training has to be trained again to be scored.
 
     That is where the results say that it is finished, but hold neither its scores nor those in
-    other views, and its checkpoint is gone.
+    other views, its checkpoint is gone, and its network wasn't kept.
     """
     finished = _is_finished(ResultStore(job.results), job.training.training_id)
-    return finished and finished_epochs(job) is None and not job.checkpoint.exists()
+    trained = job.checkpoint.exists() or _is_kept(job)
+    return finished and finished_epochs(job) is None and not trained
 
 
 def _is_finished(results: ResultStore, training_id: str) -> bool:
@@ -583,7 +614,7 @@ def _notes(epochs: Sequence[EpochReport], *, again: bool) -> str | None:
             f"{halved[0]} on each forward pass had half the videos"
         )
     if again:
-        notes.append("trained again, as it was to be scored and its checkpoint was gone")
+        notes.append("trained again, as it was to be scored and its network was gone")
     return "; ".join(notes) or None
 
 

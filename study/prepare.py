@@ -35,6 +35,7 @@ from study.data.store.preparation import (
 from study.data.store.remote import is_uri
 from study.data.store.settings import StoreSettings, read_settings
 from study.data.store.upload import check_target, upload
+from study.sizes import told_bytes
 
 __all__ = ["main"]
 
@@ -257,7 +258,7 @@ def _report(summary: PreparationSummary, store: Path, console: Console) -> None:
     if summary.prepared == 0:
         console.print("The store is complete: there was nothing to do.")
     console.print(
-        f"[bold]{summary.stored} videos[/] in {escape(str(store))}, {_size(summary.bytes)}, "
+        f"[bold]{summary.stored} videos[/] in {escape(str(store))}, {told_bytes(summary.bytes)}, "
         f"fingerprint {summary.fingerprint}; {summary.prepared} prepared in "
         f"{_duration(summary.seconds)}"
     )
@@ -286,12 +287,12 @@ def _upload(store: Path, uri: str, console: Console) -> int:
         nonlocal printed
         if time.monotonic() - printed > _LINE_SECONDS:
             printed = time.monotonic()
-            console.print(f"uploaded {_size(done)} of {_size(total)}")
+            console.print(f"uploaded {told_bytes(done)} of {told_bytes(total)}")
 
     summary = upload(store, uri, progress=show)
     copied = "there was nothing to copy"
     if summary.copied:
-        copied = f"{summary.copied} files copied, {_size(summary.bytes)}"
+        copied = f"{summary.copied} files copied, {told_bytes(summary.bytes)}"
     console.print(f"[bold]The store is at {escape(uri)}[/]: {copied}")
     console.print(f"To use it: python -m study.run … --data {escape(uri)}")
     return 0
@@ -393,13 +394,6 @@ def _duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def _size(bytes_: int) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if bytes_ >= size:
-            return f"{bytes_ / size:.1f} {unit}"
-    return f"{bytes_} bytes"
 
 
 def _said(error: Exception) -> str:

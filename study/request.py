@@ -51,6 +51,7 @@ from study.training.weights import (
 )
 
 __all__ = [
+    "KEEP",
     "TUNINGS",
     "Request",
     "Study",
@@ -65,6 +66,7 @@ NAME = re.compile(r"[^\W_][\w.+-]{0,99}")
 
 MOST_SEEDS = 10_000
 VARY = ("split-carve", "search")
+KEEP = ("all", "best", "none")
 
 GPU_GIGABYTES = 24.0  # an L4's, an RTX 3090's and an RTX 4090's
 
@@ -108,6 +110,8 @@ class Request:
         gpu_memory: Memory of each GPU in gigabytes (10⁹ bytes) that trainings are divided for,
             whatever the GPU that is found; None for 24 with GPUs.
         max_hours: Wall time in hours after which no job is started or gone on with; None for none.
+        keep: Which trained networks stay in the results, one of `KEEP`: all that rows are made of,
+            those of each arm's and split's best seed, or none.
         must_exist: Whether the results must hold something of the study already.
     """
 
@@ -138,6 +142,7 @@ class Request:
     loader_workers: int | None = None
     gpu_memory: float | None = None
     max_hours: float | None = None
+    keep: str = "all"
     must_exist: bool = False
 
     def __post_init__(self) -> None:
@@ -167,6 +172,8 @@ class Request:
                 "--name begins with a letter or digit and has at most 100 letters, digits and "
                 f". _ + -, but got {self.name!r}"
             )
+        if self.keep not in KEEP:
+            raise ValueError(f"--keep takes {', '.join(KEEP)}, but got {self.keep!r}")
         if unknown := [one for one in self.vary if one not in VARY]:
             raise ValueError(f"--vary takes {' and '.join(VARY)}, but got {unknown[0]!r}")
         if self.refit and self.train_on == "all":
@@ -243,6 +250,10 @@ class Study:
     def checkpoints(self) -> Path:
         """The folder of all trainings' checkpoints."""
         return self.folder / "checkpoints"
+
+    def claims(self, training_id: str) -> Path:
+        """The folder of notes on which studies need a training's checkpoint."""
+        return self.folder / "claims" / training_id
 
     @cached_property
     def protocol(self) -> str:

@@ -26,14 +26,16 @@ from study.data.store.embedded import prepare_embedded
 from study.data.store.remote import is_uri
 from study.driver_lock import StudyRunsError
 from study.dry_run import print_dry_run
+from study.keeping import most_kept
 from study.likeness import like
 from study.listing import LISTS, print_list
 from study.plan import Plan
-from study.request import Request, Study, check_request, check_settings
+from study.request import KEEP, Request, Study, check_request, check_settings
 from study.results.store import DamagedResultError, ResultStore
 from study.results.tables import render
 from study.search import Sampler
 from study.searches import most_trainings, searches_of
+from study.sizes import told_bytes
 from study.terminal import Terminal
 from study.tracking import TRACKERS, open_trackers
 from study.training.weights import EVERYWHERE
@@ -242,6 +244,14 @@ def _parser() -> _Parser:
     add("--results", default="results", metavar="DIR", help="the results folder or s3:// address")
     add("--name", help="the study's name (default: <space>-<dataset>)")
     add(
+        "--keep",
+        choices=KEEP,
+        default="all",
+        help="the trained networks that stay in the results, for study.predict and study.export: "
+        "all that rows are made of, those of each arm's and split's best seed on validation, or "
+        "none (default: all)",
+    )
+    add(
         "--log",
         nargs="+",
         action="extend",
@@ -422,6 +432,7 @@ def _request(arguments: argparse.Namespace, console: Console) -> Request:
         loader_workers=arguments.loader_workers,
         gpu_memory=arguments.gpu_memory,
         max_hours=arguments.max_hours,
+        keep=arguments.keep,
         must_exist=arguments.resume,
     )
     if arguments.data is None:
@@ -550,6 +561,11 @@ def _print_plan(study: Study, searches: int, console: Console) -> None:
         f"each training: {request.resources.workers} worker"
         f"{'s' if request.resources.workers > 1 else ''}, {need}; results in {request.results}, "
         f"study {study.name!r}"
+    )
+    networks, size = most_kept(study, plan)
+    say.say(
+        f"networks kept (--keep {request.keep}): "
+        + (f"{networks} at most, {told_bytes(size)}" if networks else "none")
     )
 
 

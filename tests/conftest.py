@@ -52,6 +52,14 @@ def render_store(folder: Path, settings: StoreSettings = TINY) -> Path:
     return folder / "store"
 
 
+@pytest.fixture(scope="session")
+def trained_results(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of the tiny store's study of ``tests.trained_study``; its networks are kept."""
+    from tests.trained_study import train_study
+
+    return train_study(tiny_store, tmp_path_factory.mktemp("trained") / "results")
+
+
 def videos_of(class_name: str) -> list[Video]:
     train = embedded.annotate().splits["1"].train
     return [video for video in train if video.name.startswith(f"{class_name}/")]

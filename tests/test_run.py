@@ -192,7 +192,9 @@ def test_a_plan_is_printed_without_running(
     arguments = ["--data", str(tiny_store), "--results", str(results), *SMALL, "--dry-run"]
     assert main(arguments) == 0
     assert not asked
-    assert "stil-awf-simplex" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "stil-awf-simplex" in printed
+    assert re.search(r"networks kept \(--keep all\): \d+ at most, [\d.]+ [kM]B\n", printed)
     assert not results.exists()
 
 

@@ -7,6 +7,7 @@ was fitted to or chosen on.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,9 @@ __all__ = [
     "accuracies",
     "fuse",
     "load_scores",
+    "load_streams",
     "load_validation_scores",
+    "parts_fitted_elsewhere",
     "validation_accuracy",
     "validation_right",
 ]
@@ -109,6 +112,49 @@ def load_scores(results: ResultStore, scoring_id: str) -> dict[str, Scores]:
             if part not in parts:
                 parts[part] = found
             getattr(parts[part], kind).update(getattr(found, kind))
+    return parts
+
+
+def load_streams(results: ResultStore, scored_in: Mapping[str, str]) -> dict[str, Scores]:
+    """Reads by part the scores, and features where they were kept, of several streams.
+
+    Args:
+        results: The results.
+        scored_in: By stream, the training that scored it in its test views, as `load_scores`
+            takes it.
+    """
+    stored = {name: load_scores(results, name) for name in dict.fromkeys(scored_in.values())}
+
+    def of_part(part: str, any_scores: Scores) -> Scores:
+        read = {stream: stored[name][part] for stream, name in scored_in.items()}
+        return replace(
+            any_scores,
+            scores={s: one.scores[s] for s, one in read.items() if s in one.scores},
+            features={s: one.features[s] for s, one in read.items() if s in one.features},
+        )
+
+    first, *others = stored.values()
+    # Another arm may have had the train part of one of them scored, for its features.
+    return {
+        part: of_part(part, any_scores)
+        for part, any_scores in first.items()
+        if all(part in one for one in others)
+    }
+
+
+def parts_fitted_elsewhere(
+    fusion: str, tested: Mapping[str, Scores], fitted_on: Mapping[str, Scores]
+) -> dict[str, Scores]:
+    """Returns the parts to fuse of a network whose fusion is fitted on the scores of another.
+
+    Args:
+        fusion: A name in ``models.fusion.FUSIONS``.
+        tested: By part, of the network that is tested, which was trained on all of train.
+        fitted_on: By part, of the one that held the validation part out.
+    """
+    parts = {"validation": fitted_on["validation"], "test": tested["test"]}
+    if FUSIONS[fusion].reads_features:
+        parts |= {"train": fitted_on["train"], "all": tested["train"]}
     return parts
 
 

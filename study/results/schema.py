@@ -158,7 +158,10 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _text("split", "the split's name"),
             _integer("seed", "the random seed"),
             _text("part", "validation or test", one_of=PARTS[1:]),
-            _text("training_id", "the training that it came from, or one a stream, joined by +"),
+            _text(
+                "training_id",
+                "the training that it came from, or spatial's and temporal's, joined by +",
+            ),
             _text("fusion", "how the streams' scores became one"),
             _real("fusion_lambda", "λ of adaptively weighted fusion", required=False),
             _text("views", "clips × crops that were averaged"),
@@ -178,10 +181,13 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _json(
                 "details",
                 "what the fusion fitted, on which training's scores if not on those of the "
-                "tested one, and which trials gave the settings",
+                "tested one, the test views of each stream, and which trials gave the settings",
                 required=False,
             ),
-            _text("scoring_id", "the scores that it came from, or one a stream, joined by +"),
+            _text(
+                "scoring_id",
+                "the scores that it came from, or spatial's and temporal's, joined by +",
+            ),
             _text("protocol", "the protocol, of view protocols"),
         ),
         "scores": (

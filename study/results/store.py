@@ -206,6 +206,24 @@ class ResultStore:
                     found[info.base_name] = stream.read()
         return found
 
+    def file(self, path: str) -> bytes | None:
+        """Returns the content of a file that `put_file` wrote; None where there is none."""
+        try:
+            with self._files.open_input_stream(f"{self._root}/{path}") as stream:
+                content: bytes = stream.read()
+        except FileNotFoundError:
+            return None
+        return content
+
+    def file_sizes(self, folder: str) -> dict[str, int]:
+        """Returns the bytes of a folder's files that are no part of a view, by name."""
+        selector = pyarrow.fs.FileSelector(f"{self._root}/{folder}", allow_not_found=True)
+        return {
+            info.base_name: info.size
+            for info in self._files.get_file_info(selector)
+            if info.is_file and not info.base_name.startswith(".")
+        }
+
     def connect(self) -> Connection:
         """Returns a connection that answers SQL over the views as they are now.
 

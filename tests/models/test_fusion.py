@@ -22,6 +22,8 @@ from models.fusion import (
     TEMPERATURE,
     AdaptiveFusion,
     EarlyFusion,
+    LinearClassifier,
+    WeightedSum,
     choose_lambda,
     chosen_without,
     cross_fit,
@@ -132,6 +134,34 @@ def test_a_fusion_depends_on_what_its_entry_says_and_on_nothing_else(name):
         }
         reads = fusion.stream in (None, stream)
         assert makes_a_difference(test=replace(test, **changed)) == reads
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+def test_a_fitted_fusions_rule_gives_its_scores(name):
+    fitted = FUSIONS[name].fit(PARTS, GROUPS, 0.3)
+    test, rule = PARTS["test"], fitted.rule
+    if rule is None:
+        pytest.skip("this fusion is neither a weighted sum nor a linear classifier")
+    if isinstance(rule, WeightedSum):
+        by_rule = sum(rule.weights[stream] * test.scores[stream] for stream in rule.weights)
+    else:
+        assert isinstance(rule, LinearClassifier)
+        joined = np.hstack([test.features[stream] for stream in rule.streams])
+        values = (joined - rule.mean) @ rule.weight.T + rule.bias
+        by_rule = np.repeat(values.min(axis=1, keepdims=True) - 1, rule.num_classes, axis=1)
+        by_rule[:, rule.classes] = values
+    np.testing.assert_allclose(by_rule, fitted.fuse(test), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("labels", [[0] * 6, [0, 2, 0, 2, 0, 2], [0, 1, 2, 0, 1, 2]])
+def test_the_rule_of_early_fusion_knows_classes_without_a_video(labels):
+    features = {"spatial": np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)}
+    (fusion,) = EarlyFusion.fit_each(features, np.array(labels), num_classes=4, grid=(1.0,))
+    rule = fusion.rule()
+    values = (features["spatial"] - rule.mean) @ rule.weight.T + rule.bias
+    by_rule = np.repeat(values.min(axis=1, keepdims=True) - 1, 4, axis=1)
+    by_rule[:, rule.classes] = values
+    np.testing.assert_allclose(by_rule, fusion.decide(features), rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", [name for name in FUSIONS if FUSIONS[name].takes_lambda])
