@@ -43,6 +43,7 @@ __all__ = [
     "device_name",
     "epoch_row",
     "finished_epochs",
+    "is_finished",
     "record_failure",
     "run_job",
     "rung_key",
@@ -190,7 +191,7 @@ def _run(
         seconds = sum(epoch.seconds for epoch in epochs) + time.perf_counter() - clock
         _write_scores(setup, rung, scored)
         if job.until == job.training.hyperparameters.epochs:
-            again = _is_finished(ResultStore(job.results), job.training.training_id)
+            again = is_finished(ResultStore(job.results), job.training.training_id)
             if writer.trained(epochs) or not again:
                 _write_training(setup, epochs, started=started, seconds=seconds, again=again)
     return epochs
@@ -246,6 +247,8 @@ def _wanted_parts(job: Job) -> tuple[str, ...]:
 def finished_epochs(job: Job) -> list[EpochReport] | None:
     """Returns a training's epochs up to the job's if all results of the job are stored, or None."""
     results, identity = ResultStore(job.results), job.training.training_id
+    if job.until == job.training.hyperparameters.epochs and not is_finished(results, identity):
+        return None
     if job.training.train_on == "train" and not results.read(
         "validation_scores", keys=[rung_key(identity, job.until)], columns=["epoch"]
     ):
@@ -277,7 +280,7 @@ def stored_parts(results: ResultStore, training_id: str, scoring_id: str) -> fro
 
     There are none before the training's last epoch.
     """
-    if not _is_finished(results, training_id):
+    if not is_finished(results, training_id):
         return frozenset()
     kept = (("scores", ("validation", "test")), ("features", ("train",)))
     return frozenset(
@@ -301,12 +304,13 @@ def trained_again(job: Job) -> bool:
     That is where the results say that it is finished, but hold neither its scores nor those in
     other views, its checkpoint is gone, and its network wasn't kept.
     """
-    finished = _is_finished(ResultStore(job.results), job.training.training_id)
+    finished = is_finished(ResultStore(job.results), job.training.training_id)
     trained = job.checkpoint.exists() or _is_kept(job)
     return finished and finished_epochs(job) is None and not trained
 
 
-def _is_finished(results: ResultStore, training_id: str) -> bool:
+def is_finished(results: ResultStore, training_id: str) -> bool:
+    """Returns whether all of a training is stored: its line in ``trainings`` is written last."""
     lines = results.read("trainings", keys=[training_id], columns=["status"])
     return "finished" in lines["status"].to_pylist()
 
@@ -317,7 +321,7 @@ def record_failure(job: Job, reason: str, *, traceback: str | None = None) -> No
     One that is finished, and failed to be scored again, stays as it is.
     """
     results = ResultStore(job.results)
-    if _is_finished(results, job.training.training_id):
+    if is_finished(results, job.training.training_id):
         return
     results.write(
         "trainings",
