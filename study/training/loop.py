@@ -40,7 +40,7 @@ from study.training.allocation import keep_freed_memory
 from study.training.checkpoint import DamagedCheckpointError, load_checkpoint, save_checkpoint
 from study.training.evaluation import score
 from study.training.hyperparameters import Hyperparameters
-from study.training.interruption import CheckpointTimes
+from study.training.interruption import EPOCHS_SHARE_SECONDS, CheckpointTimes
 from study.training.recomputation import recompute_activations
 
 __all__ = [
@@ -125,8 +125,9 @@ def train(
         hyperparameters: How to train.
         seed: Of order and dropout; the data has its own, the initial weights are the caller's.
         device: ``cpu`` or a CUDA device.
-        checkpoint: A file written after every epoch, and every five minutes within a longer one,
-            on storage that all processes see. If it is there the training goes on from it; a
+        checkpoint: A file on storage that all processes see, written after the last epoch, after
+            each other one that ends ten seconds or more after the file was last written, and every
+            five minutes within a long epoch. If it is there the training goes on from it; a
             damaged one is kept as ``NAME.damaged``, and the training starts again.
         report: Called on every process after each epoch. On resuming it is called first with
             the last finished epoch, which the caller may have missed.
@@ -200,7 +201,8 @@ def train(
                 halved=run.halved,
             )
         )
-        _save(run)
+        if epoch + 1 == last or time.perf_counter() - run.saved >= EPOCHS_SHARE_SECONDS:
+            _save(run)
         if report is not None:
             report(history[-1])
     if run.averaged is not None:
@@ -222,6 +224,7 @@ class _TrainingRun:
         passes: Forward and backward passes of a process in a step, as planned.
         halved: Whether forward passes have half the videos planned, as the GPU's memory was short.
         checkpoint: The file to write, if any.
+        saved: When it was last written, or the training began, by ``time.perf_counter``.
         history: Reports of the finished epochs.
         unfinished: The state of the epoch that a checkpoint was written in, to go on with.
     """
@@ -242,6 +245,7 @@ class _TrainingRun:
     passes: int
     halved: bool
     checkpoint: Path | None
+    saved: float
     history: list[EpochReport] = field(default_factory=list)
     unfinished: dict[str, Any] | None = None
 
@@ -302,6 +306,7 @@ class _TrainingRun:
             passes=passes,
             halved=halved,
             checkpoint=checkpoint,
+            saved=time.perf_counter(),
         )
 
     @property
@@ -412,6 +417,7 @@ def _save(run: _TrainingRun, unfinished: dict[str, Any] | None = None) -> None:
             "unfinished": unfinished,
         },
     )
+    run.saved = time.perf_counter()
 
 
 def _train_first_epoch(
