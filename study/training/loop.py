@@ -29,8 +29,6 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader
-from torchvision import tv_tensors
-from torchvision.transforms import v2
 
 from models import ModelOutput, VideoModel
 from study.data.clips.dataset import ClipDataset, make_loader
@@ -670,12 +668,15 @@ def mix_clips(
     Returns:
         Inputs of the same shapes, and labels (B, N), or what was given where nothing is mixed.
     """
+    if not (hyperparameters.mixup_alpha or hyperparameters.cutmix_alpha):
+        return inputs, labels
+    from torchvision import tv_tensors
+    from torchvision.transforms import v2
+
     alphas = {v2.MixUp: hyperparameters.mixup_alpha, v2.CutMix: hyperparameters.cutmix_alpha}
     mixing = [
         kind(alpha=alpha, num_classes=num_classes) for kind, alpha in alphas.items() if alpha > 0
     ]
-    if not mixing:
-        return inputs, labels
     torch.default_generator.manual_seed(seed)
     clips = {name: tv_tensors.Video(x) for name, x in inputs.items()}
     mixed, shares = v2.RandomChoice(mixing)(clips, labels)
