@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
-from torchvision.models.video import resnet
 
 from models.checks import check_count, check_number
 from models.registry import register_model
@@ -39,21 +38,6 @@ class R2Plus1dOptions(VolumeOptions):
         check_number("width", self.width, least=0)
 
 
-class _Scaled(resnet.VideoResNet):  # type: ignore[misc, unused-ignore]
-    """torchvision's video ResNet with its stages' channels times a factor."""
-
-    def __init__(self, width: float, **settings: Any) -> None:
-        self.width = width
-        super().__init__(**settings)
-
-    def _make_layer(
-        self, block: Any, conv_builder: Any, planes: int, blocks: int, stride: int = 1
-    ) -> nn.Sequential:
-        scaled = scale_width(planes, self.width)
-        layer: nn.Sequential = super()._make_layer(block, conv_builder, scaled, blocks, stride)
-        return layer
-
-
 @register_model("r2plus1d", R2Plus1dOptions)
 class R2Plus1d(VolumeNetwork):
     """torchvision's R(2+1)D of basic blocks."""
@@ -64,14 +48,7 @@ class R2Plus1d(VolumeNetwork):
     def _build_net(self, in_channels: int) -> tuple[nn.Module, int]:
         if self.options.depths == (2, 2, 2, 2) and self.options.width == 1:
             self.kinetics_network = "r2plus1d_18"
-        net = _Scaled(
-            self.options.width,
-            block=resnet.BasicBlock,
-            conv_makers=[resnet.Conv2Plus1D] * 4,
-            layers=list(self.options.depths),
-            stem=resnet.R2Plus1dStem,
-            num_classes=1,
-        )
+        net = _scaled_network(self.options.width, self.options.depths)
         if in_channels != 3:
             net.stem[0] = nn.Conv3d(
                 in_channels, 45, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False
@@ -81,3 +58,24 @@ class R2Plus1d(VolumeNetwork):
         return nn.Sequential(OrderedDict(net.named_children())), scale_width(
             FEATURES, self.options.width
         )
+
+
+def _scaled_network(width: float, depths: tuple[int, ...]) -> Any:
+    """Returns torchvision's R(2+1)D with its stages' channels times a factor."""
+    from torchvision.models.video import resnet
+
+    class Scaled(resnet.VideoResNet):  # type: ignore[misc, unused-ignore]
+        def _make_layer(
+            self, block: Any, conv_builder: Any, planes: int, blocks: int, stride: int = 1
+        ) -> nn.Sequential:
+            scaled = scale_width(planes, width)
+            layer: nn.Sequential = super()._make_layer(block, conv_builder, scaled, blocks, stride)
+            return layer
+
+    return Scaled(
+        block=resnet.BasicBlock,
+        conv_makers=[resnet.Conv2Plus1D] * 4,
+        layers=list(depths),
+        stem=resnet.R2Plus1dStem,
+        num_classes=1,
+    )

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from torch import Tensor, nn
-from torchvision.models.video.s3d import S3D, TemporalSeparableConv
 
 from models.registry import register_model
 from models.volume_network import VolumeNetwork, VolumeOptions
@@ -36,6 +35,8 @@ class S3d(VolumeNetwork):
     classifier_prefixes = ("classifier.",)
 
     def _build_net(self, in_channels: int) -> tuple[nn.Module, int]:
+        from torchvision.models.video.s3d import S3D
+
         self.kinetics_network = "s3d"
         net = S3D(num_classes=1, norm_layer=partial(nn.BatchNorm3d, eps=1e-3))
         features = net.features
@@ -56,6 +57,8 @@ class S3dG(S3d):
     """S3D with a gate behind each of its temporal convolutions."""
 
     def _build_net(self, in_channels: int) -> tuple[nn.Module, int]:
+        from torchvision.models.video.s3d import TemporalSeparableConv
+
         net, features = super()._build_net(in_channels)
         self.kinetics_network = ""  # torchvision's has no gates
         for module in list(net.modules()):

@@ -6,11 +6,10 @@ form is of the same authors with Zhang, "Spatiotemporal residual networks", Neur
 """
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from models.backbone_options import BackboneOptions
 from models.backbones import Backbone
@@ -20,6 +19,9 @@ from models.layers.head import mlp_head
 from models.output import ModelOutput
 from models.registry import register_model
 from models.video_model import VideoModel
+
+if TYPE_CHECKING:
+    from torchvision.models.resnet import BasicBlock, Bottleneck
 
 __all__ = ["SpatiotemporalMultiplier", "SpatiotemporalMultiplierOptions", "gated_block"]
 
@@ -45,12 +47,12 @@ class SpatiotemporalMultiplierOptions(BackboneOptions):
         check_one_of("backbone", self.backbone, BACKBONES)
 
 
-def gated_block(block: BasicBlock | Bottleneck, x: Tensor, seen: Tensor) -> Tensor:
+def gated_block(block: "BasicBlock | Bottleneck", x: Tensor, seen: Tensor) -> Tensor:
     """Runs a residual block whose branch sees ``seen``, its shortcut x: f(x + F(seen)) (eq. 5)."""
     shortcut = x if block.downsample is None else block.downsample(x)
     y = block.relu(block.bn1(block.conv1(seen)))
     y = block.bn2(block.conv2(y))
-    if isinstance(block, Bottleneck):
+    if hasattr(block, "conv3"):
         y = block.bn3(block.conv3(block.relu(y)))
     return cast(Tensor, block.relu(y + shortcut))
 
@@ -113,7 +115,7 @@ class SpatiotemporalMultiplier(VideoModel):
         )
         for i, (a, m) in enumerate(blocks):
             if i == 1:
-                spatial = gated_block(cast(Bottleneck, a), spatial, self._gate(spatial, temporal))
+                spatial = gated_block(cast("Bottleneck", a), spatial, self._gate(spatial, temporal))
             else:
                 spatial = a(spatial)
             temporal = m(temporal)

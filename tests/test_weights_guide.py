@@ -13,7 +13,6 @@ from torchvision.models.video import s3d
 
 from models import create_model
 from study import request, run
-from study.training import weights as weights_module
 from tests.training.test_initialisation import pytorch_i3d, renamed
 
 PAGE = (Path(__file__).parents[1] / "docs" / "weights.md").read_text()
@@ -62,7 +61,7 @@ def test_the_guides_commands_are_accepted(
     Path(f"s3d-{digest}.pth").symlink_to(weights / "s3d.pth")
     sent = SimpleNamespace(url=f"file://{tmp_path}/s3d-{digest}.pth")
     torchvisions = SimpleNamespace(KINETICS400_V1=sent)
-    monkeypatch.setattr(weights_module, "get_model_weights", lambda network: torchvisions)
+    monkeypatch.setattr("torchvision.models.get_model_weights", lambda network: torchvisions)
     monkeypatch.setattr(request, "_check_stacks", lambda *_: None)  # the store's are of 3 fields
     monkeypatch.setattr(run, "run_study", lambda *_, **__: [])
 

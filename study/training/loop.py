@@ -29,8 +29,6 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader
-from torchvision import tv_tensors
-from torchvision.transforms import v2
 
 from models import ModelOutput, VideoModel
 from study.data.clips.dataset import ClipDataset, make_loader
@@ -40,7 +38,7 @@ from study.training.allocation import keep_freed_memory
 from study.training.checkpoint import DamagedCheckpointError, load_checkpoint, save_checkpoint
 from study.training.evaluation import score
 from study.training.hyperparameters import Hyperparameters
-from study.training.interruption import CheckpointTimes
+from study.training.interruption import EPOCHS_SHARE_SECONDS, CheckpointTimes
 from study.training.recomputation import recompute_activations
 
 __all__ = [
@@ -125,8 +123,9 @@ def train(
         hyperparameters: How to train.
         seed: Of order and dropout; the data has its own, the initial weights are the caller's.
         device: ``cpu`` or a CUDA device.
-        checkpoint: A file written after every epoch, and every five minutes within a longer one,
-            on storage that all processes see. If it is there the training goes on from it; a
+        checkpoint: A file on storage that all processes see, written after the last epoch, after
+            each other one that ends ten seconds or more after the file was last written, and every
+            five minutes within a long epoch. If it is there the training goes on from it; a
             damaged one is kept as ``NAME.damaged``, and the training starts again.
         report: Called on every process after each epoch. On resuming it is called first with
             the last finished epoch, which the caller may have missed.
@@ -200,7 +199,8 @@ def train(
                 halved=run.halved,
             )
         )
-        _save(run)
+        if epoch + 1 == last or time.perf_counter() - run.saved >= EPOCHS_SHARE_SECONDS:
+            _save(run)
         if report is not None:
             report(history[-1])
     if run.averaged is not None:
@@ -222,6 +222,7 @@ class _TrainingRun:
         passes: Forward and backward passes of a process in a step, as planned.
         halved: Whether forward passes have half the videos planned, as the GPU's memory was short.
         checkpoint: The file to write, if any.
+        saved: When it was last written, or the training began, by ``time.perf_counter``.
         history: Reports of the finished epochs.
         unfinished: The state of the epoch that a checkpoint was written in, to go on with.
     """
@@ -242,6 +243,7 @@ class _TrainingRun:
     passes: int
     halved: bool
     checkpoint: Path | None
+    saved: float
     history: list[EpochReport] = field(default_factory=list)
     unfinished: dict[str, Any] | None = None
 
@@ -302,6 +304,7 @@ class _TrainingRun:
             passes=passes,
             halved=halved,
             checkpoint=checkpoint,
+            saved=time.perf_counter(),
         )
 
     @property
@@ -412,6 +415,7 @@ def _save(run: _TrainingRun, unfinished: dict[str, Any] | None = None) -> None:
             "unfinished": unfinished,
         },
     )
+    run.saved = time.perf_counter()
 
 
 def _train_first_epoch(
@@ -664,12 +668,15 @@ def mix_clips(
     Returns:
         Inputs of the same shapes, and labels (B, N), or what was given where nothing is mixed.
     """
+    if not (hyperparameters.mixup_alpha or hyperparameters.cutmix_alpha):
+        return inputs, labels
+    from torchvision import tv_tensors
+    from torchvision.transforms import v2
+
     alphas = {v2.MixUp: hyperparameters.mixup_alpha, v2.CutMix: hyperparameters.cutmix_alpha}
     mixing = [
         kind(alpha=alpha, num_classes=num_classes) for kind, alpha in alphas.items() if alpha > 0
     ]
-    if not mixing:
-        return inputs, labels
     torch.default_generator.manual_seed(seed)
     clips = {name: tv_tensors.Video(x) for name, x in inputs.items()}
     mixed, shares = v2.RandomChoice(mixing)(clips, labels)

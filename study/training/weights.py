@@ -15,7 +15,6 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
-from torchvision.models import get_model_weights, list_models
 
 from models import VideoModel
 from models.video_model import STREAM_INPUTS
@@ -114,6 +113,8 @@ def wanted_network(wanted: str, model: VideoModel) -> str:
 
 def has_imagenet_weights(network: str) -> bool:
     """Returns whether torchvision knows a network of images, and so has ImageNet weights of it."""
+    from torchvision.models import list_models
+
     return network in list_models()
 
 
@@ -133,6 +134,8 @@ def find_weights(wanted: str, network: str, *, folder: Path) -> Weights:
     """
     if wanted == "none" or (wanted == "imagenet" and not has_imagenet_weights(network)):
         return Weights(name="none", file=None)
+    from torchvision.models import get_model_weights
+
     if wanted == "imagenet":
         url = get_model_weights(network).IMAGENET1K_V1.url
         return _torchvision(f"the ImageNet weights of {network}", "imagenet1k-v1", url, folder)

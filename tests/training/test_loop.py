@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -547,7 +548,11 @@ def test_clips_resized_on_the_device_train_to_about_the_same(
     assert not _identical(*models)
 
 
-def test_a_resumed_training_is_bit_for_bit_the_uninterrupted_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("apart", [0.0, math.inf], ids=["of every epoch", "of the last epoch"])
+def test_a_resumed_training_is_bit_for_bit_the_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: float
+) -> None:
+    monkeypatch.setattr(loop, "EPOCHS_SHARE_SECONDS", apart)
     straight, stopped = _stilt(dropout=0.5), _stilt(dropout=0.5)
     expected = _train(straight, validation=_data(straight, augment=False))
     checkpoint = tmp_path / "one.pt"
@@ -562,8 +567,9 @@ def test_a_resumed_training_is_bit_for_bit_the_uninterrupted_one(tmp_path: Path)
             checkpoint=checkpoint,
             report=killed,
         )
+    assert checkpoint.exists() == (apart == 0)
     for epoch in (2, 3):
-        other = _stilt(9, dropout=0.5)
+        other = _stilt(9 if checkpoint.exists() else 0, dropout=0.5)
         history = _train(
             other,
             validation=_data(other, augment=False),
@@ -572,6 +578,33 @@ def test_a_resumed_training_is_bit_for_bit_the_uninterrupted_one(tmp_path: Path)
         )
     assert _same(history, expected)
     assert _identical(other, straight)
+
+
+def test_short_epochs_share_a_checkpoint_that_is_written_after_ten_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert loop.EPOCHS_SHARE_SECONDS == 10
+    clock, held = [0.0], []
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    checkpoint = tmp_path / "one.pt"
+
+    def reported(epoch: EpochReport) -> None:
+        held.append(len(load_checkpoint(checkpoint)["history"]) if checkpoint.exists() else 0)
+
+    model = _auxiliary()
+    data = _data(model)
+    next_epoch = data.set_epoch
+
+    def six_seconds(epoch: int) -> None:
+        next_epoch(epoch)
+        clock[0] += 6
+
+    monkeypatch.setattr(data, "set_epoch", six_seconds)
+    _train(model, {"epochs": 6}, data=data, checkpoint=checkpoint, report=reported)
+    assert held == [0, 2, 2, 4, 4, 6]
+    # The last epoch of a call has its checkpoint however short it is.
+    _train(_auxiliary(), {"epochs": 6}, data=data, until=1, checkpoint=tmp_path / "two.pt")
+    assert len(load_checkpoint(tmp_path / "two.pt")["history"]) == 1
 
 
 class _InterruptedError(Exception):

@@ -11,7 +11,6 @@ import safetensors.torch
 import torch
 
 from models import create_model
-from study.training import weights as weights_module
 from study.training.weights import (
     divided_name,
     find_file,
@@ -34,7 +33,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     folder = tmp_path / "server"
     folder.mkdir()
     entry = SimpleNamespace(IMAGENET1K_V1=SimpleNamespace(url=f"file://{folder}/{PUBLISHED}"))
-    monkeypatch.setattr(weights_module, "get_model_weights", lambda network: entry)
+    monkeypatch.setattr("torchvision.models.get_model_weights", lambda network: entry)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     return folder
 
