@@ -7,18 +7,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.backbones import Backbone
-from models.layers.frames import fold_frames, unfold_frames
+from models.layers.frames import ClipModule, fold_frames, unfold_frames
 from models.layers.shift import GatedShift, temporal_shift
 
 __all__ = [
     "MIXING_BACKBONES",
     "BranchAttention",
-    "FrameConv2d",
     "Mixing",
     "TemporalConv2d",
     "insert_temporal_convs",
-    "pair",
-    "set_frames",
     "temporal_sites",
 ]
 
@@ -35,35 +32,10 @@ MIXING_BACKBONES = (
 WITH_VOLUME = ("3d", "3d_shift_sum", "cstm")
 
 
-class FrameConv2d(nn.Conv2d):
-    """A 2-D convolution that replaces another and knows how many frames a clip has.
-
-    ``weight`` and ``bias`` keep their names and shapes, so that an image classifier's weights load.
-
-    Args:
-        conv: The convolution; its parameters are taken over.
-
-    Attributes:
-        frames: Frames T of the clips in the batch, set by ``set_frames`` before each pass.
-    """
-
-    frames: int = 1
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__(
-            conv.in_channels,
-            conv.out_channels,
-            pair(conv.kernel_size),
-            stride=pair(conv.stride),
-            padding=pair(conv.padding),
-            bias=conv.bias is not None,
-        )
-        self.weight, self.bias = conv.weight, conv.bias
-
-
-class TemporalConv2d(FrameConv2d):
+class TemporalConv2d(ClipModule, nn.Conv2d):
     """A convolution of a 2-D network on the frames of clips, mixed in one of these ways.
 
+    ``weight`` and ``bias`` keep their names and shapes, so that an image classifier's weights load.
     With X the convolution's input, S the temporal shift and V a convolution over 3×3×3 (or 3
     frames of a larger kernel) that starts as the 2-D one at its middle:
 
@@ -86,7 +58,15 @@ class TemporalConv2d(FrameConv2d):
     def __init__(
         self, conv: nn.Conv2d, mixing: Mixing, *, shift_fraction: float, reduction: int
     ) -> None:
-        super().__init__(conv)
+        super().__init__(
+            conv.in_channels,
+            conv.out_channels,
+            _pair(conv.kernel_size),
+            stride=_pair(conv.stride),
+            padding=_pair(conv.padding),
+            bias=conv.bias is not None,
+        )
+        self.weight, self.bias = conv.weight, conv.bias
         self.mixing = mixing
         self.shift_fraction = shift_fraction
         self.volume = self.gated_shift = self.attention = None
@@ -95,14 +75,14 @@ class TemporalConv2d(FrameConv2d):
             down, across = (
                 padding + (size - own) // 2
                 for padding, size, own in zip(
-                    pair(conv.padding), (height, width), conv.kernel_size, strict=True
+                    _pair(conv.padding), (height, width), conv.kernel_size, strict=True
                 )
             )
             self.volume = nn.Conv3d(
                 conv.in_channels,
                 conv.out_channels,
                 (3, height, width),
-                stride=(1, *pair(conv.stride)),
+                stride=(1, *_pair(conv.stride)),
                 padding=(1, down, across),
                 bias=conv.bias is not None and mixing != "3d",
             )
@@ -155,7 +135,7 @@ class TemporalConv2d(FrameConv2d):
         return fold_frames(temporal_shift(volume, self.shift_fraction))
 
 
-def pair(size: tuple[int, ...] | str) -> tuple[int, int]:
+def _pair(size: tuple[int, ...] | str) -> tuple[int, int]:
     """Returns a convolution's two sizes, which torch types as of any length."""
     return int(size[0]), int(size[1])
 
@@ -221,10 +201,3 @@ def insert_temporal_convs(
         assert isinstance(conv, nn.Conv2d)
         site = TemporalConv2d(conv, mixing, shift_fraction=shift_fraction, reduction=reduction)
         backbone.set_submodule(name, site)
-
-
-def set_frames(net: nn.Module, frames: int) -> None:
-    """Tells every `FrameConv2d` inside how many frames a clip has."""
-    for module in net.modules():
-        if isinstance(module, FrameConv2d):
-            module.frames = frames

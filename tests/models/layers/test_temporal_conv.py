@@ -8,12 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.backbones import create_backbone
+from models.layers.frames import set_frames
 from models.layers.temporal_conv import (
     BranchAttention,
     Mixing,
     TemporalConv2d,
     insert_temporal_convs,
-    set_frames,
     temporal_sites,
 )
 
