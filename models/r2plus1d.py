@@ -1,12 +1,12 @@
 """R(2+1)D: residual networks of spatial and temporal convolutions in turn.
 
 Tran et al., "A closer look at spatiotemporal convolutions for action recognition", CVPR 2018. The
-network is torchvision's.
+network is torchvision's, with the paper's number of channels between the two convolutions.
 """
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 from torchvision.models.video import resnet
@@ -26,10 +26,15 @@ class R2Plus1dOptions(VolumeOptions):
 
     Attributes:
         depths: Residual blocks of each stage: (2, 2, 2, 2) is R(2+1)D-18, (3, 4, 6, 3) the 34.
+        middle: Channels between the convolution over cells and the one over frames: of each pair
+            as many as give it the parameters of one over both (``paper``, §3.5: 33.4 million with
+            400 classes at depth 18, 63.7 at 34), or those of a block's first pair for its second as
+            well (``torchvision``, whose weights need it: 31.5 and 61.8).
         width: Factor on the stages' channels, not the stem's (ours; 1 is the paper's).
     """
 
     depths: tuple[int, int, int, int] = (2, 2, 2, 2)
+    middle: Literal["paper", "torchvision"] = "paper"
     width: float = 1.0
     dropout: float = 0.0
 
@@ -37,6 +42,16 @@ class R2Plus1dOptions(VolumeOptions):
         VolumeOptions.__post_init__(self)
         check_count("depths", self.depths)
         check_number("width", self.width, least=0)
+
+
+class _OwnMiddle(resnet.Conv2Plus1D):  # type: ignore[misc, unused-ignore]
+    """A pair of convolutions with M = ⌊t·d²·N·N' / (d²·N + t·N')⌋ channels between them (§3.5)."""
+
+    def __init__(
+        self, in_planes: int, out_planes: int, midplanes: int, stride: int = 1, padding: int = 1
+    ) -> None:
+        middle = 27 * in_planes * out_planes // (9 * in_planes + 3 * out_planes)
+        super().__init__(in_planes, out_planes, middle, stride, padding)
 
 
 class _Scaled(resnet.VideoResNet):  # type: ignore[misc, unused-ignore]
@@ -65,7 +80,7 @@ class R2Plus1d(VolumeNetwork):
         net = _Scaled(
             self.options.width,
             block=resnet.BasicBlock,
-            conv_makers=[resnet.Conv2Plus1D] * 4,
+            conv_makers=[_OwnMiddle if self.options.middle == "paper" else resnet.Conv2Plus1D] * 4,
             layers=list(self.options.depths),
             stem=resnet.R2Plus1dStem,
             num_classes=1,
