@@ -164,9 +164,10 @@ def temporal_sites(backbone: Backbone) -> tuple[str, ...]:
     """Returns the names of the convolutions that mix frames.
 
     In BN-Inception those of the gate-shift networks: the ``1x1`` branch of the blocks that keep
-    their resolution and ``3x3_reduce`` of 3c and 4e; in Inception-v3 the same of its blocks
-    (ours); in a ResNet the first convolution of every residual branch, as in TSM; in the small
-    network all but the first (ours).
+    their resolution and ``3x3_reduce`` of 3c and 4e; in Inception-v3 their ten, the 1×1 branches
+    but that of ``Mixed_6d``, and the reduction in the two blocks that halve; in a ResNet the first
+    convolution of every residual branch, of every second one in ResNet-101, as in TSM's code; in
+    the small network all but the first (ours).
 
     Raises:
         ValueError: If this backbone has none.
@@ -177,9 +178,12 @@ def temporal_sites(backbone: Backbone) -> tuple[str, ...]:
         return tuple(n for n in names if n.endswith("_1x1") or n in halving)
     if backbone.name == "inception_v3":
         halving = ("Mixed_6a.branch3x3dbl_1.conv", "Mixed_7a.branch3x3_1.conv")
-        return tuple(n for n in names if n.endswith("branch1x1.conv") or n in halving)
+        kept = [n for n in names if n.endswith("branch1x1.conv") or n in halving]
+        return tuple(n for n in kept if not n.startswith("Mixed_6d"))
     if backbone.name.startswith("resnet"):
-        return tuple(n for n in names if n.startswith("layer") and n.endswith(".conv1"))
+        first = [n for n in names if n.startswith("layer") and n.endswith(".conv1")]
+        every = 2 if backbone.name == "resnet101" else 1
+        return tuple(n for n in first if int(n.split(".")[1]) % every == 0)
     if backbone.name == "small":
         return tuple(names[1:])
     raise ValueError(
