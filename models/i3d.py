@@ -134,12 +134,16 @@ class _Unit(nn.Module):
 
     def __init__(self, before: int, after: int, kernel: int, *, stride: int = 1) -> None:
         super().__init__()
-        self.conv = nn.Conv3d(before, after, kernel, stride=stride, bias=False)
+        self.padded = stride > 1  # before the convolution, which only knows equal sides
+        padding = 0 if self.padded else kernel // 2
+        self.conv = nn.Conv3d(before, after, kernel, stride=stride, padding=padding, bias=False)
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
         self.bn = nn.BatchNorm3d(after, eps=1e-3)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = _pad_as_same(x, self.conv.kernel_size, self.conv.stride)
+        if self.padded:
+            around = _same_padding(x, self.conv.kernel_size, self.conv.stride)
+            x = F.pad(x, [zeros for both in reversed(around) for zeros in both])
         return F.relu(self.bn(self.conv(x)))
 
 
@@ -162,27 +166,32 @@ class _Inception(nn.Module):
 
 
 class _MaxPool(nn.Module):
-    """A max-pool of what comes from a ReLU, where zeros beyond the edge can't win."""
+    """A max-pool with the original's padding, which no window over a real cell depends on."""
 
     def __init__(self, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> None:
         super().__init__()
         self.kernel, self.stride = kernel, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.max_pool3d(_pad_as_same(x, self.kernel, self.stride), self.kernel, self.stride)
+        before = [first for first, _ in _same_padding(x, self.kernel, self.stride)]
+        # Windows that reach over the end stand for its padding, without a padded copy.
+        return F.max_pool3d(x, self.kernel, self.stride, before, ceil_mode=True)
 
 
-def _pad_as_same(x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
-    """Pads volumes (B, C, T, H, W) with zeros so that a stride of s divides them by s, rounded up.
+def _same_padding(
+    x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]
+) -> list[tuple[int, int]]:
+    """Returns the zeros before and behind each dimension of volumes (B, C, T, H, W).
 
-    Where the number of zeros is odd, the end gets one more than the beginning.
+    With them a stride of s divides the dimension by s, rounded up. Where their number is odd, the
+    end gets one more than the beginning.
     """
-    padding: list[int] = []
+    padding = []
     for size, reach, step in zip(x.shape[2:], kernel, stride, strict=True):
         places = -(-size // step)
         zeros = max((places - 1) * step + reach - size, 0)
-        padding = [zeros // 2, zeros - zeros // 2, *padding]  # the last dimension comes first
-    return F.pad(x, padding) if any(padding) else x
+        padding.append((zeros // 2, zeros - zeros // 2))
+    return padding
 
 
 def _inflate(kernel: Tensor) -> Tensor:

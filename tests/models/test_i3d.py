@@ -116,10 +116,11 @@ def test_padding_is_the_originals_same(layer: str, sizes: tuple[int, int, int]) 
     ]
     for place in itertools.product(*map(range, places)):
         window = torch.zeros(3, *kernel)
-        for cell in itertools.product(*map(range, kernel)):
-            at = [p * s + c - b for p, s, c, b in zip(place, stride, cell, before, strict=True)]
-            if all(0 <= i < n for i, n in zip(at, sizes, strict=True)):
-                window[(slice(None), *cell)] = x[(0, slice(None), *at)]
+        first = [p * s - b for p, s, b in zip(place, stride, before, strict=True)]
+        for t, i, j in itertools.product(*map(range, kernel)):
+            at = (first[0] + t, first[1] + i, first[2] + j)
+            if all(0 <= cell < n for cell, n in zip(at, sizes, strict=True)):
+                window[:, t, i, j] = x[0, :, at[0], at[1], at[2]]
         expected = window.amax(dim=(1, 2, 3))
         if layer == "conv1":
             summed = (module.conv.weight * window).sum(dim=(1, 2, 3, 4))
