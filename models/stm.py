@@ -133,8 +133,8 @@ class StmStage(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B·T, C, h, w) to (B·T, C', h', w')."""
         conv, norm, relu = self[0], self[1], self[2]
-        y: Tensor = relu(norm(conv(self.over_time(x))))
-        return y + self.motion(x)
+        y, motion = relu(norm(conv(self.over_time(x)))), self.motion(x)
+        return cast(Tensor, y + motion)
 
 
 @register_model("stm", StmOptions)
