@@ -194,9 +194,10 @@ class ConvFusion(VideoModel):
         self.heads = nn.ModuleDict()
         for stream in ("spatial", "temporal")[: 1 + self.runs_to_the_end]:
             with self.own_seed(f"{stream}/head"):
-                self.heads[stream] = mlp_head(
+                head = mlp_head(
                     self._head_inputs(stream), hidden, num_classes, dropout=options.dropout
                 )
+                self.heads[stream] = head if stream in self.streams else self._needed(head)
         self.fusions = nn.ModuleDict()
         for layer in self.layers:
             with self.own_seed(layer):
@@ -266,6 +267,11 @@ class ConvFusion(VideoModel):
         if self.options.method == "cat" and stream == "spatial":
             channels = spatial + temporal
         return channels * self._grid(stream) ** 2
+
+    def _needed(self, head: nn.Sequential) -> nn.Sequential:
+        """Returns a head's layers up to the last that is fused: what follows would never learn."""
+        last = max(i for i, layer in enumerate(self.head_layers) if layer in self.layers)
+        return head[: 3 * last + 2]  # a linear layer and its ReLU, or the logits
 
     def _grid(self, stream: str) -> int:
         if self.options.head_grid is not None:
@@ -346,8 +352,11 @@ class ConvFusion(VideoModel):
             for stream, x in vectors.items():
                 vectors[stream] = self._head(stream)[3 * i : 3 * i + 2](x)
             self._fuse_vectors(layer, vectors)
-            for stream, x in vectors.items():
-                vectors[stream] = self._head(stream)[3 * i + 2](x)
+            for stream in tuple(vectors):
+                if len(self._head(stream)) == 3 * i + 2:
+                    del vectors[stream]  # the temporal tower ends in this fusion
+                else:
+                    vectors[stream] = self._head(stream)[3 * i + 2](vectors[stream])
         features = {stream: x.mean(dim=1) for stream, x in vectors.items()}
         logits = {s: self._head(s)[3 * last :](x).unsqueeze(1) for s, x in features.items()}
         self._fuse_vectors(self.head_layers[-1], logits)

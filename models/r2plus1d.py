@@ -1,12 +1,12 @@
 """R(2+1)D: residual networks of spatial and temporal convolutions in turn.
 
 Tran et al., "A closer look at spatiotemporal convolutions for action recognition", CVPR 2018. The
-network is torchvision's.
+network is torchvision's, with the paper's number of channels between the two convolutions.
 """
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
@@ -25,10 +25,15 @@ class R2Plus1dOptions(VolumeOptions):
 
     Attributes:
         depths: Residual blocks of each stage: (2, 2, 2, 2) is R(2+1)D-18, (3, 4, 6, 3) the 34.
+        middle: Channels between the convolution over cells and the one over frames: of each pair
+            as many as give it the parameters of one over both (``paper``, §3.5: 33.4 million with
+            400 classes at depth 18, 63.7 at 34), or those of a block's first pair for its second as
+            well (``torchvision``, whose weights need it: 31.5 and 61.8).
         width: Factor on the stages' channels, not the stem's (ours; 1 is the paper's).
     """
 
     depths: tuple[int, int, int, int] = (2, 2, 2, 2)
+    middle: Literal["paper", "torchvision"] = "paper"
     width: float = 1.0
     dropout: float = 0.0
 
@@ -46,9 +51,10 @@ class R2Plus1d(VolumeNetwork):
     options: R2Plus1dOptions
 
     def _build_net(self, in_channels: int) -> tuple[nn.Module, int]:
-        if self.options.depths == (2, 2, 2, 2) and self.options.width == 1:
+        middle = self.options.middle
+        if (self.options.depths, self.options.width, middle) == ((2, 2, 2, 2), 1, "torchvision"):
             self.kinetics_network = "r2plus1d_18"
-        net = _scaled_network(self.options.width, self.options.depths)
+        net = _scaled_network(self.options.width, self.options.depths, middle)
         if in_channels != 3:
             net.stem[0] = nn.Conv3d(
                 in_channels, 45, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False
@@ -60,9 +66,20 @@ class R2Plus1d(VolumeNetwork):
         )
 
 
-def _scaled_network(width: float, depths: tuple[int, ...]) -> Any:
-    """Returns torchvision's R(2+1)D with its stages' channels times a factor."""
+def _scaled_network(width: float, depths: tuple[int, ...], middle: str) -> Any:
+    """Returns torchvision's R(2+1)D with its stages' channels times a factor.
+
+    By the paper's rule there are M = ⌊t·d²·N·N' / (d²·N + t·N')⌋ channels between the convolutions
+    of every pair (§3.5).
+    """
     from torchvision.models.video import resnet
+
+    class OwnMiddle(resnet.Conv2Plus1D):  # type: ignore[misc, unused-ignore]
+        def __init__(
+            self, in_planes: int, out_planes: int, midplanes: int, stride: int = 1, padding: int = 1
+        ) -> None:
+            middle = 27 * in_planes * out_planes // (9 * in_planes + 3 * out_planes)
+            super().__init__(in_planes, out_planes, middle, stride, padding)
 
     class Scaled(resnet.VideoResNet):  # type: ignore[misc, unused-ignore]
         def _make_layer(
@@ -74,7 +91,7 @@ def _scaled_network(width: float, depths: tuple[int, ...]) -> Any:
 
     return Scaled(
         block=resnet.BasicBlock,
-        conv_makers=[resnet.Conv2Plus1D] * 4,
+        conv_makers=[OwnMiddle if middle == "paper" else resnet.Conv2Plus1D] * 4,
         layers=list(depths),
         stem=resnet.R2Plus1dStem,
         num_classes=1,

@@ -6,6 +6,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models.backbones.base import cross_modality_start
 from models.checks import check_count, check_fields, check_number, check_subset
@@ -50,9 +51,12 @@ class VolumeNetwork(VideoModel):
 
     Attributes:
         classifier_prefixes: Beginnings of the keys of a checkpoint that belong to its classifier.
+        head_window: Frames, rows and columns of the windows whose means are classified, at every
+            place of the last map; their class scores are averaged. None is the whole map.
     """
 
     classifier_prefixes: tuple[str, ...] = ()
+    head_window: tuple[int, int, int] | None = None
     options: VolumeOptions
 
     def __init__(self, options: VolumeOptions, *, num_classes: int) -> None:
@@ -92,6 +96,9 @@ class VolumeNetwork(VideoModel):
 
     def _classify(self, stream: str, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Turns maps (B, D, t, h, w) into features (B, D) and logits (B, N)."""
+        if self.head_window is not None:
+            sizes = zip(self.head_window, maps.shape[2:], strict=True)
+            maps = F.avg_pool3d(maps, [min(size) for size in sizes], stride=1)
         pooled = maps.mean(dim=(2, 3, 4))
         return pooled, self._head(stream)(pooled)
 

@@ -117,7 +117,10 @@ class Lateral(nn.Module):
 
 
 class _Bottleneck(nn.Module):
-    """1×1, 3×3 and 1×1 convolutions, the first over ``frames`` frames, around a shortcut."""
+    """1×1, 3×3 and 1×1 convolutions, the first over ``frames`` frames, around a shortcut.
+
+    The last BatchNorm starts at zero, and with it the block as its shortcut (§4).
+    """
 
     def __init__(self, channels: int, inner: int, *, frames: int, stride: int) -> None:
         super().__init__()
@@ -128,6 +131,7 @@ class _Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm3d(inner)
         self.conv3 = _conv(inner, outer, (1, 1, 1))
         self.bn3 = nn.BatchNorm3d(outer)
+        nn.init.zeros_(self.bn3.weight)
         self.downsample = None
         if stride > 1 or channels != outer:
             conv = _conv(channels, outer, (1, 1, 1), stride=stride)

@@ -278,7 +278,8 @@ def test_a_name_leads_back_to_its_file(server: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "options", "network"),
     [
-        ("r2plus1d", {}, "r2plus1d_18"),
+        ("r2plus1d", {"middle": "torchvision"}, "r2plus1d_18"),
+        ("r2plus1d", {}, None),
         ("s3d", {}, "s3d"),
         ("s3d_g", {}, None),
         ("r2plus1d", {"depths": (3, 4, 6, 3)}, None),
