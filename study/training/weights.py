@@ -105,7 +105,8 @@ def wanted_network(wanted: str, model: VideoModel) -> str:
             raise ValueError(
                 f"--weights kinetics: torchvision has no Kinetics-400 weights of model "
                 f"{model.model_name!r} with these options; it has those of r2plus1d with "
-                "options.middle=torchvision and depths (2, 2, 2, 2), and of s3d. Give imagenet, none or a path, for some arms by ARM=…"
+                "options.middle=torchvision and depths (2, 2, 2, 2), and of s3d. Give imagenet, "
+                "none or a path, for some arms by ARM=…"
             )
         return model.kinetics_network
     return model.imagenet_network
