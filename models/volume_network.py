@@ -98,7 +98,8 @@ class VolumeNetwork(VideoModel):
         """Turns maps (B, D, t, h, w) into features (B, D) and logits (B, N)."""
         if self.head_window is not None:
             sizes = zip(self.head_window, maps.shape[2:], strict=True)
-            maps = F.avg_pool3d(maps, [min(size) for size in sizes], stride=1)
+            wide = maps.to(torch.promote_types(maps.dtype, torch.float32))  # the CPU has no other
+            maps = F.avg_pool3d(wide, [min(size) for size in sizes], stride=1).to(maps.dtype)
         pooled = maps.mean(dim=(2, 3, 4))
         return pooled, self._head(stream)(pooled)
 
