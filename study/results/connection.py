@@ -138,11 +138,11 @@ class Connection:
     are run, in 2 GiB of memory and 8 GiB of temporary files. A context manager.
 
     Args:
-        scans: Returns what a view is read from (``store.Scan``); called again when a compaction
-            has taken those files away.
+        scans: Returns what a view is read from (``store.Scan``); called again, with
+            ``settled=True``, when files were replaced or merged under a query.
     """
 
-    def __init__(self, scans: Callable[[str], Sequence[Any]]) -> None:
+    def __init__(self, scans: Callable[..., Sequence[Any]]) -> None:
         self._scans = scans
         self._database = self._open()
 
@@ -164,12 +164,11 @@ class Connection:
             try:
                 return self._run(sql, list(parameters))
             except FAULTS as error:
-                files = self._files
-                self.close()
-                self._database = self._open()
-                if files <= self._files:
+                if not _is_of_reading(error) or self._files <= self._there():
                     self._explain(error)
                     raise
+                self.close()
+                self._database = self._open(settled=True)
         return self._run(sql, list(parameters))
 
     def relation(self, sql: str) -> duckdb.DuckDBPyRelation:
@@ -194,9 +193,7 @@ class Connection:
                 f"the query needs more than {MEMORY} of memory and {SPILL} of temporary files; "
                 "narrow it with WHERE, GROUP BY or LIMIT, and see that its joins have conditions"
             ) from error
-        if not isinstance(error, duckdb.Error) or isinstance(
-            error, duckdb.InvalidInputException | duckdb.IOException
-        ):
+        if _is_of_reading(error):
             for view in VIEWS:
                 for scan in self._scans(view):
                     scan.check()
@@ -221,14 +218,15 @@ class Connection:
 
     def _explain_late(self, error: Exception) -> None:
         """As `_explain`, of an answer of which a part was handed out."""
-        there = {
-            path for view in VIEWS for scan in self._scans(view) for path in _files(scan.dataset)
-        }
-        if self._files - there:
+        if _is_of_reading(error) and not self._files <= self._there():
             raise ChangedResultsError(
-                "files that were being read were merged with others meanwhile; ask again"
+                "files that were being read were replaced meanwhile; ask again"
             ) from error
         self._explain(error)
+
+    def _there(self) -> set[str]:
+        """Returns the files that the views are in now."""
+        return {path for view in VIEWS for scan in self._scans(view) for path in _files(scan)}
 
     def _interruptible(self, work: Callable[[], T]) -> T:
         """Works in a thread, so that Ctrl-C reaches this one and ends the query."""
@@ -263,7 +261,7 @@ class Connection:
                 f"the results are read-only: only SELECT is run, not {kind}"
             )
 
-    def _open(self) -> duckdb.DuckDBPyConnection:
+    def _open(self, *, settled: bool = False) -> duckdb.DuckDBPyConnection:
         spill = Path(tempfile.gettempdir(), f"study-query-{secrets.token_hex(8)}")
         quoted = str(spill).replace("'", "''")
         database = duckdb.connect(
@@ -283,17 +281,17 @@ class Connection:
         database.execute("SET enable_external_access = false")
         self._files: set[str] = set()
         for view in VIEWS:
-            self._create(database, view)
+            self._create(database, view, self._scans(view, settled=settled))
         database.execute("SET lock_configuration = true")
         return database
 
-    def _create(self, database: duckdb.DuckDBPyConnection, view: str) -> None:
+    def _create(self, database: duckdb.DuckDBPyConnection, view: str, scans: Sequence[Any]) -> None:
         """Makes a view that leaves out superseded keys and the store's own column."""
         columns = ", ".join(f'"{column.name}"' for column in VIEWS[view])
         database.register(f"_{view}", schema(view).empty_table())
         parts = [f"SELECT {columns} FROM _{view}"]
-        for number, scan in enumerate(self._scans(view)):
-            self._files |= _files(scan.dataset)
+        for number, scan in enumerate(scans):
+            self._files |= _files(scan)
             name = f"_{view}_{number}"
             database.register(name, scan.dataset)
             part = f"SELECT {columns} FROM {name}"
@@ -305,8 +303,14 @@ class Connection:
         database.execute(f"CREATE VIEW {view} AS {' UNION ALL '.join(parts)}")
 
 
-def _files(dataset: Any) -> set[str]:
-    return set(getattr(dataset, "files", ()))
+def _files(scan: Any) -> set[str]:
+    return set(getattr(scan.dataset, "files", ()))
+
+
+def _is_of_reading(error: Exception) -> bool:
+    """Returns whether an error may come from the files, and not from the query alone."""
+    reading = duckdb.InvalidInputException | duckdb.IOException
+    return not isinstance(error, duckdb.Error) or isinstance(error, reading)
 
 
 def _in_arrow(relation: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
