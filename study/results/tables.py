@@ -576,7 +576,7 @@ def _decimals(fraction: float) -> int:
 
 
 _CSV_COLUMNS = (
-    *("table", "arm", "label", "dataset", "metric", "ours", "low", "high", "runs"),
+    *("table", "arm", "label", "dataset", "metric", "unit", "ours", "low", "high", "runs"),
     *("difference", "difference low", "difference high", "p", "verdict"),
     *("published", "published split"),
 )
@@ -588,7 +588,8 @@ def _csv(table: FilledTable) -> str:
     writer = csv.DictWriter(sink, [*_CSV_COLUMNS, *facts], lineterminator="\n")
     writer.writeheader()
     for (key, dataset, metric), cell in table.cells.items():
-        line = [table.name, key, table.labels[key], dataset, metric, _number(cell.mean)]
+        line = [table.name, key, table.labels[key], dataset, metric]
+        line += ["fraction", _number(cell.mean)]
         line += [*_ends(cell.estimate.interval() if cell.estimate else None), str(len(cell.runs))]
         one = cell.comparison
         line += [_number(one.estimate.value if one else None)]
