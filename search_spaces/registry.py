@@ -8,6 +8,7 @@ import pkgutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from types import ModuleType
 from typing import TypeVar
@@ -198,9 +199,11 @@ def find_table(name: str) -> tuple[Space, Table]:
     """
     found = tables()
     if name not in found:
+        near = get_close_matches(name, found, n=1)
+        meant = f" (did you mean {near[0]!r}?)" if near else ""
         raise ValueError(
-            f"there is no table {name!r}; there are {', '.join(found)}, and those of a space of "
-            "your own with --space FILE.py or MODULE:NAME"
+            f"there is no table {name!r}{meant}; there are {', '.join(found)}, and those of a "
+            "space of your own with --space FILE.py or MODULE:NAME"
         )
     return found[name]
 

@@ -23,7 +23,7 @@ def write_protocol(study: Study, results: ResultStore) -> None:
     identity = {"protocol": study.protocol, "study": study.name}
     results.write(
         "protocols",
-        canonical_json(identity),
+        (study.name, study.protocol),
         [
             {
                 **identity,
@@ -71,7 +71,11 @@ def write_row(
         "seed": training.seed,
         "protocol": study.protocol,
     }
-    key = canonical_json(identity)
+    target = training.target
+    key = (
+        *(study.name, arm.name, target.dataset, f"split-{target.split}", f"seed-{training.seed}"),
+        study.protocol,
+    )
     results.write(
         "predictions",
         key,
@@ -182,6 +186,6 @@ def write_trial(
         "epochs": epochs,
         "seconds": sum(epoch["seconds"] for epoch in trained if epoch["epoch"] <= epochs),
     }
-    key = f"{identity['protocol']}-{identity['study']}-{search}-{trial.number}"
+    key = (identity["study"], search, f"trial-{trial.number}", identity["protocol"])
     if results.read("trials", keys=[key]).to_pylist() != [line]:
         results.write("trials", key, [line])

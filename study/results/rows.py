@@ -105,10 +105,10 @@ def load_scores(results: ResultStore, scoring_id: str) -> dict[str, Scores]:
     """
     parts: dict[str, Scores] = {}
     for kind in ("scores", "features"):
-        table = results.read(kind, keys=[scoring_id], scoring_id=scoring_id)
+        table = results.read(kind, keys=[scoring_id])
+        parts_of = table["part"].to_numpy()
         for part in table["part"].unique().to_pylist():
-            of_part = table.filter(pc.equal(table["part"], part))
-            found = _matrices(of_part, kind)
+            found = _matrices(table, kind, parts_of == part)
             if part not in parts:
                 parts[part] = found
             getattr(parts[part], kind).update(getattr(found, kind))
@@ -169,23 +169,29 @@ def load_validation_scores(
         epochs: By epoch, the key that its scores were written under.
     """
     table = results.read("validation_scores", keys=list(epochs.values()), training_id=training_id)
+    epochs_of = table["epoch"].to_numpy()
     return {
-        epoch: _matrices(table.filter(pc.equal(table["epoch"], epoch)), "scores")
+        epoch: _matrices(table, "scores", epochs_of == epoch)
         for epoch in sorted(table["epoch"].unique().to_pylist())
     }
 
 
-def _matrices(table: pa.Table, kind: str) -> Scores:
-    """The scores or features of the videos of one part, as their streams' matrices."""
+def _matrices(table: pa.Table, kind: str, chosen: NDArray[np.bool_]) -> Scores:
+    """The scores or features of the chosen lines, (lines,), as their streams' matrices.
+
+    Lists are copied once, in the order of the videos' names: filtering and sorting the table
+    itself copies them each time.
+    """
+    lists, streams = table[kind].combine_chunks(), table["stream"].to_numpy()
     matrices = {}
-    for stream in table["stream"].unique().to_pylist():
-        lines = table.filter(pc.equal(table["stream"], stream)).sort_by("video")
-        width = len(lines[kind][0])
-        values = lines[kind].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        matrices[stream] = values.reshape(-1, width)
+    for stream in dict.fromkeys(streams[chosen]):
+        lines = np.flatnonzero(chosen & (streams == stream))
+        lines = lines[pc.sort_indices(table["video"].take(pa.array(lines))).to_numpy()]
+        values = lists.take(pa.array(lines)).flatten().to_numpy(zero_copy_only=False)
+        matrices[stream] = values.reshape(len(lines), -1)
     empty: dict[str, dict[str, np.ndarray]] = {"scores": {}, "features": {}}
     return Scores(
-        videos=lines["video"].to_pylist(),
-        labels=lines["label"].to_numpy(),
+        videos=table["video"].take(pa.array(lines)).to_pylist(),
+        labels=table["label"].take(pa.array(lines)).to_numpy(),
         **{**empty, kind: matrices},
     )

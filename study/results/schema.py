@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from study.provenance import canonical_json
 
-__all__ = ["STORED_VIEWS", "VIEWS", "Column", "schema", "to_table"]
+__all__ = ["STORED_VIEWS", "VIEWS", "Column", "finite_or_null", "schema", "to_table"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -335,17 +335,17 @@ def _checked_json(where: str, value: Any) -> str:
         except json.JSONDecodeError as error:
             raise ValueError(f"{where}: {value!r} is not JSON: {error}") from None
     try:
-        return canonical_json(_finite_or_null(value))
+        return canonical_json(finite_or_null(value))
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
 
 
-def _finite_or_null(value: Any) -> Any:
+def finite_or_null(value: Any) -> Any:
     """Replaces NaN and infinity, which a diverged loss may be and JSON can't hold, by null."""
     if isinstance(value, Mapping):
-        return {key: _finite_or_null(item) for key, item in value.items()}
+        return {key: finite_or_null(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite_or_null(item) for item in value]
+        return [finite_or_null(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

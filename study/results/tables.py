@@ -21,6 +21,7 @@ from search_spaces import METRICS, Table
 from study.data.datasets.catalog import dataset_title
 from study.results.comparison import Comparison, compare, reference_of
 from study.results.connection import Connection
+from study.results.faults import meant
 from study.results.grids import FORMATS, MISSING, Grid, Section, natural_order
 from study.results.predictions import judgements
 from study.results.protocols import ENVIRONMENT, Selection, select_protocols
@@ -222,7 +223,7 @@ def _our_rows(
     studies = sorted({row["study"] for row in found})
     if study is not None and study not in studies:
         raise ValueError(
-            f"there is no study {study!r} with test rows of {space}; "
+            f"there is no study {study!r} with test rows of {space}{meant(study, studies)}; "
             f"there {'are ' + ', '.join(studies) if studies else 'is none'}"
         )
     last: dict[str, str] = {}
@@ -575,7 +576,7 @@ def _decimals(fraction: float) -> int:
 
 
 _CSV_COLUMNS = (
-    *("table", "arm", "label", "dataset", "metric", "ours", "low", "high", "runs"),
+    *("table", "arm", "label", "dataset", "metric", "unit", "ours", "low", "high", "runs"),
     *("difference", "difference low", "difference high", "p", "verdict"),
     *("published", "published split"),
 )
@@ -587,7 +588,8 @@ def _csv(table: FilledTable) -> str:
     writer = csv.DictWriter(sink, [*_CSV_COLUMNS, *facts], lineterminator="\n")
     writer.writeheader()
     for (key, dataset, metric), cell in table.cells.items():
-        line = [table.name, key, table.labels[key], dataset, metric, _number(cell.mean)]
+        line = [table.name, key, table.labels[key], dataset, metric]
+        line += ["fraction", _number(cell.mean)]
         line += [*_ends(cell.estimate.interval() if cell.estimate else None), str(len(cell.runs))]
         one = cell.comparison
         line += [_number(one.estimate.value if one else None)]
