@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,12 @@ def test_every_study_of_the_guide_is_one_that_a_store_takes(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     asked: list[str | None] = []
-    monkeypatch.setattr(run, "run_study", lambda *_, **given: asked.append(given["address"]) or [])
+
+    def keep(*_: Any, address: str | None, **__: Any) -> list[Any]:
+        asked.append(address)
+        return []
+
+    monkeypatch.setattr(run, "run_study", keep)
     # ImageNet weights would be downloaded, and their backbones take a while.
     small = ["--weights", "none", "--set", "options.backbone=small", "flow_length=3"]
     studies = [words[1:] for words in words_of_ours() if words[0] == "study.run"]

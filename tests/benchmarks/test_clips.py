@@ -1,11 +1,11 @@
 import pytest
 
-from benchmarks import clips
+from benchmarks import clips, readme
 from study import prepare, run
 
 
 def test_readmes_commands_are_ones_that_are_taken() -> None:
-    made, studied = clips.commands(clips.README.read_text())
+    made, studied = clips.commands(readme.README.read_text())
     assert made[:3] == ["python", "-m", "study.prepare"]
     assert studied[:3] == ["python", "-m", "study.run"]
     stored = prepare._parser().parse_args(made[3:]).store
