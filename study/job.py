@@ -391,12 +391,16 @@ class _Setup:
         )
 
     def score_finally(self, part: str, rung: Scores | None) -> Scores:
-        """Returns a part's scores as its rows report them; the rung's if views agree."""
+        """Returns a part's scores as its rows report them; the rung's if views agree.
+
+        The train part's features are of the same views: early fusion is fitted on vectors that
+        are made like those it judges.
+        """
         hyperparameters = self.job.training.hyperparameters
         alike = clip_settings(hyperparameters) == clip_settings(hyperparameters, views=True)
         if part == "validation" and rung is not None and alike:
             return rung
-        return self.score(part, views=part != "train")
+        return self.score(part, views=True)
 
 
 class _EpochWriter:

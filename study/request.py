@@ -744,14 +744,24 @@ def _check_groups(study: Study) -> None:
 
 
 def _base_settings(space: Space, request: Request, store: ClipStore) -> Settings:
-    """Returns the recipe's settings, fitted to what the store holds, then the user's changes."""
+    """Returns the recipe's settings, fitted to what the store holds, then the user's changes.
+
+    A space that tests on as many segments as it trains on does so of any number: its nets mix them.
+    """
     base = space.settings.updated(RECIPES[request.recipe])
+    of_space = base.hyperparameters
     fitted: dict[str, Any] = {"crop_size": _crop_size(store.settings.short_side)}
     wanted = base.hyperparameters.get("flow_length", 10)
     if store.settings.stacks is not None:
         fitted["flow_length"] = min(wanted, store.settings.flow_length)
         if "test_segments" not in base.hyperparameters:
             fitted["test_segments"] = min(25, store.settings.stacks)
+        elif of_space.get("test_clips", 1) > 1:  # those that have a frame of their own
+            clips = -(-store.settings.stacks // of_space["test_segments"])
+            fitted["test_clips"] = min(of_space["test_clips"], clips)
+    mixing = "segments" in of_space and of_space["segments"] == of_space.get("test_segments")
+    if mixing and "segments" in request.changes:
+        fitted["test_segments"] = request.changes["segments"]
     return base.updated(Settings(hyperparameters=fitted)).updated(Settings.of(request.changes))
 
 

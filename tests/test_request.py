@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+import search_spaces
 from study.data.datasets.parts import Parts
 from study.data.datasets.parts import split_parts as parts_of_split
 from study.data.store.clip_store import ClipStore
 from study.data.store.manifest import write_manifest
+from study.request import Request, check_request
 from tests.test_conduct import study_of
 
 
@@ -80,3 +82,29 @@ def test_a_named_validation_part_is_the_studys_and_no_seed_carves_another(
     assert list(study.parts["1"].validation) == list(split.train[1::2])
     with pytest.raises(ValueError, match=r"--vary split-carve .* but split '1' of folder names"):
         study_of(path, tmp_path / "results", vary=("split-carve",))
+
+
+def test_nets_that_mix_segments_are_tested_on_as_many_as_they_train_on(
+    tiny_store: Path, tmp_path: Path
+) -> None:
+    """Of the tiny store's two stacks one clip of three segments shows both."""
+    for changes, expected in (
+        ({}, (3, 3, 1)),
+        ({"segments": 1}, (1, 1, 1)),
+        ({"segments": 1, "test_segments": 2, "test_clips": 4}, (1, 2, 4)),
+    ):
+        study = check_request(
+            Request(
+                space=search_spaces.get("stilt"),
+                arms=("two-stream", "stil"),
+                store=tiny_store,
+                results=str(tmp_path),
+                weights="none",
+                trials=0,
+                tuning="fixed",
+                changes={**changes, "batch_size": 4, "options.backbone": "small"},
+            )
+        )
+        for training in study.plan().trainings.values():
+            own = training.hyperparameters
+            assert (own.segments, own.test_segments, own.test_clips) == expected
