@@ -7,7 +7,14 @@ module outside the package registers its space the same way, when it is imported
 import importlib
 import pkgutil
 
-from search_spaces.registry import find_table, get, names, register_space, tables
+from search_spaces.registry import (
+    find_table,
+    get,
+    names,
+    register_space,
+    tables,
+    tables_showing,
+)
 from search_spaces.space import METRICS, Arm, Settings, Space, Table, TableRow
 
 __all__ = [
@@ -22,6 +29,7 @@ __all__ = [
     "names",
     "register_space",
     "tables",
+    "tables_showing",
 ]
 
 

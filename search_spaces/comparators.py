@@ -23,6 +23,7 @@ FINAL = {
     "gsm": "GSM",
     "stm": "STM",
     "c3d": "C3D",
+    "p3d-199": "P3D",
     "s3d": "S3D",
     "s3d-g": "S3D-G",
     "r2plus1d": "R(2+1)D",
@@ -33,7 +34,7 @@ FINAL = {
 }
 """The arm of each network that the space ``all`` compares, with its label there."""
 
-VOLUMES = ("c3d", "s3d", "s3d_g", "r2plus1d", "i3d", "artnet")
+VOLUMES = ("c3d", "p3d", "s3d", "s3d_g", "r2plus1d", "i3d", "artnet")
 """The networks of volumes, which have no backbone."""
 
 AVERAGING = ("two_stream", "tsn", "attentional_pooling")  # of segments, so of any number
@@ -43,6 +44,7 @@ SMALL: Mapping[str, Mapping[str, Any]] = {  # what a model takes on the embedded
     "two_stream": {"head_dims": (128,)},
     "trn": {"frames": 3},
     "c3d": {**NARROW, "head_dims": (128,), "head_grid": 2},
+    "p3d": {**NARROW, "depths": (1, 1, 1, 1)},
     "r2plus1d": {**NARROW, "depths": (1, 1, 1, 1)},
     "i3d": NARROW,
     "artnet": {**NARROW, "depths": (1, 1, 1, 1)},
@@ -58,6 +60,7 @@ WITHOUT_NUMBERS = (
     "attentional-pooling",
     "spatiotemporal-multiplier",
     "c3d",
+    "p3d-199",
     "s3d",
     "s3d-g",
     "r2plus1d",
@@ -232,6 +235,7 @@ def _volumes() -> tuple[Arm, ...]:
     """Returns the 3-D networks."""
     return (
         _arm("c3d", "C3D", "c3d", 16, crop_size=112),
+        _arm("p3d-199", "P3D-199", "p3d", 16, crop_size=160),
         _arm("s3d", "S3D", "s3d", 64),
         _arm("s3d-g", "S3D-G", "s3d_g", 64),
         _arm("r2plus1d", "R(2+1)D-18", "r2plus1d", 16, crop_size=112),

@@ -1,12 +1,12 @@
 """The spaces and their tables by name: a module registers its space by being imported."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from typing import TypeVar
 
 from search_spaces.space import Space, Table
 
-__all__ = ["find_table", "get", "names", "register_space", "tables"]
+__all__ = ["find_table", "get", "names", "register_space", "tables", "tables_showing"]
 
 _MakeSpace = TypeVar("_MakeSpace", bound=Callable[[], Space])
 _SPACES: dict[str, Callable[[], Space]] = {}
@@ -69,6 +69,17 @@ def tables() -> Mapping[str, tuple[Space, Table]]:
                 )
             found[table.name] = (space, table)
     return found
+
+
+def tables_showing(space: str, arms: Collection[str]) -> tuple[str, ...]:
+    """Returns the names of the tables that show any of a space's arms, its own tables first."""
+    found = {
+        name: table.arms if owner.name == space else table.arms_of(space)
+        for name, (owner, table) in tables().items()
+    }
+    own = [table.name for table in get(space).tables]
+    ordered = (*own, *(name for name in found if name not in own))
+    return tuple(name for name in ordered if found[name] & set(arms))
 
 
 def find_table(name: str) -> tuple[Space, Table]:

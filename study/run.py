@@ -440,7 +440,7 @@ def _print_tables(study: Study, console: Console) -> None:
     if not ours.num_rows:
         return  # every training failed
     arms = {arm.name for arm in study.arms}
-    tables = [table.name for table in study.space.tables if table.arms & arms]
+    tables = search_spaces.tables_showing(study.space.name, arms)
     for name in tables:
         console.print()
         print(render(name, results, "text", study=study.name, protocol=study.protocol))

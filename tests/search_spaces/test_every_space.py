@@ -132,6 +132,10 @@ def test_the_tables_arms_and_the_spaces_arms_are_the_same(name: str) -> None:
     space = search_spaces.get(name)
     arms = {arm.name for arm in space.arms}
     assert set().union(*(table.arms for table in space.tables)) == arms
+    for table in space.tables:
+        for other in table.other_spaces:
+            assert table.arms_of(other) <= {arm.name for arm in search_spaces.get(other).arms}
+            assert table.name in search_spaces.tables_showing(other, table.arms_of(other))
     without_arm = {row.key for table in space.tables for row in table.rows if row.arm is None}
     assert not without_arm & arms, "our numbers would be missing from the row"
 
