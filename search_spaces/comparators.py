@@ -202,8 +202,8 @@ def _arm(
 
 
 def _two_stream_cnn() -> tuple[Arm, ...]:
-    """Returns the classic net, of single frames; its SVM is ours: on features, not on scores."""
-    rows = (("spatial",) * 2, ("temporal",) * 2, ("average",) * 2, ("SVM", "early"))
+    """Returns the classic net, of single frames."""
+    rows = (("spatial",) * 2, ("temporal",) * 2, ("average",) * 2, ("SVM", "scores-svm"))
     return tuple(
         _arm(
             f"two-stream-cnn-{how.lower()}",

@@ -143,7 +143,7 @@ def _fused_parts(row: PlannedRow, tested: _Read, fitted_on: _Read) -> Mapping[st
     if not row.fitted_on:
         return tested.parts
     parts = {"validation": fitted_on.parts["validation"], "test": tested.parts["test"]}
-    if FUSIONS[row.arm.fusion].reads_features:
+    if FUSIONS[row.arm.fusion].reads_train:
         parts |= {"train": fitted_on.parts["train"], "all": tested.parts["train"]}
     return parts
 

@@ -241,7 +241,7 @@ def _our_rows(
                t.train_videos, t.validation_videos,
                t.hyperparameters,
                coalesce(r.missing_videos, t.missing_videos) AS missing_videos,
-               CASE WHEN r.fusion = 'awf-simplex' THEN r.details END AS details,
+               CASE WHEN r.fusion IN ('awf-simplex', 'awf-train') THEN r.details END AS details,
                coalesce(r.classes,
                         (SELECT max(len(s.scores)) FROM scores s
                          WHERE s.scoring_id = split_part(r.scoring_id, '+', 1))) AS classes
