@@ -363,6 +363,8 @@ class Space:
             named as the space. A study prints the tables that show any of its arms.
         settings: The system's own settings on a real dataset, as its paper has them. An option
             reaches the arms whose model has it.
+        iterations: Where the paper counts iterations: by dataset, and by ``""`` for any other,
+            after how many the rate falls and how many there are.
         variants: For each dataset that the space fits only with other settings, arms or
             parameters, by the dataset's name: what makes it fit. See ``on``.
 
@@ -378,6 +380,7 @@ class Space:
     parameters: tuple[Parameter, ...]
     settings: Settings
     tables: tuple[Table, ...] = ()
+    iterations: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     variants: Mapping[str, Callable[["Space"], "Space"]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

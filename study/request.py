@@ -10,7 +10,7 @@ from typing import Any
 
 from models.checks import check_count, check_number
 from models.fusion import FUSIONS
-from search_spaces.recipes import RECIPES
+from search_spaces.recipes import RECIPES, in_iterations
 from search_spaces.space import TUNINGS, Arm, Parameter, Settings, Space
 from study.cluster.resources import Resources
 from study.data.datasets.parts import Parts, split_parts
@@ -509,7 +509,7 @@ def check_settings(request: Request, dataset: str) -> None:
     if request.must_exist:
         _check_exists(request.name or f"{space.name}-{dataset}", request.results)
     arms = _arms(request, space)
-    base = space.settings.updated(RECIPES[request.recipe]).updated(Settings.of(request.changes))
+    base = _of_recipe(space, request, dataset, videos=1).updated(Settings.of(request.changes))
     for arm in arms:
         target = Target(dataset=dataset, store_fingerprint="", split="")
         make_training(arm.model, settings_of(arm, base, space=space), target=target, seed=0)
@@ -581,7 +581,7 @@ def check_request(request: Request) -> Study:
             for split in splits
         ),
         parts=parts,
-        base=_base_settings(space, request, store),
+        base=_base_settings(space, request, store, videos=len(parts[splits[0]].train)),
         provenance=git_state(),
     )
     _check_changes(request.changes, arms)
@@ -743,12 +743,21 @@ def _check_groups(study: Study) -> None:
                 )
 
 
-def _base_settings(space: Space, request: Request, store: ClipStore) -> Settings:
+def _of_recipe(space: Space, request: Request, dataset: str, *, videos: int) -> Settings:
+    """Returns the space's settings and the recipe's, for so many train videos."""
+    base = space.settings.updated(RECIPES[request.recipe])
+    if request.recipe != "iterations":
+        return base
+    batch_size = base.updated(Settings.of(request.changes)).hyperparameters["batch_size"]
+    return base.updated(in_iterations(space, dataset, videos=videos, batch_size=batch_size))
+
+
+def _base_settings(space: Space, request: Request, store: ClipStore, *, videos: int) -> Settings:
     """Returns the recipe's settings, fitted to what the store holds, then the user's changes.
 
     A space that tests on as many segments as it trains on does so of any number: its nets mix them.
     """
-    base = space.settings.updated(RECIPES[request.recipe])
+    base = _of_recipe(space, request, store.annotations.dataset, videos=videos)
     of_space = base.hyperparameters
     fitted: dict[str, Any] = {"crop_size": _crop_size(store.settings.short_side)}
     wanted = base.hyperparameters.get("flow_length", 10)
