@@ -86,9 +86,14 @@ def comparators() -> Space:
         arms=(
             *_two_stream_cnn(),
             *_vgg16(),
-            _arm("tsn-2", "TSN, 2 modalities", "tsn", 3, {"streams": BOTH}, fusion="average"),
-            _arm("tsn-rgb", "TSN, RGB", "tsn", 3, {"streams": BOTH}),
-            _arm("tsn-flow", "TSN, flow", "tsn", 3, {"streams": BOTH}, fusion="temporal"),
+            *(
+                _arm(name, label, "tsn", 3, {"streams": BOTH}, fusion=fusion, ten_crops=True)
+                for name, label, fusion in (
+                    ("tsn-2", "TSN, 2 modalities", "average"),
+                    ("tsn-rgb", "TSN, RGB", "spatial"),
+                    ("tsn-flow", "TSN, flow", "temporal"),
+                )
+            ),
             _arm("trn", "TRN, multi-scale", "trn", 8),
             _arm("tsm", "TSM", "tsm", 8),
             _arm("gsm", "GSM", "gsm", 8),
@@ -176,6 +181,7 @@ def _arm(
     *,
     fusion: str = "spatial",
     crop_size: int | None = None,
+    ten_crops: bool = False,
 ) -> Arm:
     """Returns a network with its paper's clips.
 
@@ -188,7 +194,9 @@ def _arm(
         options: The network's options.
         fusion: The arm's fusion.
         crop_size: Side of its frames in pixels where it isn't the field's usual one.
+        ten_crops: Whether its published number is of ten crops of each test frame.
     """
+    crops = {"test_crops": "ten"} if ten_crops else {}
     size = {} if crop_size is None else {"crop_size": crop_size}
     tested = {} if model in AVERAGING else {"test_segments": frames}
     return Arm(
@@ -196,7 +204,7 @@ def _arm(
         label=label,
         model=model,
         options=options or {},
-        hyperparameters={"segments": frames, **tested, **size},
+        hyperparameters={"segments": frames, **tested, **size, **crops},
         fusion=fusion,
     )
 
@@ -212,6 +220,7 @@ def _two_stream_cnn() -> tuple[Arm, ...]:
             1,
             {"streams": BOTH},
             fusion=fusion,
+            ten_crops=True,
         )
         for how, fusion in rows
     )
@@ -226,6 +235,7 @@ def _vgg16() -> tuple[Arm, ...]:
             1,
             {"backbone": "vgg16", "head_dims": (4096, 4096), "streams": BOTH},
             fusion=fusion,
+            ten_crops=True,
         )
         for how, fusion in (("spatial",) * 2, ("temporal",) * 2, ("fused", "average"))
     )

@@ -238,7 +238,8 @@ def _add_training(add: Callable[..., Any]) -> None:
         default="paper",
         help="settings to start from, over which --set goes: the space's own, as its paper has "
         "them; with its schedule in iterations; or for small data batches of 16, a rate of 0.02 "
-        "that falls as a cosine after an epoch's warm-up, gradients clipped at 5 and no dropout (default: paper)",
+        "that falls as a cosine after an epoch's warm-up, gradients clipped at 5 and no dropout "
+        "(default: paper)",
     )
     add("--epochs", type=int, metavar="N", help="epochs of each training")
     add("--weights", help="imagenet, none or a file (default: imagenet; none on embedded)")
