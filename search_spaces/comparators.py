@@ -1,7 +1,8 @@
 """What the five systems are compared with: each network, and the published forms of some.
 
-Two published rows have no arm: TSN's third modality is warped flow, and TSM's dense sampling takes
-frames in a row; neither is in a clip store's segments.
+Two published rows have no arm: TSN's third modality is warped flow, of which there may be a store
+(``--flow-backend tvl1-warped``) but no network sees two stores; and TSM's dense sampling takes
+frames in a row, which a clip store's segments don't.
 """
 
 from collections.abc import Mapping
