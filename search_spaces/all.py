@@ -14,7 +14,8 @@ from search_spaces.stin import stin
 
 __all__ = ["all_systems", "final_arms"]
 
-# What a clip is belongs to a system; how it is trained and cropped is the protocol's.
+# How many frames a clip has belongs to a system; how they are taken and cropped, and how it is
+# trained, is the protocol's.
 CLIP = ("segments", "test_segments", "test_clips")
 OF_A_BACKBONE = ("backbone", "partial_bn")  # options that the comparators' settings name
 

@@ -682,6 +682,12 @@ def _check_stacks(store: ClipStore, plan: Plan) -> None:
     if store.settings.stacks is None:
         return
     for training in plan.trainings.values():
+        if training.hyperparameters.frame_stride is not None:
+            raise ValueError(
+                f"frame_stride is {training.hyperparameters.frame_stride}, but the clip store "
+                f"{store.path} has {store.settings.stacks} stacks of a video, not frames in a row; "
+                "prepare a store without --stacks, or name other --arms"
+            )
         if training.hyperparameters.flow_length > store.settings.flow_length:
             raise ValueError(
                 f"flow_length is {training.hyperparameters.flow_length}, but the clip store "
@@ -763,6 +769,7 @@ def _base_settings(space: Space, request: Request, store: ClipStore, *, videos: 
     wanted = base.hyperparameters.get("flow_length", 10)
     if store.settings.stacks is not None:
         fitted["flow_length"] = min(wanted, store.settings.flow_length)
+        fitted["frame_stride"] = None
         if "test_segments" not in base.hyperparameters:
             fitted["test_segments"] = min(25, store.settings.stacks)
         elif of_space.get("test_clips", 1) > 1:  # those that have a frame of their own
