@@ -352,7 +352,7 @@ def _fit_adaptive_on_train(
     right = fused.argmax(axis=2) == validation.labels
     chosen = grid[_first_best(right)]
     fitted = fit(parts.get("all", parts["train"]), chosen)
-    apart = np.zeros(len(validation.labels), dtype=np.int64)
+    apart: IntArray = np.zeros(len(validation.labels), dtype=np.int64)
     if len(grid) > 1:
         apart = chosen_without(right, validation.labels, groups)
     return Fitted(

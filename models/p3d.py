@@ -16,7 +16,7 @@ from models.checks import check_count, check_number
 from models.registry import register_model
 from models.volume_network import VolumeNetwork, VolumeOptions, scale_width
 
-__all__ = ["P3d", "P3dBlock", "P3dOptions"]
+__all__ = ["WAYS", "P3d", "P3dBlock", "P3dOptions", "Way"]
 
 Way = Literal["A", "B", "C"]
 WAYS: tuple[Way, ...] = ("A", "B", "C")

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from models import create_model
 from models.flops import count_parameters
-from models.p3d import P3dBlock
+from models.p3d import WAYS, P3dBlock, Way
 from tests.models.configuration import Configuration
 
 CONFIGURATIONS = {
@@ -36,13 +36,15 @@ def normalised(x: Tensor) -> Tensor:
     return x / (1 + 1e-5) ** 0.5
 
 
-@pytest.mark.parametrize("way", ["A", "B", "C"])
-def test_a_block_divides_space_from_time_as_its_way_says(way: str) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_a_block_divides_space_from_time_as_its_way_says(way: Way) -> None:
     torch.manual_seed(0)
     block = P3dBlock(8, 2, stride=1, way=way).eval()
     x = torch.randn(2, 8, 3, 5, 5)
-    kernels = [block.reduce[0], block.space[0], block.time[0], block.expand[0]]
-    reduce, space, time, expand = (kernel.weight for kernel in kernels)
+    weights = dict(block.named_parameters())
+    reduce, space, time, expand = (
+        weights[f"{name}.0.weight"] for name in ("reduce", "space", "time", "expand")
+    )
     small = normalised(torch.einsum("oi,bithw->bothw", reduce[:, :, 0, 0, 0], x)).relu()
 
     def over_cells(y: Tensor) -> Tensor:
@@ -82,5 +84,5 @@ def test_it_is_resnet_152_and_a_convolution_over_time_in_each_of_47_blocks() -> 
 
 def test_sixteen_frames_are_one_in_the_last_stage() -> None:
     model = create_model("p3d", num_classes=3, width=0.1, depths=(1, 1, 1, 1)).eval()
-    maps = model.nets["spatial"](torch.randn(1, 3, 16, 64, 64))
+    maps = model.get_submodule("nets.spatial")(torch.randn(1, 3, 16, 64, 64))
     assert maps.shape[2:] == (1, 2, 2)

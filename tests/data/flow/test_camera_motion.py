@@ -9,7 +9,8 @@ from study.data.flow.compute import FlowSettings, compute_flow
 from tests.data.flow.test_compute import textured
 
 HEIGHT, WIDTH = 96, 128
-MOTIONS = {
+STILL: list[list[float]] = [[1.0, 0, 0], [0, 1, 0], [0, 0, 1]]
+MOTIONS: dict[str, list[list[float]]] = {
     "a pan": [[1, 0, 3.0], [0, 1, -2.0], [0, 0, 1]],
     "a roll and a zoom": [[1.02, -0.02, 1.0], [0.02, 1.02, -1.0], [0, 0, 1]],
     "a tilt": [[1, 0, 1.0], [0, 1, 0.5], [1e-4, 5e-5, 1]],
@@ -28,7 +29,7 @@ def seen_by(camera: list[list[float]], scene: np.ndarray) -> np.ndarray:
 @every_motion
 def test_the_cameras_homography_is_found(motion: list[list[float]]) -> None:
     scene = textured(HEIGHT + 64, WIDTH + 64)
-    found = camera_homography(seen_by(np.eye(3).tolist(), scene), seen_by(motion, scene))
+    found = camera_homography(seen_by(STILL, scene), seen_by(motion, scene))
     corners = np.array([[[0, 0]], [[WIDTH, 0]], [[0, HEIGHT]], [[WIDTH, HEIGHT]]], np.float64)
     expected = cv2.perspectiveTransform(corners, np.array(motion))
     np.testing.assert_allclose(cv2.perspectiveTransform(corners, found), expected, atol=0.3)
@@ -40,7 +41,7 @@ def test_warped_flow_is_that_of_what_moves_before_the_camera(motion: list[list[f
     later = scene.copy()
     scene[66:94, 80:108] = disc
     later[66:94, 84:112] = disc  # four pixels to the right
-    frames = np.stack([seen_by(np.eye(3).tolist(), scene), seen_by(motion, later)])
+    frames = np.stack([seen_by(STILL, scene), seen_by(motion, later)])
     warped, plain = (
         np.abs(compute_flow(frames, FlowSettings(backend=backend))[0])
         for backend in ("tvl1-warped", "tvl1")
@@ -63,7 +64,7 @@ def test_frames_without_points_to_follow_stay_as_they_are() -> None:
 
 def test_what_the_second_frame_does_not_show_has_no_motion() -> None:
     scene = textured(HEIGHT + 64, WIDTH + 64)
-    first, second = (seen_by(camera, scene) for camera in (np.eye(3).tolist(), MOTIONS["a pan"]))
+    first, second = (seen_by(camera, scene) for camera in (STILL, MOTIONS["a pan"]))
     seen = without_camera_motion(first, second)
     np.testing.assert_array_equal(seen[:, -3:], first[:, -3:])
     assert np.abs(seen[2:, :-3].astype(int) - first[2:, :-3]).max() < 30
