@@ -290,7 +290,7 @@ def _judged(
 ) -> list[dict[str, Judgements]]:
     """Returns the judgements of a dataset's test videos, by arm in the table's order.
 
-    Each of the lists is of one study: arms of two aren't compared.
+    Each mapping is of one study: arms of two aren't compared.
     """
     arms: dict[tuple[str, str], set[str]] = {}
     for row in rows:
