@@ -19,7 +19,9 @@ has its own weights W_y, one a stream::
 
 with Y_y the unit vector that picks class y. P_y and M_y are divided by their numbers of videos
 here (ours): the videos of other classes outnumber those of y by about N - 1 to one, which with
-sums is a factor on λ. The paper solves eq. 5 "by linear programming" and states no constraint.
+sums is a factor on λ. The sums, on the scores of the training videos, are ``train`` here: as the
+paper has it, though what the weights promise on videos that the streams have learned is optimistic.
+The paper solves eq. 5 "by linear programming" and states no constraint.
 The objective is linear in W_y, so without one it is unbounded, and on the simplex (w >= 0,
 Σ w = 1) its optimum is a *vertex*: the weights become a hard choice of one stream for each class,
 the one with the largest gain P_y - λ M_y, and λ only moves which. That literal reading is
@@ -59,6 +61,7 @@ __all__ = [
     "chosen_without",
     "cross_fit",
     "late_fusion",
+    "unit_scores",
 ]
 
 FloatArray = NDArray[np.floating[Any]]
@@ -172,14 +175,14 @@ class Fusion:
         fit: From the parts by name, the group of each validation video and λ (None to choose it)
             to the fitted fusion.
         stream: The one stream that it reads, or None for all that the network has.
-        reads_features: Whether it reads features, and those of the train part.
+        reads_train: Whether it reads the train part, its scores or its features.
         fits_on_validation: Whether it fits or chooses anything on the validation part.
         takes_lambda: Whether λ makes a difference to it.
     """
 
     fit: Callable[[Mapping[str, Part], Sequence[Hashable], float | None], Fitted]
     stream: str | None = None
-    reads_features: bool = False
+    reads_train: bool = False
     fits_on_validation: bool = False
     takes_lambda: bool = False
 
@@ -195,14 +198,14 @@ class Fusion:
         Args:
             parts: The parts by name; ``train`` and ``validation`` where it is fitted on them. Where
                 the network that scored the test part is another, trained on both of them, ``all``
-                has its features of both.
+                has its scores and features of both.
             groups: (V,) source video of each validation video; cross-fitting never divides one.
             fusion_lambda: λ >= 0, or None to choose it from `LAMBDAS`.
 
         Raises:
             ValueError: If a part or the stream that it reads is missing, or the arrays don't fit.
         """
-        needed = ["train"] * self.reads_features + ["validation"] * self.fits_on_validation
+        needed = ["train"] * self.reads_train + ["validation"] * self.fits_on_validation
         if not set(needed) <= set(parts):
             raise ValueError(
                 f"the fusion is fitted on the {' and '.join(needed)} part, but there are only "
@@ -311,6 +314,7 @@ class AdaptiveFusion:
         *,
         constraint: Constraint,
         fusion_lambda: float,
+        sums: bool = False,
     ) -> "AdaptiveFusion":
         """Fits the weights of every class.
 
@@ -323,6 +327,7 @@ class AdaptiveFusion:
             labels: (V,) classes in 0..N-1.
             constraint: The constraint on a class's weights.
             fusion_lambda: λ >= 0 of eq. 5.
+            sums: Whether P_y and M_y are the sums of eqs. 6 and 7, not divided by their videos.
 
         Raises:
             ValueError: If shapes differ, a score is not finite, a label is out of range, or λ is
@@ -332,7 +337,7 @@ class AdaptiveFusion:
             raise ValueError(f"fusion_lambda must be finite and >= 0, but got {fusion_lambda}")
         _check_streams(scores, "scores")
         _check_labels(labels, scores, classes=_num_classes(scores))
-        gains = _gains(scores, labels, fusion_lambda)
+        gains = _gains(scores, labels, fusion_lambda, sums=sums)
         equal = 1 / len(scores)
         if constraint == "l2":
             weights = _solve_unit_ball(gains)
@@ -380,6 +385,38 @@ def _fit_adaptive(
         fuse=lambda part: fitted.fuse(part.scores),
         validation=cross_fit(fit, scores, labels, groups),
         fusion_lambda=fitted.fusion_lambda,
+        details={"weights": np.round(fitted.weights, 6).tolist()},
+        rule=WeightedSum(weights=dict(zip(fitted.streams, fitted.weights.T, strict=True))),
+    )
+
+
+def _fit_adaptive_on_train(
+    parts: Mapping[str, Part], groups: Sequence[Hashable], fusion_lambda: float | None
+) -> Fitted:
+    """Fits eq. 5 as printed: its sums on the training videos, the simplex.
+
+    The paper doesn't say where λ comes from; ours has the best top-1 on the validation part, and
+    the smallest of those that tie.
+    """
+    validation = parts["validation"]
+    grid = LAMBDAS if fusion_lambda is None else (fusion_lambda,)
+
+    def fit(part: Part, value: float) -> AdaptiveFusion:
+        return AdaptiveFusion.fit(
+            part.scores, part.labels, constraint="simplex", fusion_lambda=value, sums=True
+        )
+
+    fused = np.stack([fit(parts["train"], value).fuse(validation.scores) for value in grid])
+    right = fused.argmax(axis=2) == validation.labels
+    chosen = grid[_first_best(right)]
+    fitted = fit(parts.get("all", parts["train"]), chosen)
+    apart: IntArray = np.zeros(len(validation.labels), dtype=np.int64)
+    if len(grid) > 1:
+        apart = chosen_without(right, validation.labels, groups)
+    return Fitted(
+        fuse=lambda part: fitted.fuse(part.scores),
+        validation=fused[apart, np.arange(len(apart))],
+        fusion_lambda=chosen,
         details={"weights": np.round(fitted.weights, 6).tolist()},
         rule=WeightedSum(weights=dict(zip(fitted.streams, fitted.weights.T, strict=True))),
     )
@@ -469,7 +506,9 @@ def _take(scores: Streams, videos: IntArray) -> dict[str, FloatArray]:
     return {stream: array[videos] for stream, array in scores.items()}
 
 
-def _gains(scores: Streams, labels: IntArray, fusion_lambda: float) -> FloatArray:
+def _gains(
+    scores: Streams, labels: IntArray, fusion_lambda: float, *, sums: bool = False
+) -> FloatArray:
     """Returns the objective of eq. 5 for all of a class's weight on one stream, (N, S)."""
     classes = _num_classes(scores)
     videos = np.arange(len(labels))
@@ -478,8 +517,9 @@ def _gains(scores: Streams, labels: IntArray, fusion_lambda: float) -> FloatArra
         np.add.at(column, labels, array[videos, labels])
     totals = np.stack([s.sum(axis=0, dtype=np.float64) for s in scores.values()], axis=1)
     counts = np.bincount(labels, minlength=classes)[:, None]
-    negatives = (totals - positives) / np.maximum(len(labels) - counts, 1)
-    gains: FloatArray = positives / np.maximum(counts, 1) - fusion_lambda * negatives
+    positive, negative = (1, 1) if sums else (counts, len(labels) - counts)
+    gains: FloatArray = positives / np.maximum(positive, 1)
+    gains -= fusion_lambda * (totals - positives) / np.maximum(negative, 1)
     return gains
 
 
@@ -691,26 +731,52 @@ def _standardised(scaler: "StandardScaler", x: FloatArray) -> FloatArray:
     return standard
 
 
-def _fit_early(
-    parts: Mapping[str, Part], groups: Sequence[Hashable], fusion_lambda: float | None
+def unit_scores(part: Part) -> Streams:
+    """Returns each stream's scores of length one, what the SVM of two-stream networks sees.
+
+    Simonyan and Zisserman, "Two-stream convolutional networks for action recognition in videos",
+    NIPS 2014: "a multi-class linear SVM on stacked L2-normalised softmax scores".
+
+    Args:
+        part: V videos.
+
+    Returns:
+        (V, N) by stream.
+    """
+    return {
+        stream: array / np.linalg.norm(array, axis=1, keepdims=True)
+        for stream, array in part.scores.items()
+    }
+
+
+def _features(part: Part) -> Streams:
+    return part.features
+
+
+def _fit_svm(
+    parts: Mapping[str, Part],
+    groups: Sequence[Hashable],
+    fusion_lambda: float | None,
+    *,
+    seen: Callable[[Part], Streams],
 ) -> Fitted:
     train, validation = parts["train"], parts["validation"]
     classes = _num_classes(validation.scores)
-    svms = EarlyFusion.fit_each(train.features, train.labels, num_classes=classes)
-    decisions = np.stack([svm.decide(validation.features) for svm in svms])  # (C, V, N)
+    svms = EarlyFusion.fit_each(seen(train), train.labels, num_classes=classes)
+    decisions = np.stack([svm.decide(seen(validation)) for svm in svms])  # (C, V, N)
     right = decisions.argmax(axis=2) == validation.labels
     best = svms[_first_best(right)]
     apart = chosen_without(right, validation.labels, groups)
     if "all" in parts:
         again = parts["all"]
         (best,) = EarlyFusion.fit_each(
-            again.features, again.labels, num_classes=classes, grid=(best.c,)
+            seen(again), again.labels, num_classes=classes, grid=(best.c,)
         )
     return Fitted(
-        fuse=lambda part: best.decide(part.features),
+        fuse=lambda part: best.decide(seen(part)),
         validation=decisions[apart, np.arange(len(apart))],
         details={"c": best.c},
-        rule=best.rule(),
+        rule=best.rule() if seen is _features else None,
     )
 
 
@@ -778,7 +844,10 @@ FUSIONS: dict[str, Fusion] = {
     "temporal": _one_stream("temporal"),
     "average": _late(),
     "weighted": _late({"spatial": 1.0, "temporal": 1.5}),  # RGB : flow, as is usual in the field
-    "early": Fusion(fit=_fit_early, reads_features=True, fits_on_validation=True),
+    **{
+        name: Fusion(fit=partial(_fit_svm, seen=seen), reads_train=True, fits_on_validation=True)
+        for name, seen in (("early", _features), ("scores-svm", unit_scores))
+    },
     **{
         f"awf-{constraint}": Fusion(
             fit=partial(_fit_adaptive, constraint=constraint),
@@ -787,5 +856,11 @@ FUSIONS: dict[str, Fusion] = {
         )
         for constraint in CONSTRAINTS
     },
+    "awf-train": Fusion(
+        fit=_fit_adaptive_on_train,
+        reads_train=True,
+        fits_on_validation=True,
+        takes_lambda=True,
+    ),
 }
 """Every fusion by the name that an arm gives it."""

@@ -13,6 +13,7 @@ from search_spaces.registry import (
     names,
     register_space,
     tables,
+    tables_showing,
 )
 from search_spaces.space import METRICS, Arm, Settings, Space, Table, TableRow
 
@@ -30,4 +31,5 @@ __all__ = [
     "names",
     "register_space",
     "tables",
+    "tables_showing",
 ]

@@ -6,7 +6,7 @@ user names come in alike, by ``models.plugins``.
 
 import pkgutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
@@ -24,7 +24,16 @@ from models.plugins import (
 )
 from search_spaces.space import Space, Table
 
-__all__ = ["find_table", "get", "load", "module_of", "names", "register_space", "tables"]
+__all__ = [
+    "find_table",
+    "get",
+    "load",
+    "module_of",
+    "names",
+    "register_space",
+    "tables",
+    "tables_showing",
+]
 
 _MakeSpace = TypeVar("_MakeSpace", bound=Callable[[], Space])
 
@@ -189,6 +198,17 @@ def tables() -> Mapping[str, tuple[Space, Table]]:
                 )
             found[table.name] = (space, table)
     return found
+
+
+def tables_showing(space: str, arms: Collection[str]) -> tuple[str, ...]:
+    """Returns the names of the tables that show any of a space's arms, its own tables first."""
+    found = {
+        name: table.arms if owner.name == space else table.arms_of(space)
+        for name, (owner, table) in tables().items()
+    }
+    own = [table.name for table in get(space).tables]
+    ordered = (*own, *(name for name in found if name not in own))
+    return tuple(name for name in ordered if found[name] & set(arms))
 
 
 def find_table(name: str) -> tuple[Space, Table]:

@@ -282,15 +282,11 @@ def stored_parts(results: ResultStore, training_id: str, scoring_id: str) -> fro
     """
     if not is_finished(results, training_id):
         return frozenset()
-    kept = (("scores", ("validation", "test")), ("features", ("train",)))
-    return frozenset(
-        part
-        for view, parts in kept
-        for part in results.read(view, keys=[scoring_id], columns=["part"])["part"]
-        .unique()
-        .to_pylist()
-        if part in parts
+    scored, featured = (
+        frozenset(results.read(view, keys=[scoring_id], columns=["part"])["part"].to_pylist())
+        for view in ("scores", "features")
     )
+    return scored if "train" in featured else scored - {"train"}
 
 
 def _stored_parts(job: Job) -> frozenset[str]:
@@ -444,12 +440,16 @@ class _Setup:
         )
 
     def score_finally(self, part: str, rung: Scores | None) -> Scores:
-        """Returns a part's scores as its rows report them; the rung's if views agree."""
+        """Returns a part's scores as its rows report them; the rung's if views agree.
+
+        The train part is scored in the same views: what is fitted on it sees scores and features
+        that are made like those that it will judge.
+        """
         hyperparameters = self.job.training.hyperparameters
         alike = clip_settings(hyperparameters) == clip_settings(hyperparameters, views=True)
         if part == "validation" and rung is not None and alike:
             return rung
-        return self.score(part, views=part != "train")
+        return self.score(part, views=True)
 
 
 class _EpochWriter:
@@ -500,7 +500,7 @@ def _write_scores(setup: _Setup, rung: Scores | None, scored: Mapping[str, Score
         lines = [
             line
             for part, scores in scored.items()
-            if (view == "features" and "train" in scored) or (view == "scores" and part != "train")
+            if view == "scores" or "train" in scored
             for line in score_lines(
                 scores, view, training_id=identity, scoring_id=training.scoring_id, part=part
             )

@@ -12,7 +12,7 @@ import search_spaces
 from models import VideoModel, model_module
 from models.checks import check_count, check_number
 from models.fusion import FUSIONS
-from search_spaces.recipes import RECIPES
+from search_spaces.recipes import RECIPES, in_iterations
 from search_spaces.space import TUNINGS, Arm, Parameter, Settings, Space
 from study.cluster.resources import Resources
 from study.data.datasets.parts import Parts, split_parts
@@ -578,7 +578,7 @@ def check_settings(request: Request, dataset: str) -> None:
         _check_exists(request.name or f"{space.name}-{dataset}", request.results)
     arms = _arms(request, space)
     wanted_weights(request.weights, default="none", arms=[arm.name for arm in space.arms])
-    base = space.settings.updated(RECIPES[request.recipe]).updated(Settings.of(request.changes))
+    base = _of_recipe(space, request, dataset, videos=1).updated(Settings.of(request.changes))
     for arm in arms:
         target = Target(dataset=dataset, store_fingerprint="", split="")
         make_training(arm.model, settings_of(arm, base, space=space), target=target, seed=0)
@@ -654,7 +654,7 @@ def check_request(request: Request) -> Study:
             for split in splits
         ),
         parts=parts,
-        base=_base_settings(space, request, store),
+        base=_base_settings(space, request, store, videos=len(parts[splits[0]].train)),
         provenance=git_state(),
     )
     _check_changes(request.changes, arms)
@@ -785,6 +785,12 @@ def _check_stacks(store: ClipStore, plan: Plan) -> None:
     if store.settings.stacks is None:
         return
     for training in plan.trainings.values():
+        if training.hyperparameters.frame_stride is not None:
+            raise ValueError(
+                f"frame_stride is {training.hyperparameters.frame_stride}, but the clip store "
+                f"{store.path} has {store.settings.stacks} stacks of a video, not frames in a row; "
+                "prepare a store without --stacks, or name other --arms"
+            )
         if training.hyperparameters.flow_length > store.settings.flow_length:
             raise ValueError(
                 f"flow_length is {training.hyperparameters.flow_length}, but the clip store "
@@ -846,15 +852,35 @@ def _check_groups(study: Study) -> None:
                 )
 
 
-def _base_settings(space: Space, request: Request, store: ClipStore) -> Settings:
-    """Returns the recipe's settings, fitted to what the store holds, then the user's changes."""
+def _of_recipe(space: Space, request: Request, dataset: str, *, videos: int) -> Settings:
+    """Returns the space's settings and the recipe's, for so many train videos."""
     base = space.settings.updated(RECIPES[request.recipe])
+    if request.recipe != "iterations":
+        return base
+    batch_size = base.updated(Settings.of(request.changes)).hyperparameters["batch_size"]
+    return base.updated(in_iterations(space, dataset, videos=videos, batch_size=batch_size))
+
+
+def _base_settings(space: Space, request: Request, store: ClipStore, *, videos: int) -> Settings:
+    """Returns the recipe's settings, fitted to what the store holds, then the user's changes.
+
+    A space that tests on as many segments as it trains on does so of any number: its nets mix them.
+    """
+    base = _of_recipe(space, request, store.annotations.dataset, videos=videos)
+    of_space = base.hyperparameters
     fitted: dict[str, Any] = {"crop_size": _crop_size(store.settings.short_side)}
     wanted = base.hyperparameters.get("flow_length", 10)
     if store.settings.stacks is not None:
         fitted["flow_length"] = min(wanted, store.settings.flow_length)
+        fitted["frame_stride"] = None
         if "test_segments" not in base.hyperparameters:
             fitted["test_segments"] = min(25, store.settings.stacks)
+        elif of_space.get("test_clips", 1) > 1:  # those that have a frame of their own
+            clips = -(-store.settings.stacks // of_space["test_segments"])
+            fitted["test_clips"] = min(of_space["test_clips"], clips)
+    mixing = "segments" in of_space and of_space["segments"] == of_space.get("test_segments")
+    if mixing and "segments" in request.changes:
+        fitted["test_segments"] = request.changes["segments"]
     return base.updated(Settings(hyperparameters=fitted)).updated(Settings.of(request.changes))
 
 

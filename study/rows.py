@@ -152,7 +152,11 @@ def views_of(training: Training) -> str:
     """The test views of a training: clips (where they are several) × frames × crops."""
     hyperparameters = training.hyperparameters
     clips = f"{hyperparameters.test_clips} clips × " if hyperparameters.test_clips > 1 else ""
-    return f"{clips}{hyperparameters.test_segments} frames × {hyperparameters.test_crops} crop"
+    stride = hyperparameters.frame_stride
+    apart = "" if stride is None else f" at stride {stride}"
+    return (
+        f"{clips}{hyperparameters.test_segments} frames{apart} × {hyperparameters.test_crops} crop"
+    )
 
 
 def write_trial(

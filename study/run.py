@@ -350,8 +350,9 @@ def _add_training(add: Callable[..., None]) -> None:
         choices=tuple(RECIPES),
         default="paper",
         help="settings to start from, over which --set goes: the space's own, as its paper has "
-        "them, or for small data batches of 16, a rate of 0.02 that falls as a cosine after an "
-        "epoch's warm-up, gradients clipped at 5 and no dropout (default: paper)",
+        "them; with its schedule in iterations; or for small data batches of 16, a rate of 0.02 "
+        "that falls as a cosine after an epoch's warm-up, gradients clipped at 5 and no dropout "
+        "(default: paper)",
     )
     add("--epochs", type=int, metavar="N", help="epochs of each training")
     add(
@@ -579,7 +580,7 @@ def _print_tables(study: Study, console: Console, *, space: str) -> None:
     if not ours.num_rows:
         return  # every training failed
     arms = {arm.name for arm in study.arms}
-    tables = [table.name for table in study.space.tables if table.arms & arms]
+    tables = search_spaces.tables_showing(study.space.name, arms)
     for name in tables:
         console.print()
         print(render(name, results, "text", study=study.name, protocol=study.protocol))

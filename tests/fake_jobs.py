@@ -44,13 +44,12 @@ def run_fake_job(study: Study, job: Job) -> None:
     parts = {*job.parts, *stored_parts(results, identity, training.scoring_id)}
     scored = {part: _scores(study, job, part, job.until) for part in sorted(parts)}
     for view in ("scores", "features"):
-        kept = [part for part in scored if view == "features" or part != "train"]
-        if kept and (view == "scores" or "train" in scored):
+        if scored and (view == "scores" or "train" in scored):
             lines = [
                 line
-                for part in kept
+                for part, scores in scored.items()
                 for line in score_lines(
-                    scored[part],
+                    scores,
                     view,
                     training_id=identity,
                     scoring_id=training.scoring_id,

@@ -206,7 +206,7 @@ def test_a_training_whose_results_are_lost_is_not_finished(
         path.unlink()
     outlook = Opened(opened.study).look()
     (job,) = outlook.jobs
-    lost = {"scores": {"test", "validation"}, "features": {"train"}}
+    lost = {"features": {"train"}}
     assert set(job.parts) == lost.get(view, {"train", "test", "validation"})
     ready = {row.arm.name for row in outlook.rows}
     assert ready == ({"stil"} if view == "features" else set())

@@ -194,3 +194,50 @@ def test_weights_that_cannot_be_are_refused_before_anything_starts(
     torch.save(net.state_dict(), "wide.pt")
     with pytest.raises(ValueError, match=message):
         study_of(tiny_store, tmp_path, arms=("two-stream",), weights=weights)
+
+
+def test_nets_that_mix_segments_are_tested_on_as_many_as_they_train_on(
+    tiny_store: Path, tmp_path: Path
+) -> None:
+    """Of the tiny store's two stacks one clip of three segments shows both."""
+    for changes, expected in (
+        ({}, (3, 3, 1)),
+        ({"segments": 1}, (1, 1, 1)),
+        ({"segments": 1, "test_segments": 2, "test_clips": 4}, (1, 2, 4)),
+    ):
+        study = check_request(
+            Request(
+                space=search_spaces.get("stilt"),
+                arms=("two-stream", "stil"),
+                store=tiny_store,
+                results=str(tmp_path),
+                weights="none",
+                trials=0,
+                tuning="fixed",
+                changes={**changes, "batch_size": 4, "options.backbone": "small"},
+            )
+        )
+        for training in study.plan().trainings.values():
+            own = training.hyperparameters
+            assert (own.segments, own.test_segments, own.test_clips) == expected
+
+
+def test_frames_in_a_row_need_a_store_of_every_frame(tiny_store: Path, tmp_path: Path) -> None:
+    """The space's own stride gives way; one that is asked for is refused."""
+
+    def asked(**changes: Any) -> Request:
+        return Request(
+            space=search_spaces.get("attention_consistency"),
+            arms=("attention-consistency",),
+            store=tiny_store,
+            results=str(tmp_path),
+            weights="none",
+            trials=0,
+            tuning="fixed",
+            changes={"batch_size": 4, **changes},
+        )
+
+    (training,) = check_request(replace(asked(), seeds=1)).plan().trainings.values()
+    assert training.hyperparameters.frame_stride is None
+    with pytest.raises(ValueError, match=r"frame_stride is 2, .* has 2 stacks .* without --stacks"):
+        check_request(asked(frame_stride=2))

@@ -149,10 +149,12 @@ def _order(lines: Sequence[Row], column: str) -> list[str]:
 def _tables(store: ResultStore, study: str, protocol: str | None) -> list[dict[str, Any]]:
     """Returns the papers' tables of which the study has any row, as sections."""
     shown = []
-    spaces = set(_order(_lines(store, "rows", study=study), "space"))
-    for name, (space, _) in search_spaces.tables().items():
-        if space.name not in spaces:
-            continue
+    rows = _lines(store, "rows", study=study)
+    arms = {row["arm"] for row in rows}
+    spaces = [space for space in _order(rows, "space") if space in search_spaces.names()]
+    for name in dict.fromkeys(
+        name for space in spaces for name in search_spaces.tables_showing(space, arms)
+    ):
         try:
             table = tables.load(name, store, study, protocol)
         except ValueError:

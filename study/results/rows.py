@@ -78,10 +78,10 @@ def validation_right(
 ) -> NDArray[np.bool_]:
     """Returns whether a fusion is right of each validation video, (V,), cross-fitted where it fits.
 
-    A fusion that reads features would have to be trained after every epoch, on features of the
-    whole train part; the plain average stands in for it.
+    A fusion that reads the train part would have to be fitted after every epoch, and the whole
+    part scored for it; the plain average stands in for it.
     """
-    stand_in = "average" if FUSIONS[fusion].reads_features else fusion
+    stand_in = "average" if FUSIONS[fusion].reads_train else fusion
     fused = fuse(stand_in, {"validation": scores}, groups=groups, fusion_lambda=fusion_lambda)
     right: NDArray[np.bool_] = fused.parts["validation"].argmax(axis=1) == scores.labels
     return right
@@ -153,7 +153,7 @@ def parts_fitted_elsewhere(
         fitted_on: By part, of the one that held the validation part out.
     """
     parts = {"validation": fitted_on["validation"], "test": tested["test"]}
-    if FUSIONS[fusion].reads_features:
+    if FUSIONS[fusion].reads_train:
         parts |= {"train": fitted_on["train"], "all": tested["train"]}
     return parts
 

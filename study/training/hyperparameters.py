@@ -54,6 +54,8 @@ class Hyperparameters:
             drawn evenly out of N, with replacement; or ``none``.
         loss_weights: By name of a stream, auxiliary output or auxiliary loss; missing means 1.
         segments: Equal parts a video is cut into; each gives a frame and a flow stack.
+        frame_stride: Stored frames from one frame of a clip to the next, where `segments` frames in
+            a row make a clip; None takes one from each of as many equal parts.
         flow_length: Flow fields in a stack.
         crop_size: Side of the square that a model sees, in pixels.
         scales: Sides of the training crops as fractions of the frame's short side. Test crops
@@ -90,6 +92,7 @@ class Hyperparameters:
     class_balance: ClassBalance = "none"
     loss_weights: Mapping[str, float] = field(default_factory=dict)
     segments: int = 3
+    frame_stride: int | None = None
     flow_length: int = 10
     crop_size: int = 224
     scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
@@ -112,6 +115,8 @@ class Hyperparameters:
             check_number(name, getattr(self, name), least=0, below=1)
         if self.ema_decay is not None:
             check_number("ema_decay", self.ema_decay, above=0, below=1)
+        if self.frame_stride is not None:
+            check_count("frame_stride", self.frame_stride)
         if self.clip_norm is not None:
             check_number("clip_norm", self.clip_norm, above=0)
         check_number("milestones", self.milestones, above=0, below=1)
@@ -162,6 +167,8 @@ class Hyperparameters:
         values["loss_weights"] = {
             name: weight for name, weight in self.loss_weights.items() if weight != 1
         }
+        if self.frame_stride is None:
+            del values["frame_stride"]
         if self.schedule != "step":
             del values["milestones"]
         if self.schedule != "step" or not self.milestones:

@@ -73,11 +73,12 @@ def test_cross_fitting_holds_out_the_groups_of_the_parts_own_videos():
     np.testing.assert_allclose(fused.parts["validation"], straight[order])
 
 
-def test_the_average_stands_in_during_a_search_for_a_fusion_that_reads_features():
+def test_the_average_stands_in_during_a_search_for_a_fusion_that_reads_the_train_part():
     held_out = PARTS["validation"]
     average = np.mean(list(held_out.scores.values()), axis=0)
     expected = (average.argmax(axis=1) == held_out.labels).mean()
-    assert validation_accuracy("early", held_out, groups=GROUPS) == pytest.approx(expected)
+    for fusion in ("early", "scores-svm", "awf-train"):
+        assert validation_accuracy(fusion, held_out, groups=GROUPS) == pytest.approx(expected)
 
 
 def test_top5_of_fewer_than_five_classes_is_one():

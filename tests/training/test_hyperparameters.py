@@ -49,6 +49,7 @@ TRAINED_BY: dict[str, Any] = {
     "clip_norm": 1,
     "loss_weights": {"spatial": 2},
     "segments": 4,
+    "frame_stride": 2,
     "flow_length": 3,
     "crop_size": 32,
     "scales": (1.0,),

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from models.checks import check_number
 from study.data.clips.decoding import KEPT_BYTES, DecodedVideo, Record
-from study.data.clips.sampling import segment_positions, view_positions
+from study.data.clips.sampling import clip_positions
 from study.data.clips.transforms import Crop, cut, sampling, test_crops, training_crop
 from study.data.datasets.annotations import Annotations, Video
 
@@ -43,6 +43,8 @@ class ClipSettings:
 
     Attributes:
         segments: Segments T of a clip.
+        stride: Positions from one segment to the next, as of
+            `study.data.clips.sampling.clip_positions`.
         flow_length: Flow fields L in a stack.
         crop_size: Side of a model's input in pixels.
         scales: Sides of the training crops as fractions of the short side; a test crop's side is
@@ -58,6 +60,7 @@ class ClipSettings:
     crop_size: int
     scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
     flip: bool = True
+    stride: int | None = None
     clips: int = 1
     crops: str = "centre"
 
@@ -199,11 +202,13 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
         video, clip, label = self._decoded(place), self.clip, self.videos[place].label
         sides = (clip.crop_size, clip.crop_size)
         if not self.augment:
-            positions = view_positions(video.positions, clip.segments, clips=clip.clips)
+            positions = clip_positions(
+                video.positions, clip.segments, stride=clip.stride, clips=clip.clips
+            )
             crops = self._test_crops(video.height, video.width)
             return _Clips(video, positions, crops, sides, label)
         rng = np.random.default_rng((CLIP_STREAM, self.seed, int(self._epoch), index))
-        positions = segment_positions(video.positions, clip.segments, rng=rng)[None]
+        positions = clip_positions(video.positions, clip.segments, stride=clip.stride, rng=rng)
         crop = training_crop(
             video.height,
             video.width,
