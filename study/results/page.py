@@ -11,7 +11,8 @@ from markupsafe import Markup
 
 import search_spaces
 from study.data.datasets.catalog import dataset_title
-from study.results import plots, tables
+from study.results import class_plots, plots, search_plots, tables
+from study.results.drawing import svg
 from study.results.findings import find, sections, studies
 from study.results.grids import natural_order
 from study.results.protocols import (
@@ -197,7 +198,12 @@ def _dataset(
         "reference": reference,
         "sections": sections(found, found.labels),
         "environments": tables.environments(trained, found.labels),
-        "plot": Markup(plots.comparison_plot(found.comparisons, found.labels, reference=reference))
+        "plot": Markup(
+            svg(
+                plots.comparison_plot(found.comparisons, found.labels, reference=reference),
+                f"comparison {shown.dataset}",
+            )
+        )
         if found.comparisons
         else None,
         "best": found.labels[best],
@@ -208,10 +214,12 @@ def _dataset(
 
 def _confusion(lines: Sequence[Row], title: str) -> Markup:
     names = {line["label"]: line["video"].partition("/")[0] for line in lines}
-    counts, shown = plots.confusion(
-        [line["label"] for line in lines], [line["predicted"] for line in lines], names
-    )
-    return Markup(plots.confusion_plot(counts, shown, title=title))
+    labels = [line["label"] for line in lines]
+    predicted = [line["predicted"] for line in lines]
+    classes = class_plots.frequent_classes(labels, predicted)
+    counts = class_plots.confusion(labels, predicted, classes)
+    figure = class_plots.confusion_plot(counts, [names.get(c, str(c)) for c in classes])
+    return Markup(svg(figure, f"confusion {title}"))
 
 
 def _searches(lines: Sequence[Row]) -> list[dict[str, Any]]:
@@ -227,7 +235,9 @@ def _searches(lines: Sequence[Row]) -> list[dict[str, Any]]:
         searches.append(
             {
                 "title": f"{arm} on {dataset_title(dataset)}, split {split}, search seed {seed}",
-                "plot": Markup(plots.search_plot(trials, title=f"{arm} {dataset} {split} {seed}")),
+                "plot": Markup(
+                    svg(search_plots.search_plot(trials), f"{arm} {dataset} {split} {seed}")
+                ),
                 "states": {
                     state: sum(trial["state"] == state for trial in trials)
                     for state in ("complete", "pruned", "failed")
@@ -258,7 +268,7 @@ def _curves(
             if len(of_net) < CURVES_SHOWN:
                 of_net.append(sorted(curve, key=lambda epoch: epoch["epoch"]))
         if curves:
-            plot = plots.epochs_plot(curves, title=f"epochs {dataset}")
+            plot = svg(plots.epochs_plot(curves), f"epochs {dataset}")
             shown.append({"dataset": dataset, "plot": Markup(plot)})
     return shown
 
