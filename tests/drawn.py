@@ -28,9 +28,11 @@ def check_drawn(figure: Figure) -> None:
 def _check_axis(axis: Axis, canvas: FigureCanvasAgg, *, along: int) -> None:
     low, high = sorted(axis.get_view_interval())
     shown = [
-        tick.label1
+        label
         for tick in axis.get_major_ticks()
-        if low <= tick.get_loc() <= high and tick.label1.get_visible() and tick.label1.get_text()
+        if low <= tick.get_loc() <= high
+        for label in (tick.label1, tick.label2)
+        if label.get_visible() and label.get_text()
     ]
     boxes = sorted((label.get_window_extent() for label in shown), key=lambda box: box.min[along])
     for one, after in pairwise(boxes):

@@ -29,6 +29,7 @@ __all__ = [
     "log_ticks",
     "name_rows",
     "number_axis",
+    "ranges_widely",
     "save",
     "styled",
     "svg",
@@ -40,6 +41,7 @@ GREY = "#6b7280"
 INK = "#374151"
 FORMATS = ("png", "svg", "pdf")
 STYLE = {
+    "axes.axisbelow": True,
     "axes.edgecolor": "#9ca3af",
     "axes.grid": True,
     "axes.labelcolor": INK,
@@ -141,6 +143,11 @@ def log_ticks(low: float, high: float) -> list[float]:
     return ticks[:: math.ceil(len(ticks) / TICKS)] if ticks else []
 
 
+def ranges_widely(values: Sequence[float]) -> bool:
+    """Returns whether values are better told apart on a logarithmic axis."""
+    return bool(values) and min(values) > 0 and max(values) / min(values) > WIDE
+
+
 def number_axis(
     axes: Axes, which: Literal["x", "y"], values: Iterable[float], *, whole: bool = False
 ) -> None:
@@ -154,12 +161,12 @@ def number_axis(
     """
     known = [float(value) for value in values if math.isfinite(value)]
     axis = axes.xaxis if which == "x" else axes.yaxis
-    if known and min(known) > 0 and max(known) / min(known) > WIDE and not whole:
+    if not whole and ranges_widely(known):
         axes.set(**{f"{which}scale": "log"})
         axis.set_major_locator(FixedLocator(log_ticks(min(known), max(known))))
         axis.set_minor_locator(NullLocator())
     else:
-        axis.set_major_locator(MaxNLocator(TICKS, integer=whole))
+        axis.set_major_locator(MaxNLocator(TICKS, steps=(1, 2, 2.5, 5, 10), integer=whole))
     axis.set_major_formatter(FuncFormatter(lambda value, _: digits(value)))
 
 
