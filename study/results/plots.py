@@ -1,15 +1,17 @@
 """Plots of a study as a whole: arms compared, and its trainings by epoch."""
 
+import json
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from study.results.comparison import Comparison
-from study.results.drawing import COLOURS, GREY, INK, cut, name_rows, styled
+from study.results.drawing import COLOURS, GREY, INK, cut, name_rows, number_axis, styled
 
-__all__ = ["comparison_plot", "epochs_plot"]
+__all__ = ["comparison_plot", "curves_by_network", "epochs_plot"]
 
 
 @styled
@@ -37,10 +39,41 @@ def comparison_plot(
         axes.plot([100 * one.estimate.value], [height], "o", color=colour, markersize=6)
     axes.axvline(0, color=INK, linewidth=1)
     name_rows(axes, [names.get(one.arm, one.arm) for one in comparisons])
+    number_axis(axes, "x", [])
     name = names.get(reference, reference)
     what = "simultaneous 95 % intervals" if len(comparisons) > 1 else "95 % interval"
     axes.set_xlabel(f"top-1 less that of {name}, percentage points, {what}")
     return figure
+
+
+def curves_by_network(
+    trainings: Sequence[Mapping[str, Any]], epochs: Sequence[Mapping[str, Any]]
+) -> dict[str, list[list[Mapping[str, Any]]]]:
+    """Returns the epochs of each training by network: its model, and the options that differ.
+
+    Args:
+        trainings: Lines of view ``trainings``.
+        epochs: Lines of view ``epochs``; those of other trainings are left out.
+    """
+    by_training: dict[str, list[Mapping[str, Any]]] = {}
+    for epoch in epochs:
+        by_training.setdefault(epoch["training_id"], []).append(epoch)
+    curves: dict[str, list[list[Mapping[str, Any]]]] = {}
+    for training in trainings:
+        if curve := by_training.get(training["training_id"]):
+            curves.setdefault(_network(training, trainings), []).append(curve)
+    return curves
+
+
+def _network(training: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> str:
+    """Returns the model with those of its options in which the trainings differ."""
+    every = [json.loads(line["options"]) for line in others if line["model"] == training["model"]]
+    options = json.loads(training["options"])
+    different = {
+        name: value for name, value in options.items() if any(o.get(name) != value for o in every)
+    }
+    text = ", ".join(f"{name} = {json.dumps(value)}" for name, value in sorted(different.items()))
+    return f"{training['model']}: {text}" if text else str(training["model"])
 
 
 @styled
@@ -48,34 +81,55 @@ def epochs_plot(curves: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> 
     """Draws training loss and validation accuracy by epoch.
 
     Args:
-        curves: By network, the epochs of each of its trainings (lines of view ``epochs`` in order).
+        curves: By network, the epochs of each of its trainings (lines of view ``epochs``).
 
     Returns:
-        The figure.
+        The figure: each network's mean over its trainings, and from the least to the most.
     """
     figure = Figure(figsize=(10.4, 3.1), layout="constrained")
-    for axes, column, label in zip(
+    for axes, column, label, scale in zip(
         figure.subplots(1, 2),
         ("train_loss", "validation_top1"),
         ("training loss", "validation top-1, %"),
+        (1, 100),
         strict=True,
     ):
         for number, (net, trainings) in enumerate(curves.items()):
+            epochs, mean, low, high = band(trainings, column)
             colour = COLOURS[number % len(COLOURS)]
-            for nth, epochs in enumerate(trainings):
-                shown = [epoch for epoch in epochs if epoch[column] is not None]
-                scale = 100 if column == "validation_top1" else 1
-                axes.plot(
-                    [epoch["epoch"] for epoch in shown],
-                    [scale * epoch[column] for epoch in shown],
-                    color=colour,
-                    alpha=0.85 if len(trainings) == 1 else 0.5,
-                    linewidth=1.5,
-                    marker="o" if len(shown) == 1 else None,
-                    label=cut(net, 60) if nth == 0 else None,
-                )
+            name = cut(net, 60) + (f", {len(trainings)} trainings" if len(trainings) > 1 else "")
+            marker = "o" if len(epochs) == 1 else None
+            axes.plot(epochs, scale * mean, color=colour, linewidth=1.5, marker=marker, label=name)
+            axes.fill_between(
+                epochs, scale * low, scale * high, color=colour, alpha=0.2, linewidth=0
+            )
+        number_axis(axes, "x", [], whole=True)
+        number_axis(axes, "y", [])
         axes.set(xlabel="epoch", ylabel=label)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     handles, names = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=2)
     return figure
+
+
+def band(
+    trainings: Sequence[Sequence[Mapping[str, Any]]], column: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Returns a column by epoch over several trainings.
+
+    Args:
+        trainings: The epochs of each.
+        column: A column of view ``epochs``; a training counts in the epochs that have it.
+
+    Returns:
+        The E epochs, ascending, and of each the mean, the least and the most, (E,) each.
+    """
+    values: dict[int, list[float]] = {}
+    for training in trainings:
+        for epoch in training:
+            if epoch[column] is not None:
+                values.setdefault(epoch["epoch"], []).append(epoch[column])
+    epochs = sorted(values)
+    mean, low, high = (
+        np.array([of(values[epoch]) for epoch in epochs], float) for of in (fmean, min, max)
+    )
+    return np.array(epochs, int), mean, low, high

@@ -4,9 +4,9 @@ import numpy as np
 
 from study.results.comparison import Comparison
 from study.results.drawing import svg
-from study.results.plots import comparison_plot, epochs_plot
+from study.results.plots import band, comparison_plot, epochs_plot
 from study.results.statistics import Estimate
-from tests.drawn import words
+from tests.drawn import check_drawn, words
 
 NASTY = "<script>alert(1)</script> & $x_1$ \\frac"
 
@@ -43,6 +43,24 @@ def test_a_curve_stands_at_its_epochs_from_one_to_the_last() -> None:
     left, right = (axes.lines[0] for axes in epochs_plot({"net": [epochs]}).axes)
     np.testing.assert_array_equal(left.get_xydata(), [[1, 2.0], [2, 1.0], [3, 0.5]])
     np.testing.assert_array_equal(right.get_xydata(), [[2, 25.0], [3, 75.0]])
+
+
+def test_several_seeds_are_their_mean_and_a_band_from_the_least_to_the_most() -> None:
+    def training(*top1: float | None) -> list[dict[str, float | int | None]]:
+        return [
+            {"epoch": number, "train_loss": 1.0, "validation_top1": value}
+            for number, value in enumerate(top1, start=1)
+        ]
+
+    trainings = [training(0.1, None, 0.5), training(0.3, 0.4), training(0.2, 0.6, 0.9)]
+    epochs, mean, low, high = band(trainings, "validation_top1")
+    assert epochs.tolist() == [1, 2, 3]
+    np.testing.assert_allclose(mean, [0.2, 0.5, 0.7])
+    np.testing.assert_allclose(low, [0.1, 0.4, 0.5])
+    np.testing.assert_allclose(high, [0.3, 0.6, 0.9])
+    figure = epochs_plot({"net": trainings, "one": trainings[:1]})
+    check_drawn(figure)
+    assert {"net, 3 trainings", "one"} <= set(words(svg(figure, "t")))
 
 
 def test_the_same_plot_is_the_same_text() -> None:
