@@ -1,7 +1,9 @@
 """Figures by class: what an arm gains on each, and what it takes for what."""
 
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,7 +11,7 @@ from matplotlib.figure import Figure
 
 from study.results.comparison import ClassGain
 from study.results.drawing import COLOURS, GREY, INK, cut, name_rows, number_axis, styled
-from study.results.statistics import Interval
+from study.results.statistics import LEAST_GROUPS, Interval
 
 __all__ = [
     "OTHER",
@@ -18,6 +20,8 @@ __all__ = [
     "confusion_difference_plot",
     "confusion_plot",
     "frequent_classes",
+    "fusion_weights",
+    "fusion_weights_plot",
 ]
 
 OTHER = "other"
@@ -54,7 +58,13 @@ def class_gains_plot(gains: Sequence[ClassGain], *, arm: str, reference: str) ->
     axes.axvline(0, color=INK, linewidth=1)
     name_rows(axes, [f"{cut(gains[i].name, 30)} ({gains[i].videos})" for i in shown])
     number_axis(axes, "x", [])
-    axes.set_xlabel("top-1, percentage points, 95 % interval of each class alone")
+    few = not any(gain.estimate.generalises for gain in gains)
+    what = (
+        f"below {LEAST_GROUPS} source videos no interval"
+        if few
+        else "95 % interval of each class alone"
+    )
+    axes.set_xlabel(f"top-1, percentage points, {what}")
     axes.set_title(f"{cut(arm, 50)} less {cut(reference, 50)}", fontsize=9, loc="left")
     if every is not None:
         ranks = np.arange(1, len(gains) + 1)
@@ -73,6 +83,69 @@ def class_gains_plot(gains: Sequence[ClassGain], *, arm: str, reference: str) ->
 def _interval(gain: ClassGain) -> Interval | None:
     """Returns the class's interval, where it has source videos enough to speak of others."""
     return gain.estimate.interval() if gain.estimate.generalises else None
+
+
+def fusion_weights(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
+    """Returns the weights that fusions fitted for each class (STILT, eq. 5).
+
+    Args:
+        rows: Lines of view ``rows``.
+
+    Returns:
+        By arm, those that have any alone: (R, N, S) of R rows, N classes and S streams, the
+        streams in alphabetical order.
+    """
+    found: dict[str, list[list[list[float]]]] = {}
+    for row in rows:
+        weights = json.loads(row["details"] or "{}").get("weights")
+        if isinstance(weights, list):  # a fusion that was given its weights names them by stream
+            found.setdefault(row["arm"], []).append(weights)
+    return {arm: np.array(weights) for arm, weights in found.items()}
+
+
+@styled
+def fusion_weights_plot(
+    weights: np.ndarray, names: Sequence[str], streams: Sequence[str], *, arm: str
+) -> Figure:
+    """Draws each stream's weight for each class, the mean over rows and from least to most.
+
+    Classes are ranked by the first stream's weight less the last's. Of more than 40 the 20 at each
+    end are named; a second panel has all.
+
+    Args:
+        weights: (R, N, S), as ``fusion_weights`` returns them of an arm.
+        names: The N classes' names.
+        streams: The S streams' names.
+        arm: What to call the arm.
+
+    Returns:
+        The figure.
+    """
+    mean = weights.mean(0)
+    order = np.argsort(mean[:, -1] - mean[:, 0], kind="stable")
+    shown = [int(order[i]) for i in ends(len(order))]
+    figure, axes, every = _panels(len(shown), many=len(order) > len(shown))
+    for number, stream in enumerate(streams):
+        colour, marker = COLOURS[number % len(COLOURS)], "osD^"[number % 4]
+        least, most = weights[:, shown, number].min(0), weights[:, shown, number].max(0)
+        heights = np.arange(len(shown))
+        axes.hlines(heights, least, most, color=colour, alpha=0.5)
+        axes.plot(
+            mean[shown, number], heights, color=colour, marker=marker, linestyle="", label=stream
+        )
+        if every is not None:
+            ranks = np.arange(1, len(order) + 1)
+            every.plot(ranks, mean[order, number], color=colour, linewidth=1)
+    name_rows(axes, [cut(names[i], 30) for i in shown])
+    number_axis(axes, "x", [])
+    axes.set_xlabel("weight: mean, least and most of splits and seeds")
+    axes.set_title(cut(arm, 60), fontsize=9, loc="left")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    if every is not None:
+        number_axis(every, "x", [], whole=True)
+        number_axis(every, "y", [])
+        every.set(xlabel=f"rank among all {len(order)} classes", ylabel="weight")
+    return figure
 
 
 def ends(count: int) -> list[int]:
@@ -161,7 +234,7 @@ def confusion_difference_plot(
         other: What to call the other.
 
     Returns:
-        The figure: blue is what the arm does more often, orange what it does less often.
+        The figure: purple is what the arm does more often, orange what it does less often.
     """
     difference = shares(counts) - shares(reference)
     figure = _matrix(difference, counts + reference, names, colours="PuOr", signed=True)
@@ -184,16 +257,17 @@ def _matrix(
     side = 1.6 + 0.36 * size
     figure = Figure(figsize=(max(4.2, side + 0.8), max(3.4, side)), layout="constrained")
     axes = figure.add_subplot()
-    low = -1 if signed else 0
+    most = max(0.1, float(np.abs(values).max())) if signed else 1
+    low = -most if signed else 0
     axes.pcolormesh(
-        values[:size, :size], cmap=colours, vmin=low, vmax=1, edgecolors="white", linewidth=0.6
+        values[:size, :size], cmap=colours, vmin=low, vmax=most, edgecolors="white", linewidth=0.6
     )
     for row, column in zip(*np.nonzero(counts[:size, :size]), strict=True):
         value = values[row, column]
         text = f"{100 * value:{'+' if signed else ''}.0f}".replace("-", "−")
         if text in ("+0", "−0"):
             continue
-        colour = "white" if abs(value) > 0.55 else "#1f2937"
+        colour = "white" if abs(value) > 0.55 * most else "#1f2937"
         axes.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=colour, fontsize=7)
     axes.set(aspect="equal", xlabel="predicted class")
     axes.set_ylabel("true class" if signed else "true class, with its judgements")

@@ -13,6 +13,8 @@ from study.results.class_plots import (
     confusion_plot,
     ends,
     frequent_classes,
+    fusion_weights,
+    fusion_weights_plot,
 )
 from study.results.comparison import class_gains
 from study.results.drawing import svg
@@ -139,3 +141,29 @@ def test_confusions_of_any_number_of_classes_can_be_read(classes: int) -> None:
     first, second = confusion(labels, ours, kept), confusion(labels, theirs, kept)
     check_drawn(confusion_plot(first, names))
     check_drawn(confusion_difference_plot(first, second, names, arm="a", other="b"))
+
+
+def test_fusion_weights_are_those_that_the_rows_say_were_fitted() -> None:
+    rows = [
+        {"arm": "awf", "details": '{"weights": [[1.0, 0.0], [0.5, 0.5]]}'},
+        {"arm": "awf", "details": '{"weights": [[0.0, 1.0], [0.5, 0.5]]}'},
+        {"arm": "weighted", "details": '{"weights": {"spatial": 1, "temporal": 1.5}}'},
+        {"arm": "average", "details": None},
+    ]
+    found = fusion_weights(rows)
+    assert list(found) == ["awf"]
+    assert found["awf"].tolist() == [[[1, 0], [0.5, 0.5]], [[0, 1], [0.5, 0.5]]]
+
+
+@pytest.mark.parametrize("classes", [2, 400])
+def test_weights_of_any_number_of_classes_can_be_read(classes: int) -> None:
+    spatial = np.random.default_rng(0).random((3, classes))
+    weights = np.stack([spatial, 1 - spatial], axis=2)
+    names = [f"A class with a long name {c}" for c in range(classes)]
+    figure = fusion_weights_plot(weights, names, ["spatial", "temporal"], arm=NASTY)
+    check_drawn(figure)
+    first, second = (line.get_xdata() for line in figure.axes[0].lines[-2:])
+    order = np.argsort(-spatial.mean(0), kind="stable")
+    kept = [order[i] for i in ends(classes)]
+    assert first == pytest.approx(spatial.mean(0)[kept])
+    assert second == pytest.approx(1 - spatial.mean(0)[kept])
