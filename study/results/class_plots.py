@@ -26,6 +26,7 @@ __all__ = [
 
 OTHER = "other"
 CLASSES_SHOWN = 20  # of a confusion matrix, before the rest
+FARTHEST = 105  # percentage points that are drawn; no difference is over 100
 ENDS = 20  # classes that are named at each end of a ranking of many
 
 
@@ -56,6 +57,8 @@ def class_gains_plot(gains: Sequence[ClassGain], *, arm: str, reference: str) ->
             axes.plot([100 * interval.low, 100 * interval.high], [height] * 2, color=colour)
         axes.plot([value], [height], "o", color=colour, markersize=3.5)
     axes.axvline(0, color=INK, linewidth=1)
+    low, high = axes.get_xlim()
+    axes.set_xlim(max(low, -FARTHEST), min(high, FARTHEST))
     name_rows(axes, [f"{cut(gains[i].name, 30)} ({gains[i].videos})" for i in shown])
     number_axis(axes, "x", [])
     few = not any(gain.estimate.generalises for gain in gains)
@@ -69,13 +72,14 @@ def class_gains_plot(gains: Sequence[ClassGain], *, arm: str, reference: str) ->
     if every is not None:
         ranks = np.arange(1, len(gains) + 1)
         intervals = [_interval(gain) for gain in gains]
-        low = [np.nan if one is None else 100 * one.low for one in intervals]
-        high = [np.nan if one is None else 100 * one.high for one in intervals]
-        every.fill_between(ranks, low, high, color=GREY, alpha=0.25, linewidth=0)
+        least = [np.nan if one is None else 100 * one.low for one in intervals]
+        most = [np.nan if one is None else 100 * one.high for one in intervals]
+        every.fill_between(ranks, least, most, color=GREY, alpha=0.25, linewidth=0)
         every.plot(ranks, values, color=COLOURS[0])
         every.axhline(0, color=INK, linewidth=1)
         number_axis(every, "x", ranks, whole=True)
         number_axis(every, "y", [])
+        every.set_ylim(*axes.get_xlim())
         every.set(xlabel=f"rank among all {len(gains)} classes", ylabel="percentage points")
     return figure
 

@@ -61,6 +61,8 @@ def cost_plot(
             if interval is not None:
                 ends = [100 * interval.low, 100 * interval.high]
                 axes.plot([cost] * 2, ends, color=colour, transform=place)
+                axes.update_datalim([(cost, end) for end in ends])
+            axes.update_datalim([(cost, values[number])])
             axes.plot(
                 [cost],
                 [values[number]],
@@ -70,6 +72,7 @@ def cost_plot(
                 transform=place,
                 zorder=3,
             )
+        axes.autoscale_view()
         number_axis(axes, "x", known.values())
         number_axis(axes, "y", [])
     _legend(figure, [names.get(cost.arm, cost.arm) for cost in shown])

@@ -204,8 +204,8 @@ def _scale(axes: Axes, place: float, values: Sequence[Any], *, numbers: bool) ->
         index = {choice: (i + 0.5) / len(choices) for i, choice in enumerate(choices)}
         return np.array([np.nan if value is None else index[json.dumps(value)] for value in values])
     heights = np.array([np.nan if value is None else float(value) for value in values])
-    number_axis(scale, "y", known)
-    logarithmic = ranges_widely(known)
+    logarithmic = not numbers and ranges_widely(known)
+    number_axis(scale, "y", known if logarithmic else [])
     units = np.log(heights) if logarithmic else heights
     low, high = np.nanmin(units), np.nanmax(units)
     margin = 0.04 * (high - low) or 0.5

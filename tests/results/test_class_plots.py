@@ -48,6 +48,8 @@ def test_gains_of_any_number_of_classes_can_be_read(classes: int) -> None:
     assert names[0] == f"{gains[0].name} (6)"
     assert names[-1] == f"{gains[-1].name} (6)"
     assert len(figure.axes) == (2 if classes > 40 else 1)
+    low, high = figure.axes[0].get_xlim()
+    assert -110 < low < high < 110, "no difference is over 100 points"
 
 
 def test_a_gain_stands_where_it_is_and_its_interval_is_the_classs_own() -> None:

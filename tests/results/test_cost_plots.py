@@ -30,7 +30,14 @@ def test_few_and_many_arms_of_like_and_unlike_costs_can_be_read(arms: int, sprea
         for i, f in enumerate(factors.tolist())
     ]
     accuracies = {cost.arm: estimate_of(0.5 + 0.4 * i / arms) for i, cost in enumerate(costs)}
-    check_drawn(cost_plot(costs, accuracies, {}))
+    figure = cost_plot(costs, accuracies, {})
+    check_drawn(figure)
+    for axes in figure.axes:
+        low, high = axes.get_ylim()
+        for accuracy in accuracies.values():
+            interval = accuracy.interval()
+            assert interval is not None
+            assert low <= 100 * interval.low < 100 * interval.high <= high
 
 
 def test_points_intervals_and_front_stand_where_they_are() -> None:
