@@ -36,7 +36,7 @@ def _check_axis(axis: Axis, canvas: FigureCanvasAgg, *, along: int) -> None:
     ]
     boxes = sorted((label.get_window_extent() for label in shown), key=lambda box: box.min[along])
     for one, after in pairwise(boxes):
-        assert one.max[along] <= after.min[along] + 0.5, (axis.axis_name, one, after)
+        assert one.max[along] <= after.min[along] + 0.5, (one, after)
     width, height = canvas.get_width_height()
     for box in boxes:
         assert min(box.x0, box.y0, width - box.x1, height - box.y1) >= -1, box

@@ -249,7 +249,8 @@ def confusion_difference_plot(
 def shares(counts: np.ndarray) -> np.ndarray:
     """Returns each row's counts as shares of the row, zero where it has none."""
     total = counts.sum(1, keepdims=True)
-    return np.divide(counts, total, out=np.zeros(counts.shape), where=total > 0)
+    part: np.ndarray = np.divide(counts, total, out=np.zeros(counts.shape), where=total > 0)
+    return part
 
 
 def _matrix(

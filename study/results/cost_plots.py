@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.transforms import ScaledTranslation
+from matplotlib.transforms import ScaledTranslation, Transform
 
 from study.results.budget import ArmCost, pareto_front
 from study.results.drawing import COLOURS, GREY, cut, number_axis, styled
@@ -67,7 +67,7 @@ def cost_plot(
                 [cost],
                 [values[number]],
                 color=colour,
-                marker=MARKERS[(number + number // len(COLOURS)) % len(MARKERS)],
+                marker=_marker(number),
                 linestyle="",
                 transform=place,
                 zorder=3,
@@ -79,9 +79,7 @@ def cost_plot(
     return figure
 
 
-def _beside(
-    figure: Figure, axes: Axes, costs: Mapping[int, float], number: int
-) -> ScaledTranslation:
+def _beside(figure: Figure, axes: Axes, costs: Mapping[int, float], number: int) -> Transform:
     """Returns where to draw an arm so that those of equal cost stand side by side."""
     equal = [other for other, cost in costs.items() if cost == costs[number]]
     points = APART * (equal.index(number) - (len(equal) - 1) / 2)
@@ -100,6 +98,11 @@ def _front(
     axes.plot([costs[i] for i in front], [values[i] for i in front], color=GREY, linestyle="--")
 
 
+def _marker(number: int) -> str:
+    """Returns an arm's marker; no two of the first 64 arms have both colour and marker alike."""
+    return MARKERS[(number + number // len(COLOURS)) % len(MARKERS)]
+
+
 def _legend(figure: Figure, names: Sequence[str]) -> None:
     axes = figure.axes[0]
     handles = [
@@ -107,7 +110,7 @@ def _legend(figure: Figure, names: Sequence[str]) -> None:
             [],
             [],
             color=COLOURS[number % len(COLOURS)],
-            marker=MARKERS[(number + number // len(COLOURS)) % len(MARKERS)],
+            marker=_marker(number),
             linestyle="",
             label=cut(name, 50),
         )[0]

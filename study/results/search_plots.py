@@ -211,7 +211,8 @@ def _scale(axes: Axes, place: float, values: Sequence[Any], *, numbers: bool) ->
     margin = 0.04 * (high - low) or 0.5
     limits = np.array([low - margin, high + margin])
     scale.set_ylim(*(np.exp(limits) if logarithmic else limits))
-    return (units - limits[0]) / (limits[1] - limits[0])
+    placed: np.ndarray = (units - limits[0]) / (limits[1] - limits[0])
+    return placed
 
 
 @styled

@@ -1,6 +1,7 @@
 """What searches and trainings cost, counted again from their lines."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -107,6 +108,7 @@ def test_an_arms_cost_is_that_of_the_networks_that_its_rows_read() -> None:
         for name, speed in [("joint", 50.0), ("joint", 70.0), ("spatial", 30.0), ("temporal", 60.0)]
     ]
     both, apart = arm_costs(rows, trainings, epochs)
-    assert both == ArmCost("both", 4.0, 10, 250.0, pytest.approx(60.0))
+    assert both == ArmCost("both", 4.0, 10, 250.0, 60.0)
     # A clip through the one and then the other takes 1/30 + 1/60 of a second.
-    assert apart == ArmCost("apart", 3.0, None, 400.0, pytest.approx(20.0))
+    assert replace(apart, clips_per_second=None) == ArmCost("apart", 3.0, None, 400.0, None)
+    assert apart.clips_per_second == pytest.approx(20.0)

@@ -1,6 +1,7 @@
 """Figures by class: what they are drawn from, and that they can be read."""
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,7 +55,7 @@ def test_gains_of_any_number_of_classes_can_be_read(classes: int) -> None:
 
 def test_a_gain_stands_where_it_is_and_its_interval_is_the_classs_own() -> None:
     gains = class_gains(judgements_of(3, ability=0.2), judgements_of(3, ability=0.8))
-    axes = class_gains_plot(gains, arm="a", reference="b").axes[0]
+    axes: Any = class_gains_plot(gains, arm="a", reference="b").axes[0]
     assert [bar.get_width() for bar in axes.patches] == pytest.approx(
         [100 * gain.estimate.value for gain in gains]
     )
@@ -67,7 +68,7 @@ def test_a_gain_stands_where_it_is_and_its_interval_is_the_classs_own() -> None:
 
 def test_a_class_of_too_few_source_videos_has_no_interval() -> None:
     first, second = (judgements_of(2, ability=ability, groups=2) for ability in (0.2, 0.8))
-    axes = class_gains_plot(class_gains(first, second), arm="a", reference="b").axes[0]
+    axes: Any = class_gains_plot(class_gains(first, second), arm="a", reference="b").axes[0]
     assert not [
         line for line in axes.lines if np.ptp(line.get_ydata()) == 0 and len(line.get_xdata()) == 2
     ]
@@ -146,7 +147,7 @@ def test_confusions_of_any_number_of_classes_can_be_read(classes: int) -> None:
 
 
 def test_fusion_weights_are_those_that_the_rows_say_were_fitted() -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"arm": "awf", "details": '{"weights": [[1.0, 0.0], [0.5, 0.5]]}'},
         {"arm": "awf", "details": '{"weights": [[0.0, 1.0], [0.5, 0.5]]}'},
         {"arm": "weighted", "details": '{"weights": {"spatial": 1, "temporal": 1.5}}'},

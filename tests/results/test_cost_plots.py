@@ -1,5 +1,7 @@
 """Accuracy against cost: that it can be read, and stands where it is."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -44,7 +46,8 @@ def test_points_intervals_and_front_stand_where_they_are() -> None:
     costs = [ArmCost("cheap", 1, None, None, None), ArmCost("dear", 3, None, None, None)]
     costs += [ArmCost("worse", 2, None, None, None)]
     accuracies = {"cheap": estimate_of(0.5), "dear": estimate_of(0.7), "worse": estimate_of(0.4)}
-    front, *lines = cost_plot(costs, accuracies, {}).axes[0].lines
+    axes: Any = cost_plot(costs, accuracies, {}).axes[0]
+    front, *lines = axes.lines
     assert front.get_xydata().tolist() == [[1, 50], [3, 70]]
     interval = accuracies["cheap"].interval()
     assert interval is not None

@@ -83,9 +83,9 @@ def test_a_line_goes_through_its_trials_values() -> None:
         trial_of(0, 0.2, rate=0.001, kind="b", dim=128),
         trial_of(1, 0.6, rate=0.1, kind="a", dim=256),
         trial_of(2, 0.4, rate=0.01, kind="a"),
-        *(trial_of(n, n / 10, rate=n / 1000, kind="a", dim=128 + n) for n in (2.1, 2.2, 2.3, 2.4)),
+        *(trial_of(n, n / 100, rate=n / 10000, kind="a", dim=128 + n) for n in (21, 22, 23, 24)),
     ]
-    figure = parallel_plot(trials)
+    figure: Any = parallel_plot(trials)
     host, *scales = figure.axes
     by_value = {line.get_ydata()[-1]: line.get_ydata() for line in host.lines}
     worst, *_, middle, best = (by_value[value] for value in sorted(by_value))
@@ -118,7 +118,7 @@ def test_a_search_that_says_nothing_of_importance_has_none() -> None:
 
 @pytest.mark.parametrize(("complete", "said"), [(29, True), (30, False)])
 def test_importances_of_few_trials_are_called_unreliable(complete: int, said: bool) -> None:
-    figure = importances_plot({NASTY: 0.75, "b": 0.25}, complete=complete)
+    figure: Any = importances_plot({NASTY: 0.75, "b": 0.25}, complete=complete)
     check_drawn(figure)
     assert any("Unreliable" in text for text in words(svg(figure, "t"))) == said
     assert [bar.get_width() for bar in figure.axes[0].patches] == [75, 25]
