@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import search_spaces
+from study.results.figures import write_figures
 from study.results.findings import studies
 from study.results.page import render_page
 from study.results.store import DamagedResultError, open_results
@@ -22,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         output = _report(options)
     except DamagedResultError as error:
         return _stopped(str(error), FAILED)
-    except (ValueError, FileNotFoundError, IsADirectoryError) as error:
+    except (ValueError, FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         return _stopped(str(error), REFUSED)
     except OSError as error:
         return _stopped(str(error), FAILED)
@@ -58,6 +59,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=Path, default=Path("report.html"), help="default: report.html"
     )
+    parser.add_argument(
+        "--figures",
+        type=Path,
+        metavar="DIR",
+        help="write every figure there, too, as PNG, SVG and PDF",
+    )
     return parser
 
 
@@ -81,6 +88,11 @@ def _report(options: argparse.Namespace) -> Path:
                 file=sys.stderr,
             )
     text = render_page(store, study, against=options.against, protocol=options.protocol)
+    if options.figures:
+        written = write_figures(
+            store, study, options.figures, against=options.against, protocol=options.protocol
+        )
+        print(f"wrote {len(written)} files to {options.figures}")
     temporary = output.with_name(f".{output.name}.tmp")
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(output)

@@ -1,6 +1,5 @@
 """A study's results as one HTML page that refers to nothing outside it."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -11,7 +10,8 @@ from markupsafe import Markup
 
 import search_spaces
 from study.data.datasets.catalog import dataset_title
-from study.results import plots, tables
+from study.results import class_plots, plots, search_plots, tables
+from study.results.drawing import svg
 from study.results.findings import find, sections, studies
 from study.results.grids import natural_order
 from study.results.protocols import (
@@ -23,8 +23,6 @@ from study.results.protocols import (
 from study.results.store import ResultStore
 
 __all__ = ["render_page"]
-
-CURVES_SHOWN = 12  # trainings of one network; more lines look alike
 
 Row = Mapping[str, Any]
 
@@ -199,7 +197,12 @@ def _dataset(
         "reference": reference,
         "sections": sections(found, found.labels),
         "environments": tables.environments(trained, found.labels),
-        "plot": Markup(plots.comparison_plot(found.comparisons, found.labels, reference=reference))
+        "plot": Markup(
+            svg(
+                plots.comparison_plot(found.comparisons, found.labels, reference=reference),
+                f"comparison {shown.dataset}",
+            )
+        )
         if found.comparisons
         else None,
         "best": found.labels[best],
@@ -210,26 +213,25 @@ def _dataset(
 
 def _confusion(lines: Sequence[Row], title: str) -> Markup:
     names = {line["label"]: line["video"].partition("/")[0] for line in lines}
-    counts, shown = plots.confusion(
-        [line["label"] for line in lines], [line["predicted"] for line in lines], names
-    )
-    return Markup(plots.confusion_plot(counts, shown, title=title))
+    labels = [line["label"] for line in lines]
+    predicted = [line["predicted"] for line in lines]
+    classes = class_plots.frequent_classes(labels, predicted)
+    counts = class_plots.confusion(labels, predicted, classes)
+    figure = class_plots.confusion_plot(counts, [names.get(c, str(c)) for c in classes])
+    return Markup(svg(figure, f"confusion {title}"))
 
 
 def _searches(lines: Sequence[Row]) -> list[dict[str, Any]]:
     """Returns each search of a study's trials with its plot and the best trial."""
-    grouped: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for line in lines:
-        key = tuple(line[name] for name in ("arm", "dataset", "split", "search_seed"))
-        parameters = json.loads(line["parameters"])
-        grouped.setdefault(key, []).append({**line, "parameters": parameters})
     searches = []
-    for (arm, dataset, split, seed), trials in sorted(grouped.items()):
+    for (arm, dataset, split, seed), trials in search_plots.by_search(lines).items():
         complete = [t for t in trials if t["state"] == "complete" and t["validation_top1"]]
         searches.append(
             {
                 "title": f"{arm} on {dataset_title(dataset)}, split {split}, search seed {seed}",
-                "plot": Markup(plots.search_plot(trials, title=f"{arm} {dataset} {split} {seed}")),
+                "plot": Markup(
+                    svg(search_plots.search_plot(trials), f"{arm} {dataset} {split} {seed}")
+                ),
                 "states": {
                     state: sum(trial["state"] == state for trial in trials)
                     for state in ("complete", "pruned", "failed")
@@ -246,31 +248,11 @@ def _curves(
     """Returns each dataset's curves by network, of the trainings that the rows come from."""
     reported = {name for row in rows for name in row["training_id"].split("+")}
     chosen = [line for line in trainings if line["training_id"] in reported]
-    epochs: dict[str, list[dict[str, Any]]] = {}
-    ids = [line["training_id"] for line in chosen]
-    for line in _lines(store, "epochs", training_id=ids):
-        epochs.setdefault(line["training_id"], []).append(line)
+    epochs = _lines(store, "epochs", training_id=reported)
     shown = []
     for dataset in _order(chosen, "dataset"):
         here = [training for training in chosen if training["dataset"] == dataset]
-        curves: dict[str, list[list[dict[str, Any]]]] = {}
-        for training in here:
-            curve = epochs.get(training["training_id"], [])
-            of_net = curves.setdefault(_net(training, here), []) if curve else []
-            if len(of_net) < CURVES_SHOWN:
-                of_net.append(sorted(curve, key=lambda epoch: epoch["epoch"]))
-        if curves:
-            plot = plots.epochs_plot(curves, title=f"epochs {dataset}")
+        if curves := plots.curves_by_network(here, epochs):
+            plot = svg(plots.epochs_plot(curves), f"epochs {dataset}")
             shown.append({"dataset": dataset, "plot": Markup(plot)})
     return shown
-
-
-def _net(training: Row, others: Sequence[Row]) -> str:
-    """Returns the model with those of its options in which the trainings differ."""
-    every = [json.loads(line["options"]) for line in others if line["model"] == training["model"]]
-    options = json.loads(training["options"])
-    different = {
-        name: value for name, value in options.items() if any(o.get(name) != value for o in every)
-    }
-    text = ", ".join(f"{name} = {json.dumps(value)}" for name, value in sorted(different.items()))
-    return f"{training['model']}: {text}" if text else str(training["model"])
