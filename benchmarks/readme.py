@@ -18,9 +18,9 @@ STUDY, TABLE = "stilt-embedded", "stilt-4"
 BEGIN, END = "<!-- python -m benchmarks.readme writes this -->\n```\n", "```\n"
 
 
-def block(store: ResultStore) -> str:
-    """Returns the table's lines, without what is written below it."""
-    lines = tables.section(tables.load(TABLE, store, STUDY)).text().split("\n\n")
+def block(store: ResultStore, study: str) -> str:
+    """Returns the table's lines for a study, without what is written below it."""
+    lines = tables.section(tables.load(TABLE, store, study)).text().split("\n\n")
     return f"{lines[1]}\n"
 
 
@@ -41,7 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--results", default="results", metavar="DIR", help="default: results")
     store = open_results(parser.parse_args().results)
-    README.write_text(replaced(README.read_text(), block(store)))
+    README.write_text(replaced(README.read_text(), block(store, STUDY)))
     RECORD.write_text(tables.render(TABLE, store, "csv", STUDY) + "\n")
 
 

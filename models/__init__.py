@@ -1,13 +1,16 @@
 """Networks: tensors in, tensors out.
 
 The first use of a name below imports every module of the package, and with it registers every
-network. Until then torch isn't imported: a process that prepares videos has no need of it, but
-checks its settings with ``models.checks``.
+network; those of installed packages are imported at the first question for a network. Until then
+torch isn't imported: a process that prepares videos has no need of it, but checks its settings with
+``models.checks``.
 """
 
 import importlib
 import pkgutil
 from typing import TYPE_CHECKING, Any
+
+from models.plugins import import_plugin
 
 if TYPE_CHECKING:
     from models.output import ModelOutput
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
         create_model,
         list_models,
         make_options,
+        model_module,
         model_options,
         options_without_effect,
         register_model,
@@ -27,6 +31,7 @@ __all__ = [
     "create_model",
     "list_models",
     "make_options",
+    "model_module",
     "model_options",
     "options_without_effect",
     "register_model",
@@ -42,7 +47,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     for module in pkgutil.iter_modules(__path__, prefix=f"{__name__}."):
-        importlib.import_module(module.name)
+        import_plugin(module.name)
     for home in ("output", "registry", "video_model"):
         globals().update(
             {

@@ -2,7 +2,8 @@
 
 Wang, Li, Li and Van Gool, "Appearance-and-relation networks for video classification", CVPR 2018:
 a 3-D ResNet-18 on 16 frames of 112² in which SMART blocks model appearance by a 2-D and relations
-between frames by a squared 3-D convolution.
+between frames by a squared 3-D convolution. The layers are those of the authors' published network,
+less the biases in front of its norms, which make no difference.
 """
 
 from collections import OrderedDict
@@ -25,8 +26,9 @@ class ArtnetOptions(VolumeOptions):
     """Options of ``artnet``, in addition to those of every 3-D network.
 
     Attributes:
-        smart: SMART blocks in the first layer and in every residual block but the last stage's
-            (``deep``), in the first layer only (``first``), or nowhere: the 3-D ResNet (``none``).
+        smart: SMART blocks in the first layer and as the second convolution of every residual block
+            but the last stage's (``deep``), in the first layer only (``first``), or nowhere: the
+            3-D ResNet (``none``).
         depths: Residual blocks of each stage.
         width: Factor on all channels (ours; 1 is the paper's).
     """
@@ -46,7 +48,8 @@ class Smart(nn.Module):
     """A SMART block: appearance and relation, side by side and reduced to C' channels (§3).
 
     Appearance is a convolution over cells; relation one over frames and cells that is squared and
-    averaged over pairs of channels, the energy of a quadrature pair.
+    averaged over pairs of channels, the energy of a quadrature pair. BatchNorm follows each
+    convolution and the energy, and one ReLU all that is reduced.
 
     Args:
         before: Input channels.
@@ -66,23 +69,21 @@ class Smart(nn.Module):
         self.appearance_norm = nn.BatchNorm3d(after)
         self.relation = _conv(before, after, kernel, stride=stride, padding=padding)
         self.relation_norm = nn.BatchNorm3d(after)
+        self.energy_norm = nn.BatchNorm3d(after // 2)
         self.reduce = _conv(after + after // 2, after, (1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, T, H, W) to (B, C', T', H', W')."""
-        appearance = F.relu(self.appearance_norm(self.appearance(x)))
+        appearance = self.appearance_norm(self.appearance(x))
         response = self.relation_norm(self.relation(x)).square()
-        energy = response.unflatten(1, (-1, 2)).mean(dim=2)
-        reduced: Tensor = self.reduce(torch.cat([appearance, energy], dim=1))
+        energy = self.energy_norm(response.unflatten(1, (-1, 2)).mean(dim=2))
+        reduced: Tensor = self.reduce(F.relu(torch.cat([appearance, energy], dim=1)))
         return reduced
 
 
 @register_model("artnet", ArtnetOptions)
 class Artnet(VolumeNetwork):
-    """The 3-D ResNet-18 with SMART blocks.
-
-    Where they stand in the deep network is our reading of its table.
-    """
+    """The 3-D ResNet-18 of pre-activation blocks with SMART blocks."""
 
     options: ArtnetOptions
 
@@ -90,9 +91,7 @@ class Artnet(VolumeNetwork):
         options = self.options
         widths = [2 * scale_width(c // 2, options.width) for c in (64, 128, 256, 512)]
         stem = _layer(in_channels, widths[0], (3, 7, 7), (2, 2, 2), smart=options.smart != "none")
-        layers: OrderedDict[str, nn.Module] = OrderedDict(
-            conv1=stem, bn1=nn.BatchNorm3d(widths[0]), relu1=nn.ReLU(inplace=True)
-        )
+        layers: OrderedDict[str, nn.Module] = OrderedDict(conv1=stem)
         channels = widths[0]
         for i, (width, depth) in enumerate(zip(widths, options.depths, strict=True)):
             smart = options.smart == "deep" and i < len(widths) - 1
@@ -101,27 +100,32 @@ class Artnet(VolumeNetwork):
                 blocks.append(_Block(channels, width, stride=2 if i and not j else 1, smart=smart))
                 channels = width
             layers[f"layer{i + 1}"] = nn.Sequential(*blocks)
+        layers["bn"], layers["relu"] = nn.BatchNorm3d(channels), nn.ReLU(inplace=True)
         return nn.Sequential(layers), channels
 
 
 class _Block(nn.Module):
-    """Two 3×3×3 convolutions around a shortcut, the first a SMART block where asked."""
+    """Two 3×3×3 convolutions, each behind BatchNorm and ReLU, around a shortcut.
+
+    The second is a SMART block where asked. A shortcut to another size is a 3×3×3 convolution of
+    what the first sees.
+    """
 
     def __init__(self, before: int, after: int, *, stride: int, smart: bool) -> None:
         super().__init__()
         steps = (stride, stride, stride)
-        self.conv1 = _layer(before, after, (3, 3, 3), steps, smart=smart)
-        self.bn1 = nn.BatchNorm3d(after)
-        self.conv2 = _layer(after, after, (3, 3, 3), (1, 1, 1), smart=False)
+        self.bn1 = nn.BatchNorm3d(before)
+        self.conv1 = _layer(before, after, (3, 3, 3), steps, smart=False)
         self.bn2 = nn.BatchNorm3d(after)
+        self.conv2 = _layer(after, after, (3, 3, 3), (1, 1, 1), smart=smart)
         self.shortcut = None
         if stride > 1 or before != after:
-            conv = _conv(before, after, (1, 1, 1), stride=steps)
-            self.shortcut = nn.Sequential(conv, nn.BatchNorm3d(after))
+            self.shortcut = _layer(before, after, (3, 3, 3), steps, smart=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
-        return F.relu(y + (x if self.shortcut is None else self.shortcut(x)))
+        seen = F.relu(self.bn1(x))
+        y: Tensor = self.conv2(F.relu(self.bn2(self.conv1(seen))))
+        return y + (x if self.shortcut is None else self.shortcut(seen))
 
 
 def _layer(

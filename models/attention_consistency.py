@@ -9,7 +9,7 @@ period, added to the cross-entropy. The streams' networks, the attention and the
 reading. Its figures fit SlowFast-R50 4×16 without its lateral connections: an inference.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -282,12 +282,18 @@ class AttentionConsistency(VideoModel):
         classifier = cast(nn.Linear, cast(nn.Sequential, self.heads[stream])[-1])
         return class_activation(maps, classifier.weight[predicted])
 
-    def load_backbone_weights(self, state_dict: Mapping[str, Tensor]) -> None:
+    def load_backbone_weights(
+        self, state_dict: Mapping[str, Tensor], streams: Collection[str] | None = None
+    ) -> set[str]:
         """Starts the backbones, or inflates a 2-D ResNet-50 to the slow pathway.
 
         The fast pathway has no image classifier of its widths and keeps its start.
         """
         if self.options.form == "two_stream":
-            super().load_backbone_weights(state_dict)
-        else:
-            cast(Pathway, self.towers["spatial"]).inflate(state_dict)
+            return super().load_backbone_weights(state_dict, streams)
+        if streams is not None and "spatial" not in streams:
+            raise ValueError(
+                f"model {self.model_name!r} with form='slow_fast' has no weights for the fast "
+                "pathway, temporal; give them for spatial"
+            )
+        return cast(Pathway, self.towers["spatial"]).inflate(state_dict)

@@ -6,7 +6,7 @@ the final net fuses at ``relu5_3`` of VGG-16 by a 3-D convolution, pools over ti
 temporal tower run on to a classifier of its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, Self, cast
 
@@ -194,9 +194,10 @@ class ConvFusion(VideoModel):
         self.heads = nn.ModuleDict()
         for stream in ("spatial", "temporal")[: 1 + self.runs_to_the_end]:
             with self.own_seed(f"{stream}/head"):
-                self.heads[stream] = mlp_head(
+                head = mlp_head(
                     self._head_inputs(stream), hidden, num_classes, dropout=options.dropout
                 )
+                self.heads[stream] = head if stream in self.streams else self._needed(head)
         self.fusions = nn.ModuleDict()
         for layer in self.layers:
             with self.own_seed(layer):
@@ -266,6 +267,11 @@ class ConvFusion(VideoModel):
         if self.options.method == "cat" and stream == "spatial":
             channels = spatial + temporal
         return channels * self._grid(stream) ** 2
+
+    def _needed(self, head: nn.Sequential) -> nn.Sequential:
+        """Returns a head's layers up to the last that is fused: what follows would never learn."""
+        last = max(i for i, layer in enumerate(self.head_layers) if layer in self.layers)
+        return head[: 3 * last + 2]  # a linear layer and its ReLU, or the logits
 
     def _grid(self, stream: str) -> int:
         if self.options.head_grid is not None:
@@ -346,8 +352,11 @@ class ConvFusion(VideoModel):
             for stream, x in vectors.items():
                 vectors[stream] = self._head(stream)[3 * i : 3 * i + 2](x)
             self._fuse_vectors(layer, vectors)
-            for stream, x in vectors.items():
-                vectors[stream] = self._head(stream)[3 * i + 2](x)
+            for stream in tuple(vectors):
+                if len(self._head(stream)) == 3 * i + 2:
+                    del vectors[stream]  # the temporal tower ends in this fusion
+                else:
+                    vectors[stream] = self._head(stream)[3 * i + 2](vectors[stream])
         features = {stream: x.mean(dim=1) for stream, x in vectors.items()}
         logits = {s: self._head(s)[3 * last :](x).unsqueeze(1) for s, x in features.items()}
         self._fuse_vectors(self.head_layers[-1], logits)
@@ -363,20 +372,23 @@ class ConvFusion(VideoModel):
     def _head(self, stream: str) -> nn.Sequential:
         return cast(nn.Sequential, self.heads[stream])
 
-    def load_backbone_weights(self, state_dict: Mapping[str, Tensor]) -> None:
+    def load_backbone_weights(
+        self, state_dict: Mapping[str, Tensor], streams: Collection[str] | None = None
+    ) -> set[str]:
         """Starts the towers, and fc6 and fc7 where they have the checkpoint's shape.
 
         Towers of two kinds take their weights one checkpoint after the other.
         """
-        towers = [self._backbone(stream) for stream in ("spatial", "temporal")]
         if self.options.temporal_backbone in (None, self.options.backbone):
-            super().load_backbone_weights(state_dict)
+            used = super().load_backbone_weights(state_dict, streams)
         else:
+            towers = self.modules_of(Backbone, streams)
             fits = [t for t in towers if _fits(t, state_dict)] or towers[:1]
-            for tower in fits:
-                tower.load_weights(state_dict)
+            used = set().union(*(tower.load_weights(state_dict) for tower in fits))
         for stream in self.heads:
-            load_fully_connected(self._head(stream), state_dict)
+            if streams is None or stream in streams:
+                used |= load_fully_connected(self._head(stream), state_dict)
+        return used
 
     def train(self, mode: bool = True) -> Self:
         """Sets the training mode; frozen towers stay in evaluation mode."""

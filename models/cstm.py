@@ -9,7 +9,7 @@ convolutions where gate-shift networks have their gates, and how the attention i
 reading.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -75,9 +75,11 @@ class Cstm(SegmentNetwork):
                 reduction=options.attention_reduction,
             )
 
-    def load_backbone_weights(self, state_dict: Mapping[str, Tensor]) -> None:
+    def load_backbone_weights(
+        self, state_dict: Mapping[str, Tensor], streams: Collection[str] | None = None
+    ) -> set[str]:
         """Starts the backbones from 2-D weights, and the 3-D branches from the same, inflated."""
-        super().load_backbone_weights(state_dict)
-        for module in self.modules():
-            if isinstance(module, TemporalConv2d):
-                module.inflate()
+        used = super().load_backbone_weights(state_dict, streams)
+        for module in self.modules_of(TemporalConv2d, streams):
+            module.inflate()
+        return used

@@ -19,7 +19,9 @@ has its own weights W_y, one a stream::
 
 with Y_y the unit vector that picks class y. P_y and M_y are divided by their numbers of videos
 here (ours): the videos of other classes outnumber those of y by about N - 1 to one, which with
-sums is a factor on λ. The paper solves eq. 5 "by linear programming" and states no constraint.
+sums is a factor on λ. The sums, on the scores of the training videos, are ``train`` here: as the
+paper has it, though what the weights promise on videos that the streams have learned is optimistic.
+The paper solves eq. 5 "by linear programming" and states no constraint.
 The objective is linear in W_y, so without one it is unbounded, and on the simplex (w >= 0,
 Σ w = 1) its optimum is a *vertex*: the weights become a hard choice of one stream for each class,
 the one with the largest gain P_y - λ M_y, and λ only moves which. That literal reading is
@@ -52,11 +54,14 @@ __all__ = [
     "Fitted",
     "FusedScores",
     "Fusion",
+    "LinearClassifier",
     "Part",
+    "WeightedSum",
     "choose_lambda",
     "chosen_without",
     "cross_fit",
     "late_fusion",
+    "unit_scores",
 ]
 
 FloatArray = NDArray[np.floating[Any]]
@@ -101,12 +106,49 @@ class Fitted:
             what was fitted and chosen without the video's group; None where `fuse` serves.
         fusion_lambda: The λ that was given or chosen, None for a fusion without.
         details: What was fitted or chosen, for the record (JSON-able).
+        rule: What `fuse` computes, as numbers that need no code of this project; None for a fusion
+            that is neither kind of rule.
     """
 
     fuse: Callable[[Part], FloatArray]
     validation: FloatArray | None = None
     fusion_lambda: float | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
+    rule: "WeightedSum | LinearClassifier | None" = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class WeightedSum:
+    """A fusion Σ_s weights[s][y] · scores_s[x, y] of the streams' scores.
+
+    Attributes:
+        weights: By stream, (N,) one a class.
+    """
+
+    weights: Mapping[str, FloatArray]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class LinearClassifier:
+    """A fusion (features - mean) · weightᵀ + bias of the streams' features, joined.
+
+    A class that is not in `classes` gets one less than the smallest of the others.
+
+    Attributes:
+        streams: The streams in the order in which their features are joined, to D numbers.
+        mean: (D,).
+        weight: (M, D).
+        bias: (M,).
+        classes: (M,) the classes of the rows, ascending.
+        num_classes: N.
+    """
+
+    streams: tuple[str, ...]
+    mean: FloatArray
+    weight: FloatArray
+    bias: FloatArray
+    classes: IntArray
+    num_classes: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,14 +175,14 @@ class Fusion:
         fit: From the parts by name, the group of each validation video and λ (None to choose it)
             to the fitted fusion.
         stream: The one stream that it reads, or None for all that the network has.
-        reads_features: Whether it reads features, and those of the train part.
+        reads_train: Whether it reads the train part, its scores or its features.
         fits_on_validation: Whether it fits or chooses anything on the validation part.
         takes_lambda: Whether λ makes a difference to it.
     """
 
     fit: Callable[[Mapping[str, Part], Sequence[Hashable], float | None], Fitted]
     stream: str | None = None
-    reads_features: bool = False
+    reads_train: bool = False
     fits_on_validation: bool = False
     takes_lambda: bool = False
 
@@ -156,14 +198,14 @@ class Fusion:
         Args:
             parts: The parts by name; ``train`` and ``validation`` where it is fitted on them. Where
                 the network that scored the test part is another, trained on both of them, ``all``
-                has its features of both.
+                has its scores and features of both.
             groups: (V,) source video of each validation video; cross-fitting never divides one.
             fusion_lambda: λ >= 0, or None to choose it from `LAMBDAS`.
 
         Raises:
             ValueError: If a part or the stream that it reads is missing, or the arrays don't fit.
         """
-        needed = ["train"] * self.reads_features + ["validation"] * self.fits_on_validation
+        needed = ["train"] * self.reads_train + ["validation"] * self.fits_on_validation
         if not set(needed) <= set(parts):
             raise ValueError(
                 f"the fusion is fitted on the {' and '.join(needed)} part, but there are only "
@@ -206,15 +248,33 @@ def late_fusion(scores: Streams, weights: Mapping[str, float] | None = None) -> 
 
 
 def _late(weights: Mapping[str, float] | None = None) -> Fusion:
-    fitted = Fitted(
-        fuse=lambda part: late_fusion(part.scores, weights),
-        details={} if weights is None else {"weights": weights},
-    )
-    return Fusion(fit=lambda *_: fitted)
+    def fit(parts: Mapping[str, Part], *_: object) -> Fitted:
+        scores = _any_scores(parts)
+        values = {stream: 1.0 if weights is None else weights[stream] for stream in scores}
+        total = sum(values.values())
+        return Fitted(
+            fuse=lambda part: late_fusion(part.scores, weights),
+            details={} if weights is None else {"weights": weights},
+            rule=WeightedSum(
+                weights={
+                    stream: np.full(_num_classes(scores), value / total)
+                    for stream, value in values.items()
+                }
+            ),
+        )
+
+    return Fusion(fit=fit)
 
 
 def _one_stream(stream: str) -> Fusion:
-    return Fusion(fit=lambda *_: Fitted(fuse=lambda part: part.scores[stream]), stream=stream)
+    def fit(parts: Mapping[str, Part], *_: object) -> Fitted:
+        classes = _num_classes(_any_scores(parts))
+        return Fitted(
+            fuse=lambda part: part.scores[stream],
+            rule=WeightedSum(weights={stream: np.ones(classes)}),
+        )
+
+    return Fusion(fit=fit, stream=stream)
 
 
 # Adaptively weighted fusion
@@ -254,6 +314,7 @@ class AdaptiveFusion:
         *,
         constraint: Constraint,
         fusion_lambda: float,
+        sums: bool = False,
     ) -> "AdaptiveFusion":
         """Fits the weights of every class.
 
@@ -266,6 +327,7 @@ class AdaptiveFusion:
             labels: (V,) classes in 0..N-1.
             constraint: The constraint on a class's weights.
             fusion_lambda: λ >= 0 of eq. 5.
+            sums: Whether P_y and M_y are the sums of eqs. 6 and 7, not divided by their videos.
 
         Raises:
             ValueError: If shapes differ, a score is not finite, a label is out of range, or λ is
@@ -275,7 +337,7 @@ class AdaptiveFusion:
             raise ValueError(f"fusion_lambda must be finite and >= 0, but got {fusion_lambda}")
         _check_streams(scores, "scores")
         _check_labels(labels, scores, classes=_num_classes(scores))
-        gains = _gains(scores, labels, fusion_lambda)
+        gains = _gains(scores, labels, fusion_lambda, sums=sums)
         equal = 1 / len(scores)
         if constraint == "l2":
             weights = _solve_unit_ball(gains)
@@ -324,6 +386,39 @@ def _fit_adaptive(
         validation=cross_fit(fit, scores, labels, groups),
         fusion_lambda=fitted.fusion_lambda,
         details={"weights": np.round(fitted.weights, 6).tolist()},
+        rule=WeightedSum(weights=dict(zip(fitted.streams, fitted.weights.T, strict=True))),
+    )
+
+
+def _fit_adaptive_on_train(
+    parts: Mapping[str, Part], groups: Sequence[Hashable], fusion_lambda: float | None
+) -> Fitted:
+    """Fits eq. 5 as printed: its sums on the training videos, the simplex.
+
+    The paper doesn't say where λ comes from; ours has the best top-1 on the validation part, and
+    the smallest of those that tie.
+    """
+    validation = parts["validation"]
+    grid = LAMBDAS if fusion_lambda is None else (fusion_lambda,)
+
+    def fit(part: Part, value: float) -> AdaptiveFusion:
+        return AdaptiveFusion.fit(
+            part.scores, part.labels, constraint="simplex", fusion_lambda=value, sums=True
+        )
+
+    fused = np.stack([fit(parts["train"], value).fuse(validation.scores) for value in grid])
+    right = fused.argmax(axis=2) == validation.labels
+    chosen = grid[_first_best(right)]
+    fitted = fit(parts.get("all", parts["train"]), chosen)
+    apart: IntArray = np.zeros(len(validation.labels), dtype=np.int64)
+    if len(grid) > 1:
+        apart = chosen_without(right, validation.labels, groups)
+    return Fitted(
+        fuse=lambda part: fitted.fuse(part.scores),
+        validation=fused[apart, np.arange(len(apart))],
+        fusion_lambda=chosen,
+        details={"weights": np.round(fitted.weights, 6).tolist()},
+        rule=WeightedSum(weights=dict(zip(fitted.streams, fitted.weights.T, strict=True))),
     )
 
 
@@ -411,7 +506,9 @@ def _take(scores: Streams, videos: IntArray) -> dict[str, FloatArray]:
     return {stream: array[videos] for stream, array in scores.items()}
 
 
-def _gains(scores: Streams, labels: IntArray, fusion_lambda: float) -> FloatArray:
+def _gains(
+    scores: Streams, labels: IntArray, fusion_lambda: float, *, sums: bool = False
+) -> FloatArray:
     """Returns the objective of eq. 5 for all of a class's weight on one stream, (N, S)."""
     classes = _num_classes(scores)
     videos = np.arange(len(labels))
@@ -420,8 +517,9 @@ def _gains(scores: Streams, labels: IntArray, fusion_lambda: float) -> FloatArra
         np.add.at(column, labels, array[videos, labels])
     totals = np.stack([s.sum(axis=0, dtype=np.float64) for s in scores.values()], axis=1)
     counts = np.bincount(labels, minlength=classes)[:, None]
-    negatives = (totals - positives) / np.maximum(len(labels) - counts, 1)
-    gains: FloatArray = positives / np.maximum(counts, 1) - fusion_lambda * negatives
+    positive, negative = (1, 1) if sums else (counts, len(labels) - counts)
+    gains: FloatArray = positives / np.maximum(positive, 1)
+    gains -= fusion_lambda * (totals - positives) / np.maximum(negative, 1)
     return gains
 
 
@@ -606,6 +704,23 @@ class EarlyFusion:
         decisions[:, self.seen] = values
         return decisions
 
+    def rule(self) -> LinearClassifier:
+        """Returns what `decide` computes as one affine map, the standardisation worked into it."""
+        width = sum(self.widths.values())
+        weight, bias = np.zeros((1, width)), np.zeros(1)
+        if self.svm is not None:
+            weight, bias = self.svm.coef_, np.broadcast_to(self.svm.intercept_, len(self.svm.coef_))
+            if len(weight) == 1:
+                weight, bias = np.concatenate([-weight, weight]), np.concatenate([-bias, bias])
+        return LinearClassifier(
+            streams=tuple(self.widths),
+            mean=self.scaler.mean_,
+            weight=weight / (self.scaler.scale_ * np.sqrt(width)),
+            bias=bias,
+            classes=self.seen,
+            num_classes=self.num_classes,
+        )
+
 
 def _widths(features: Streams) -> dict[str, int]:
     return {stream: array.shape[1] for stream, array in features.items()}
@@ -616,25 +731,52 @@ def _standardised(scaler: "StandardScaler", x: FloatArray) -> FloatArray:
     return standard
 
 
-def _fit_early(
-    parts: Mapping[str, Part], groups: Sequence[Hashable], fusion_lambda: float | None
+def unit_scores(part: Part) -> Streams:
+    """Returns each stream's scores of length one, what the SVM of two-stream networks sees.
+
+    Simonyan and Zisserman, "Two-stream convolutional networks for action recognition in videos",
+    NIPS 2014: "a multi-class linear SVM on stacked L2-normalised softmax scores".
+
+    Args:
+        part: V videos.
+
+    Returns:
+        (V, N) by stream.
+    """
+    return {
+        stream: array / np.linalg.norm(array, axis=1, keepdims=True)
+        for stream, array in part.scores.items()
+    }
+
+
+def _features(part: Part) -> Streams:
+    return part.features
+
+
+def _fit_svm(
+    parts: Mapping[str, Part],
+    groups: Sequence[Hashable],
+    fusion_lambda: float | None,
+    *,
+    seen: Callable[[Part], Streams],
 ) -> Fitted:
     train, validation = parts["train"], parts["validation"]
     classes = _num_classes(validation.scores)
-    svms = EarlyFusion.fit_each(train.features, train.labels, num_classes=classes)
-    decisions = np.stack([svm.decide(validation.features) for svm in svms])  # (C, V, N)
+    svms = EarlyFusion.fit_each(seen(train), train.labels, num_classes=classes)
+    decisions = np.stack([svm.decide(seen(validation)) for svm in svms])  # (C, V, N)
     right = decisions.argmax(axis=2) == validation.labels
     best = svms[_first_best(right)]
     apart = chosen_without(right, validation.labels, groups)
     if "all" in parts:
         again = parts["all"]
         (best,) = EarlyFusion.fit_each(
-            again.features, again.labels, num_classes=classes, grid=(best.c,)
+            seen(again), again.labels, num_classes=classes, grid=(best.c,)
         )
     return Fitted(
-        fuse=lambda part: best.decide(part.features),
+        fuse=lambda part: best.decide(seen(part)),
         validation=decisions[apart, np.arange(len(apart))],
         details={"c": best.c},
+        rule=best.rule() if seen is _features else None,
     )
 
 
@@ -652,6 +794,11 @@ def _sum_streams(scores: Streams, weights: FloatArray) -> FloatArray:
     for stream, column in zip(scores.values(), weights.T, strict=True):
         fused += stream * column
     return fused
+
+
+def _any_scores(parts: Mapping[str, Part]) -> Streams:
+    """Returns the scores of a part that has some: of train, features alone may be kept."""
+    return next(part.scores for part in parts.values() if part.scores)
 
 
 def _num_classes(scores: Streams) -> int:
@@ -697,7 +844,10 @@ FUSIONS: dict[str, Fusion] = {
     "temporal": _one_stream("temporal"),
     "average": _late(),
     "weighted": _late({"spatial": 1.0, "temporal": 1.5}),  # RGB : flow, as is usual in the field
-    "early": Fusion(fit=_fit_early, reads_features=True, fits_on_validation=True),
+    **{
+        name: Fusion(fit=partial(_fit_svm, seen=seen), reads_train=True, fits_on_validation=True)
+        for name, seen in (("early", _features), ("scores-svm", unit_scores))
+    },
     **{
         f"awf-{constraint}": Fusion(
             fit=partial(_fit_adaptive, constraint=constraint),
@@ -706,5 +856,11 @@ FUSIONS: dict[str, Fusion] = {
         )
         for constraint in CONSTRAINTS
     },
+    "awf-train": Fusion(
+        fit=_fit_adaptive_on_train,
+        reads_train=True,
+        fits_on_validation=True,
+        takes_lambda=True,
+    ),
 }
 """Every fusion by the name that an arm gives it."""

@@ -4,7 +4,8 @@ Carreira and Zisserman, "Quo vadis, action recognition? A new model and the Kine
 2017, on 64 frames of 224² and as many flow fields.
 
 It is inflated from torchvision's GoogLeNet, which is Inception-v1 with BatchNorm and, like I3D, has
-3×3 where the original has 5×5.
+3×3 where the original has 5×5. Padding is the original's "same": where its zeros are odd in number,
+the end has one more than the beginning.
 """
 
 from collections import OrderedDict
@@ -84,6 +85,7 @@ class I3d(VolumeNetwork):
     """
 
     classifier_prefixes = ("fc.", "aux1.", "aux2.")
+    head_window = (2, 7, 7)
     options: I3dOptions
 
     def _build_net(self, in_channels: int) -> tuple[nn.Module, int]:
@@ -93,17 +95,17 @@ class I3d(VolumeNetwork):
         first, second, third = (scale_width(channels, width) for channels in (64, 64, 192))
         layers: OrderedDict[str, nn.Module] = OrderedDict(
             conv1=_Unit(in_channels, first, 7, stride=2),
-            pool1=_max_pool(3, time=1),
+            pool1=_MaxPool((1, 3, 3), (1, 2, 2)),
             conv2a=_Unit(first, second, 1),
             conv2b=_Unit(second, third, 3),
-            pool2=_max_pool(3, time=1),
+            pool2=_MaxPool((1, 3, 3), (1, 2, 2)),
         )
         channels = third
         for name, published in BLOCKS.items():
             if name == "4b":
-                layers["pool3"] = _max_pool(3, time=3)
+                layers["pool3"] = _MaxPool((3, 3, 3), (2, 2, 2))
             elif name == "5b":
-                layers["pool4"] = _max_pool(2, time=2)
+                layers["pool4"] = _MaxPool((2, 2, 2), (2, 2, 2))
             block = _Inception(channels, tuple(scale_width(c, width) for c in published))
             layers[f"mixed_{name}"], channels = block, block.out_channels
         return nn.Sequential(layers), channels
@@ -132,11 +134,16 @@ class _Unit(nn.Module):
 
     def __init__(self, before: int, after: int, kernel: int, *, stride: int = 1) -> None:
         super().__init__()
-        self.conv = nn.Conv3d(before, after, kernel, stride=stride, padding=kernel // 2, bias=False)
+        self.padded = stride > 1  # before the convolution, which only knows equal sides
+        padding = 0 if self.padded else kernel // 2
+        self.conv = nn.Conv3d(before, after, kernel, stride=stride, padding=padding, bias=False)
         nn.init.kaiming_normal_(self.conv.weight, mode="fan_out", nonlinearity="relu")
         self.bn = nn.BatchNorm3d(after, eps=1e-3)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.padded:
+            around = _same_padding(x, self.conv.kernel_size, self.conv.stride)
+            x = F.pad(x, [zeros for both in reversed(around) for zeros in both])
         return F.relu(self.bn(self.conv(x)))
 
 
@@ -158,18 +165,33 @@ class _Inception(nn.Module):
         return torch.cat([self.one(x), self.three_a(x), self.three_b(x), self.pooled(x)], dim=1)
 
 
-def _max_pool(size: int, *, time: int) -> nn.Module:
-    """Returns a pool that halves rows and columns, and the frames where it reaches over several.
+class _MaxPool(nn.Module):
+    """A max-pool with the original's padding, which no window over a real cell depends on."""
 
-    It reaches over the far edge of rows and columns, and over both ends of three frames.
+    def __init__(self, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.kernel, self.stride = kernel, stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        before = [first for first, _ in _same_padding(x, self.kernel, self.stride)]
+        # Windows that reach over the end stand for its padding, without a padded copy.
+        return F.max_pool3d(x, self.kernel, self.stride, before, ceil_mode=True)
+
+
+def _same_padding(
+    x: Tensor, kernel: tuple[int, ...], stride: tuple[int, ...]
+) -> list[tuple[int, int]]:
+    """Returns the zeros before and behind each dimension of volumes (B, C, T, H, W).
+
+    With them a stride of s divides the dimension by s, rounded up. Where their number is odd, the
+    end gets one more than the beginning.
     """
-    cells = nn.MaxPool3d((1, size, size), stride=(1, 2, 2), ceil_mode=True)
-    if time == 1:
-        return cells
-    frames = nn.MaxPool3d(
-        (time, 1, 1), stride=(2, 1, 1), padding=((time - 1) // 2, 0, 0), ceil_mode=time == 2
-    )
-    return nn.Sequential(frames, cells)
+    padding = []
+    for size, reach, step in zip(x.shape[2:], kernel, stride, strict=True):
+        places = -(-size // step)
+        zeros = max((places - 1) * step + reach - size, 0)
+        padding.append((zeros // 2, zeros - zeros // 2))
+    return padding
 
 
 def _inflate(kernel: Tensor) -> Tensor:

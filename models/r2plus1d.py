@@ -1,15 +1,14 @@
 """R(2+1)D: residual networks of spatial and temporal convolutions in turn.
 
 Tran et al., "A closer look at spatiotemporal convolutions for action recognition", CVPR 2018. The
-network is torchvision's.
+network is torchvision's, with the paper's number of channels between the two convolutions.
 """
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
-from torchvision.models.video import resnet
 
 from models.checks import check_count, check_number
 from models.registry import register_model
@@ -26,10 +25,15 @@ class R2Plus1dOptions(VolumeOptions):
 
     Attributes:
         depths: Residual blocks of each stage: (2, 2, 2, 2) is R(2+1)D-18, (3, 4, 6, 3) the 34.
+        middle: Channels between the convolution over cells and the one over frames: of each pair
+            as many as give it the parameters of one over both (``paper``, §3.5: 33.4 million with
+            400 classes at depth 18, 63.7 at 34), or those of a block's first pair for its second as
+            well (``torchvision``, whose weights need it: 31.5 and 61.8).
         width: Factor on the stages' channels, not the stem's (ours; 1 is the paper's).
     """
 
     depths: tuple[int, int, int, int] = (2, 2, 2, 2)
+    middle: Literal["paper", "torchvision"] = "paper"
     width: float = 1.0
     dropout: float = 0.0
 
@@ -37,21 +41,6 @@ class R2Plus1dOptions(VolumeOptions):
         VolumeOptions.__post_init__(self)
         check_count("depths", self.depths)
         check_number("width", self.width, least=0)
-
-
-class _Scaled(resnet.VideoResNet):  # type: ignore[misc, unused-ignore]
-    """torchvision's video ResNet with its stages' channels times a factor."""
-
-    def __init__(self, width: float, **settings: Any) -> None:
-        self.width = width
-        super().__init__(**settings)
-
-    def _make_layer(
-        self, block: Any, conv_builder: Any, planes: int, blocks: int, stride: int = 1
-    ) -> nn.Sequential:
-        scaled = scale_width(planes, self.width)
-        layer: nn.Sequential = super()._make_layer(block, conv_builder, scaled, blocks, stride)
-        return layer
 
 
 @register_model("r2plus1d", R2Plus1dOptions)
@@ -62,14 +51,10 @@ class R2Plus1d(VolumeNetwork):
     options: R2Plus1dOptions
 
     def _build_net(self, in_channels: int) -> tuple[nn.Module, int]:
-        net = _Scaled(
-            self.options.width,
-            block=resnet.BasicBlock,
-            conv_makers=[resnet.Conv2Plus1D] * 4,
-            layers=list(self.options.depths),
-            stem=resnet.R2Plus1dStem,
-            num_classes=1,
-        )
+        middle = self.options.middle
+        if (self.options.depths, self.options.width, middle) == ((2, 2, 2, 2), 1, "torchvision"):
+            self.kinetics_network = "r2plus1d_18"
+        net = _scaled_network(self.options.width, self.options.depths, middle)
         if in_channels != 3:
             net.stem[0] = nn.Conv3d(
                 in_channels, 45, (1, 7, 7), stride=(1, 2, 2), padding=(0, 3, 3), bias=False
@@ -79,3 +64,35 @@ class R2Plus1d(VolumeNetwork):
         return nn.Sequential(OrderedDict(net.named_children())), scale_width(
             FEATURES, self.options.width
         )
+
+
+def _scaled_network(width: float, depths: tuple[int, ...], middle: str) -> Any:
+    """Returns torchvision's R(2+1)D with its stages' channels times a factor.
+
+    By the paper's rule there are M = ⌊t·d²·N·N' / (d²·N + t·N')⌋ channels between the convolutions
+    of every pair (§3.5).
+    """
+    from torchvision.models.video import resnet
+
+    class OwnMiddle(resnet.Conv2Plus1D):  # type: ignore[misc, unused-ignore]
+        def __init__(
+            self, in_planes: int, out_planes: int, midplanes: int, stride: int = 1, padding: int = 1
+        ) -> None:
+            middle = 27 * in_planes * out_planes // (9 * in_planes + 3 * out_planes)
+            super().__init__(in_planes, out_planes, middle, stride, padding)
+
+    class Scaled(resnet.VideoResNet):  # type: ignore[misc, unused-ignore]
+        def _make_layer(
+            self, block: Any, conv_builder: Any, planes: int, blocks: int, stride: int = 1
+        ) -> nn.Sequential:
+            scaled = scale_width(planes, width)
+            layer: nn.Sequential = super()._make_layer(block, conv_builder, scaled, blocks, stride)
+            return layer
+
+    return Scaled(
+        block=resnet.BasicBlock,
+        conv_makers=[OwnMiddle if middle == "paper" else resnet.Conv2Plus1D] * 4,
+        layers=list(depths),
+        stem=resnet.R2Plus1dStem,
+        num_classes=1,
+    )

@@ -29,10 +29,15 @@ class StreamRandomness:
         self._states: dict[str, list[Tensor]] = {stream: [] for stream in modules}
         self._generators: list[torch.Generator] = []
         self._outer: list[list[Tensor]] = []
+        # Not as decorators: these would import torch's compiler, seconds of it, with this module.
+        enter, leave = (
+            torch.compiler.disable(hook)
+            for hook in (StreamRandomness._enter, StreamRandomness._leave)
+        )
         for stream, owned in modules.items():
             for module in owned:
-                module.register_forward_pre_hook(partial(self._enter, stream))
-                module.register_forward_hook(partial(self._leave, stream))
+                module.register_forward_pre_hook(partial(enter, self, stream))
+                module.register_forward_hook(partial(leave, self, stream))
 
     def seed(self, seed: int, device: torch.device) -> None:
         """Begins every sequence again, each at its own place.
@@ -51,13 +56,11 @@ class StreamRandomness:
             self._states[stream] = self._read()
         self._begin(seed)
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _enter(self, stream: str, module: nn.Module, inputs: Any) -> None:
         if module.training:
             self._outer.append(self._read())
             self._write(self._states[stream])
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _leave(self, stream: str, module: nn.Module, inputs: Any, output: Any) -> None:
         if module.training:
             self._states[stream] = self._read()

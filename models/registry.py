@@ -33,12 +33,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from models.checks import check_names
+from models.plugins import MODELS, import_entry_points
 from models.video_model import VideoModel
 
 __all__ = [
     "create_model",
     "list_models",
     "make_options",
+    "model_module",
     "model_options",
     "options_without_effect",
     "register_model",
@@ -53,16 +55,22 @@ def register_model(name: str, options: type) -> Callable[[type[_Model]], type[_M
 
     Args:
         name: The name for ``create_model``.
-        options: Frozen, keyword-only dataclass of its options, which checks itself in
-            ``__post_init__``. The class is called as ``cls(options, num_classes=N)``.
+        options: Frozen, keyword-only dataclass of its options, each with a default, which checks
+            itself in ``__post_init__``. The class is called as ``cls(options, num_classes=N)``.
 
     Raises:
-        ValueError: If the name is taken.
+        ValueError: If the name is taken, or the class or its options are of another kind.
     """
 
     def register(cls: type[_Model]) -> type[_Model]:
         if name in _MODELS:
-            raise ValueError(f"a model {name!r} is registered already: {_MODELS[name][0]}")
+            raise ValueError(
+                f"a model {name!r} is registered already by {_MODELS[name][0].__module__}; give "
+                "this one another name"
+            )
+        if not issubclass(cls, VideoModel):
+            raise ValueError(f"model {name!r} must be a VideoModel, but got {cls}")
+        _check_options(name, options)
         cls.model_name = name
         _MODELS[name] = (cls, options)
         return cls
@@ -72,7 +80,17 @@ def register_model(name: str, options: type) -> Callable[[type[_Model]], type[_M
 
 def list_models() -> list[str]:
     """Returns the names of all registered models, sorted."""
+    import_entry_points(MODELS)
     return sorted(_MODELS)
+
+
+def model_module(name: str) -> str:
+    """Returns the name of the module that defines a model.
+
+    Raises:
+        ValueError: If there is no such model.
+    """
+    return _find(name)[0].__module__
 
 
 def model_options(name: str) -> type:
@@ -139,7 +157,24 @@ def create_model(name: str, *, num_classes: int, **options: Any) -> VideoModel:
     return build(make_options(name, options), num_classes=num_classes).train()
 
 
+def _check_options(name: str, options: type) -> None:
+    if not dataclasses.is_dataclass(options):
+        raise ValueError(f"the options of model {name!r} must be a dataclass, but got {options}")
+    missing = dataclasses.MISSING
+    required = [
+        field.name
+        for field in dataclasses.fields(options)
+        if field.default is missing and field.default_factory is missing
+    ]
+    if required:
+        raise ValueError(
+            f"every option of model {name!r} needs a default, but {', '.join(required)} "
+            f"{'has' if len(required) == 1 else 'have'} none"
+        )
+
+
 def _find(name: str) -> tuple[type[VideoModel], type]:
+    import_entry_points(MODELS)
     if name not in _MODELS:
         raise ValueError(f"there is no model {name!r}; there are {', '.join(list_models())}")
     return _MODELS[name]

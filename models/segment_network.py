@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from models.backbone_options import BackboneOptions
 from models.backbones import Backbone
 from models.checks import check_subset
-from models.layers.frames import split_clips
+from models.layers.frames import set_frames, split_clips
 from models.layers.head import mlp_head
-from models.layers.temporal_conv import set_frames
 from models.output import ModelOutput
 from models.video_model import STREAM_INPUTS, VideoModel
 

@@ -1,16 +1,16 @@
 """Spatiotemporal multiplier networks, and spatiotemporal residual networks.
 
 Feichtenhofer, Pinz and Wildes, "Spatiotemporal multiplier networks for video action recognition",
-CVPR 2017: the motion stream gates the residual branches of the appearance stream. Its additive
-form is of the same authors with Zhang, "Spatiotemporal residual networks", NeurIPS 2016.
+CVPR 2017: the motion stream gates the residual branches of the appearance stream, and the frames
+of a clip are pooled by their maximum, cell by cell. Its additive form is Feichtenhofer, Pinz and
+Wildes, "Spatiotemporal residual networks for video action recognition", NeurIPS 2016.
 """
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from models.backbone_options import BackboneOptions
 from models.backbones import Backbone
@@ -21,7 +21,10 @@ from models.output import ModelOutput
 from models.registry import register_model
 from models.video_model import VideoModel
 
-__all__ = ["SpatiotemporalMultiplier", "SpatiotemporalMultiplierOptions", "gated_block"]
+if TYPE_CHECKING:
+    from torchvision.models.resnet import BasicBlock, Bottleneck
+
+__all__ = ["SpatiotemporalMultiplier", "SpatiotemporalMultiplierOptions", "residual_sum"]
 
 BACKBONES = ("small", "resnet18", "resnet34", "resnet50", "resnet101")
 
@@ -45,21 +48,24 @@ class SpatiotemporalMultiplierOptions(BackboneOptions):
         check_one_of("backbone", self.backbone, BACKBONES)
 
 
-def gated_block(block: BasicBlock | Bottleneck, x: Tensor, seen: Tensor) -> Tensor:
-    """Runs a residual block whose branch sees ``seen``, its shortcut x: f(x + F(seen)) (eq. 5)."""
+def residual_sum(block: "BasicBlock | Bottleneck", x: Tensor, seen: Tensor) -> Tensor:
+    """Returns x + F(seen) of a residual block, before its last ReLU (eq. 5)."""
     shortcut = x if block.downsample is None else block.downsample(x)
     y = block.relu(block.bn1(block.conv1(seen)))
     y = block.bn2(block.conv2(y))
-    if isinstance(block, Bottleneck):
+    if hasattr(block, "conv3"):
         y = block.bn3(block.conv3(block.relu(y)))
-    return cast(Tensor, block.relu(y + shortcut))
+    return cast(Tensor, y + shortcut)
 
 
 @register_model("spatiotemporal_multiplier", SpatiotemporalMultiplierOptions)
 class SpatiotemporalMultiplier(VideoModel):
     """Two ResNets; motion enters the second residual block of each of appearance's stages.
 
-    The small network has no residual branch; there it enters every stage but the first.
+    With x_a and x_m the sums of both streams' blocks before, and f the ReLU, that block is
+    f(f(x_a) + F(x_a ⊙ f(x_m))) (eq. 5): what is multiplied is appearance before its ReLU. The small
+    network has no residual branch; there motion multiplies what every stage but the first sees
+    (ours).
     """
 
     def __init__(self, options: SpatiotemporalMultiplierOptions, *, num_classes: int) -> None:
@@ -70,6 +76,7 @@ class SpatiotemporalMultiplier(VideoModel):
             partial_bn=options.partial_bn,
         )
         self.options = options
+        self.interacts = options.interaction != "none"
         self.backbones = nn.ModuleDict()
         self.mixers = nn.ModuleDict()
         self.heads = nn.ModuleDict()
@@ -93,7 +100,7 @@ class SpatiotemporalMultiplier(VideoModel):
         for stream, maps in (("spatial", spatial), ("temporal", temporal)):
             if stream in self.mixers:
                 maps = fold_frames(self.mixers[stream](unfold_frames(maps, frames)))
-            pooled = split_clips(maps.mean(dim=(2, 3)), frames).mean(dim=1)
+            pooled = split_clips(maps, frames).amax(dim=1).mean(dim=(2, 3))
             output.features[stream] = pooled
             output.logits[stream] = self.heads[stream](pooled)
         return output
@@ -102,7 +109,8 @@ class SpatiotemporalMultiplier(VideoModel):
         """Runs both streams through a stage, (B·T, C, h, w) each."""
         appearance, motion = (cast(Backbone, self.backbones[stream]) for stream in self.streams)
         if self.options.backbone == "small":
-            seen = spatial if stage == appearance.stages[0] else self._gate(spatial, temporal)
+            gated = self.interacts and stage != appearance.stages[0]
+            seen = self._gate(spatial, temporal) if gated else spatial
             return appearance.forward_stage(stage, seen), motion.forward_stage(stage, temporal)
         if not stage.startswith("layer"):
             return appearance.forward_stage(stage, spatial), motion.forward_stage(stage, temporal)
@@ -111,18 +119,17 @@ class SpatiotemporalMultiplier(VideoModel):
             cast(nn.Sequential, motion.get_submodule(stage)),
             strict=True,
         )
+        before = spatial  # its ReLU
         for i, (a, m) in enumerate(blocks):
-            if i == 1:
-                spatial = gated_block(cast(Bottleneck, a), spatial, self._gate(spatial, temporal))
-            else:
-                spatial = a(spatial)
-            temporal = m(temporal)
+            seen = self._gate(before, temporal) if i == 1 and self.interacts else spatial
+            before = residual_sum(cast("Bottleneck", a), spatial, seen)
+            spatial, temporal = before.relu(), m(temporal)
         return spatial, temporal
 
     def _gate(self, spatial: Tensor, temporal: Tensor) -> Tensor:
         if self.options.interaction == "multiply":
             return spatial * temporal
-        return spatial + temporal if self.options.interaction == "add" else spatial
+        return spatial + temporal
 
 
 def _identity_over_time(channels: int) -> nn.Conv3d:

@@ -90,7 +90,8 @@ class RelationHead(nn.Module):
 class Trn(SegmentNetwork):
     """A segment network whose consensus is the sum of its relations; clips of two frames or more.
 
-    The w_k of a scale counts once for each of its relations, as in public code of it.
+    The w_k of a scale counts once for each of its relations, as in public code of it. A frame's
+    features are means over its cells, so that relations of frames see no motion within them.
     """
 
     options: TrnOptions

@@ -7,7 +7,7 @@ tested on 25, whose class scores are averaged. The paper's temporal network leav
 normalisation to save memory; here both networks have it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -71,8 +71,11 @@ class TwoStream(SegmentNetwork):
         features, logits = self.heads[stream](frames)
         return features.mean(dim=1), logits.mean(dim=1)
 
-    def load_backbone_weights(self, state_dict: Mapping[str, Tensor]) -> None:
+    def load_backbone_weights(
+        self, state_dict: Mapping[str, Tensor], streams: Collection[str] | None = None
+    ) -> set[str]:
         """Starts the backbones, and fc6 and fc7 where they have the checkpoint's shape."""
-        super().load_backbone_weights(state_dict)
-        for stream in self.streams:
-            load_fully_connected(self._head(stream), state_dict)
+        used = super().load_backbone_weights(state_dict, streams)
+        for stream in self.streams if streams is None else streams:
+            used |= load_fully_connected(self._head(stream), state_dict)
+        return used

@@ -2,8 +2,8 @@
 
 import contextlib
 import zlib
-from collections.abc import Iterator, Mapping
-from typing import Self
+from collections.abc import Collection, Iterator, Mapping
+from typing import Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,8 @@ from models.randomness import StreamRandomness
 __all__ = ["STREAM_INPUTS", "VideoModel"]
 
 BATCH_NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)  # the latter replaces it on several GPUs
+
+_Module = TypeVar("_Module", bound=nn.Module)
 
 STREAM_INPUTS = {"spatial": "rgb", "temporal": "flow"}
 """The input that each stream sees."""
@@ -44,6 +46,8 @@ class VideoModel(nn.Module):
         imagenet_network: torchvision's name of the network whose ImageNet weights
             ``load_backbone_weights`` takes: the first backbone, as ``new_backbone`` sets it, even
             one that torchvision doesn't have; empty where no weights fit.
+        kinetics_network: torchvision's name of the same network, whose Kinetics-400 weights
+            ``load_backbone_weights`` takes; empty where torchvision has none.
 
     Raises:
         ValueError: If ``num_classes`` is no whole number of at least 2.
@@ -74,6 +78,7 @@ class VideoModel(nn.Module):
         self.min_size = min_size
         self.partial_bn = partial_bn
         self.imagenet_network = ""
+        self.kinetics_network = ""
         self._randomness: StreamRandomness | None = None
         # One draw for any streams, so that what is built next doesn't depend on them.
         self._seed = int(torch.randint(2**31, (), device="cpu"))
@@ -169,21 +174,46 @@ class VideoModel(nn.Module):
             for name in self.inputs
         }
 
-    def load_backbone_weights(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Starts every backbone from an image classifier's state dict.
+    def load_backbone_weights(
+        self, state_dict: Mapping[str, Tensor], streams: Collection[str] | None = None
+    ) -> set[str]:
+        """Starts backbones from an image classifier's state dict.
 
         The keys are torchvision's (or the backbone's own published ones); the first convolution
         of a flow backbone gets the cross-modality start.
+
+        Args:
+            state_dict: Tensors by key.
+            streams: The streams whose backbones start from it; None for all.
+
+        Returns:
+            The keys of the tensors that are used.
 
         Raises:
             ValueError: If the keys or shapes aren't those of the backbone, or there is no
                 backbone.
         """
-        backbones = [module for module in self.modules() if isinstance(module, Backbone)]
+        backbones = self.modules_of(Backbone, streams)
         if not backbones:
             raise ValueError(f"model {self.model_name!r} has no backbone that weights fit")
-        for backbone in backbones:
-            backbone.load_weights(state_dict)
+        return set().union(*(backbone.load_weights(state_dict) for backbone in backbones))
+
+    def modules_of(
+        self, kind: type[_Module], streams: Collection[str] | None = None
+    ) -> list[_Module]:
+        """Returns the modules of a kind but those of other streams alone; None for all streams."""
+        others = set() if streams is None else STREAM_INPUTS.keys() - set(streams)
+        return [
+            module
+            for name, module in self.named_modules()
+            if isinstance(module, kind) and not others & set(name.split("."))
+        ]
+
+    @property
+    def starting_streams(self) -> tuple[str, ...]:
+        """The streams that have parameters of their own, which may start from weights."""
+        parts = {part for name, _ in self.named_parameters() for part in name.split(".")}
+        return tuple(stream for stream in STREAM_INPUTS if stream in parts) or self.streams
 
     def stream_parameters(self) -> dict[str, list[nn.Parameter]]:
         """Returns each parameter once, by stream; ``"shared"`` has those of no single stream.

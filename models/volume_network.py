@@ -1,11 +1,12 @@
 """What networks of 3-D convolutions share: volumes in, one vector a clip out."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from models.backbones.base import cross_modality_start
 from models.checks import check_count, check_fields, check_number, check_subset
@@ -50,9 +51,12 @@ class VolumeNetwork(VideoModel):
 
     Attributes:
         classifier_prefixes: Beginnings of the keys of a checkpoint that belong to its classifier.
+        head_window: Frames, rows and columns of the windows whose means are classified, at every
+            place of the last map; their class scores are averaged. None is the whole map.
     """
 
     classifier_prefixes: tuple[str, ...] = ()
+    head_window: tuple[int, int, int] | None = None
     options: VolumeOptions
 
     def __init__(self, options: VolumeOptions, *, num_classes: int) -> None:
@@ -92,6 +96,10 @@ class VolumeNetwork(VideoModel):
 
     def _classify(self, stream: str, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Turns maps (B, D, t, h, w) into features (B, D) and logits (B, N)."""
+        if self.head_window is not None:
+            sizes = zip(self.head_window, maps.shape[2:], strict=True)
+            wide = maps.to(torch.promote_types(maps.dtype, torch.float32))  # the CPU has no other
+            maps = F.avg_pool3d(wide, [min(size) for size in sizes], stride=1).to(maps.dtype)
         pooled = maps.mean(dim=(2, 3, 4))
         return pooled, self._head(stream)(pooled)
 
@@ -102,8 +110,10 @@ class VolumeNetwork(VideoModel):
         """Copies a published checkpoint, less its classifier, under the keys of this network."""
         return dict(weights)
 
-    def load_backbone_weights(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Starts every stream from a video classifier's weights, all but its classifier.
+    def load_backbone_weights(
+        self, state_dict: Mapping[str, Tensor], streams: Collection[str] | None = None
+    ) -> set[str]:
+        """Starts streams from a video classifier's weights, all but its classifier.
 
         The temporal stream's first convolutions get the cross-modality start.
 
@@ -112,7 +122,8 @@ class VolumeNetwork(VideoModel):
         """
         prefixes = (*self.classifier_prefixes, "\0")
         given = {k: v for k, v in state_dict.items() if not k.startswith(prefixes)}
-        for stream, net in self.nets.items():
+        for stream in self.streams if streams is None else streams:
+            net = self.nets[stream]
             own, weights = net.state_dict(), self._adapt_checkpoint(stream, given)
             for key, value in weights.items():
                 # The kernels that see the input.
@@ -126,6 +137,7 @@ class VolumeNetwork(VideoModel):
                     f"the weights don't fit model {self.model_name!r}; give a state dict of the "
                     f"same network. {' '.join(str(error).split())[:400]}"
                 ) from error
+        return set(given)
 
 
 def as_volume(x: Tensor, channels: int) -> Tensor:

@@ -14,8 +14,9 @@ from search_spaces.stin import stin
 
 __all__ = ["all_systems", "final_arms"]
 
-# What a clip is belongs to a system; how it is trained is the protocol's.
-CLIP = ("segments", "test_segments")
+# How many frames a clip has belongs to a system; how they are taken and cropped, and how it is
+# trained, is the protocol's.
+CLIP = ("segments", "test_segments", "test_clips")
 OF_A_BACKBONE = ("backbone", "partial_bn")  # options that the comparators' settings name
 
 
@@ -96,7 +97,7 @@ def _own(space: Space, name: str) -> Settings:
         },
         hyperparameters={
             **{k: v for k, v in space.settings.hyperparameters.items() if k in CLIP},
-            **arm.hyperparameters,
+            **{k: v for k, v in arm.hyperparameters.items() if k != "test_crops"},
         },
     )
 

@@ -1,7 +1,7 @@
 """What the five systems are compared with: each network, and the published forms of some.
 
-Two published rows have no arm: TSN's third modality is warped flow, and TSM's dense sampling takes
-frames in a row; neither is in a clip store's segments.
+A published row has no arm: TSN's third modality is warped flow, of which there may be a store
+(``--flow-backend tvl1-warped``), but no network sees two stores.
 """
 
 from collections.abc import Mapping
@@ -23,6 +23,7 @@ FINAL = {
     "gsm": "GSM",
     "stm": "STM",
     "c3d": "C3D",
+    "p3d-199": "P3D",
     "s3d": "S3D",
     "s3d-g": "S3D-G",
     "r2plus1d": "R(2+1)D",
@@ -33,7 +34,7 @@ FINAL = {
 }
 """The arm of each network that the space ``all`` compares, with its label there."""
 
-VOLUMES = ("c3d", "s3d", "s3d_g", "r2plus1d", "i3d", "artnet")
+VOLUMES = ("c3d", "p3d", "s3d", "s3d_g", "r2plus1d", "i3d", "artnet")
 """The networks of volumes, which have no backbone."""
 
 AVERAGING = ("two_stream", "tsn", "attentional_pooling")  # of segments, so of any number
@@ -43,6 +44,7 @@ SMALL: Mapping[str, Mapping[str, Any]] = {  # what a model takes on the embedded
     "two_stream": {"head_dims": (128,)},
     "trn": {"frames": 3},
     "c3d": {**NARROW, "head_dims": (128,), "head_grid": 2},
+    "p3d": {**NARROW, "depths": (1, 1, 1, 1)},
     "r2plus1d": {**NARROW, "depths": (1, 1, 1, 1)},
     "i3d": NARROW,
     "artnet": {**NARROW, "depths": (1, 1, 1, 1)},
@@ -58,6 +60,7 @@ WITHOUT_NUMBERS = (
     "attentional-pooling",
     "spatiotemporal-multiplier",
     "c3d",
+    "p3d-199",
     "s3d",
     "s3d-g",
     "r2plus1d",
@@ -83,9 +86,14 @@ def comparators() -> Space:
         arms=(
             *_two_stream_cnn(),
             *_vgg16(),
-            _arm("tsn-2", "TSN, 2 modalities", "tsn", 3, {"streams": BOTH}, fusion="average"),
-            _arm("tsn-rgb", "TSN, RGB", "tsn", 3, {"streams": BOTH}),
-            _arm("tsn-flow", "TSN, flow", "tsn", 3, {"streams": BOTH}, fusion="temporal"),
+            *(
+                _arm(name, label, "tsn", 3, {"streams": BOTH}, fusion=fusion, ten_crops=True)
+                for name, label, fusion in (
+                    ("tsn-2", "TSN, 2 modalities", "average"),
+                    ("tsn-rgb", "TSN, RGB", "spatial"),
+                    ("tsn-flow", "TSN, flow", "temporal"),
+                )
+            ),
             _arm("trn", "TRN, multi-scale", "trn", 8),
             _arm("tsm", "TSM", "tsm", 8),
             _arm("gsm", "GSM", "gsm", 8),
@@ -173,6 +181,7 @@ def _arm(
     *,
     fusion: str = "spatial",
     crop_size: int | None = None,
+    ten_crops: bool = False,
 ) -> Arm:
     """Returns a network with its paper's clips.
 
@@ -185,7 +194,9 @@ def _arm(
         options: The network's options.
         fusion: The arm's fusion.
         crop_size: Side of its frames in pixels where it isn't the field's usual one.
+        ten_crops: Whether its published number is of ten crops of each test frame.
     """
+    crops = {"test_crops": "ten"} if ten_crops else {}
     size = {} if crop_size is None else {"crop_size": crop_size}
     tested = {} if model in AVERAGING else {"test_segments": frames}
     return Arm(
@@ -193,14 +204,14 @@ def _arm(
         label=label,
         model=model,
         options=options or {},
-        hyperparameters={"segments": frames, **tested, **size},
+        hyperparameters={"segments": frames, **tested, **size, **crops},
         fusion=fusion,
     )
 
 
 def _two_stream_cnn() -> tuple[Arm, ...]:
-    """Returns the classic net, of single frames; its SVM is ours: on features, not on scores."""
-    rows = (("spatial",) * 2, ("temporal",) * 2, ("average",) * 2, ("SVM", "early"))
+    """Returns the classic net, of single frames."""
+    rows = (("spatial",) * 2, ("temporal",) * 2, ("average",) * 2, ("SVM", "scores-svm"))
     return tuple(
         _arm(
             f"two-stream-cnn-{how.lower()}",
@@ -209,6 +220,7 @@ def _two_stream_cnn() -> tuple[Arm, ...]:
             1,
             {"streams": BOTH},
             fusion=fusion,
+            ten_crops=True,
         )
         for how, fusion in rows
     )
@@ -223,6 +235,7 @@ def _vgg16() -> tuple[Arm, ...]:
             1,
             {"backbone": "vgg16", "head_dims": (4096, 4096), "streams": BOTH},
             fusion=fusion,
+            ten_crops=True,
         )
         for how, fusion in (("spatial",) * 2, ("temporal",) * 2, ("fused", "average"))
     )
@@ -232,6 +245,7 @@ def _volumes() -> tuple[Arm, ...]:
     """Returns the 3-D networks."""
     return (
         _arm("c3d", "C3D", "c3d", 16, crop_size=112),
+        _arm("p3d-199", "P3D-199", "p3d", 16, crop_size=160),
         _arm("s3d", "S3D", "s3d", 64),
         _arm("s3d-g", "S3D-G", "s3d_g", 64),
         _arm("r2plus1d", "R(2+1)D-18", "r2plus1d", 16, crop_size=112),
@@ -302,6 +316,21 @@ def _printed() -> tuple[Arm, ...]:
             )
             for frames in (8, 16)
         ),
+        Arm(
+            name="tsm-resnet50-8-dense",
+            label="TSM-R50, 8 frames, dense",
+            model="tsm",
+            options=resnet,
+            # 8 of 64 frames in a row; tested in ten clips, of which we take the centre crop.
+            hyperparameters={
+                "segments": 8,
+                "frame_stride": 8,
+                "test_segments": 8,
+                "test_clips": 10,
+            },
+            fusion="spatial",
+            default=False,
+        ),
     )
 
 
@@ -315,7 +344,7 @@ def _rows_with_numbers() -> tuple[TableRow, ...]:
         TableRow("tsm-resnet50", "TSM-R50, 8 frames, Kinetics start"),
         *(TableRow(f"vgg16-{how}") for how in ("spatial", "temporal", "fused")),
         *(TableRow(f"tsn-resnet50-8-{how}") for how in ("rgb", "flow", "average")),
-        TableRow(None, "TSM-R50, 8 frames, dense", "tsm-resnet50-8-dense"),
+        TableRow("tsm-resnet50-8-dense"),
         *(TableRow(f"gsm-inception_v3-{frames}") for frames in (8, 12, 16, 24)),
         *(
             TableRow(f"tsm-resnet50-{frames}", f"TSM-R50, {frames} frames, centre crop")

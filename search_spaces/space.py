@@ -38,6 +38,8 @@ class Settings:
         hyperparameters: Fields of ``study.training.hyperparameters.Hyperparameters`` by name.
         fusion_lambda: λ >= 0 of adaptively weighted fusion (STILT eq. 5), or None to choose it by
             cross-fitting on the validation part. It changes no training.
+        weights: What each stream starts from, in the words of ``--weights``; empty where a study
+            hasn't said.
 
     Raises:
         ValueError: If λ is no finite number of at least 0.
@@ -46,6 +48,7 @@ class Settings:
     options: Mapping[str, Any] = field(default_factory=dict)
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     fusion_lambda: float | None = None
+    weights: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.fusion_lambda is not None:
@@ -69,6 +72,7 @@ class Settings:
             fusion_lambda=self.fusion_lambda
             if other.fusion_lambda is None
             else other.fusion_lambda,
+            weights={**self.weights, **other.weights},
         )
 
     @classmethod
@@ -260,17 +264,25 @@ class TableRow:
         label: The row as the table prints it; empty for the arm's own label.
         published: The row's name in ``published.csv``; empty for the arm's name.
         note: What to know of the row, in a footer, in addition to the notes of its numbers.
+        space: The space whose arm it is; empty for the table's own.
 
     Raises:
-        ValueError: If a row without an arm lacks its label or the name of its numbers.
+        ValueError: If a row without an arm lacks its label or the name of its numbers, or one of
+            another space's arm its label.
     """
 
     arm: str | None
     label: str = ""
     published: str = ""
     note: str = ""
+    space: str = ""
 
     def __post_init__(self) -> None:
+        if self.space and not (self.arm and self.label):
+            raise ValueError(
+                "a row of another space needs that space's arm and a label, but got "
+                f"(arm={self.arm!r}, label={self.label!r}, space={self.space!r})"
+            )
         if self.arm is None and not (self.label and self.published):
             raise ValueError(
                 "a row without an arm needs its label and the name of its published numbers, but "
@@ -327,8 +339,17 @@ class Table:
 
     @property
     def arms(self) -> frozenset[str]:
-        """The names of the arms that it shows."""
-        return frozenset(row.arm for row in self.rows if row.arm is not None)
+        """The names of its own space's arms that it shows."""
+        return self.arms_of("")
+
+    def arms_of(self, space: str) -> frozenset[str]:
+        """Returns the names of the arms that it shows of another space."""
+        return frozenset(row.arm for row in self.rows if row.arm and row.space == space)
+
+    @property
+    def other_spaces(self) -> tuple[str, ...]:
+        """The other spaces of which it shows arms."""
+        return tuple(dict.fromkeys(row.space for row in self.rows if row.space))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -346,6 +367,8 @@ class Space:
             named as the space. A study prints the tables that show any of its arms.
         settings: The system's own settings on a real dataset, as its paper has them. An option
             reaches the arms whose model has it.
+        iterations: Where the paper counts iterations: by dataset, and by ``""`` for any other,
+            after how many the rate falls and how many there are.
         variants: For each dataset that the space fits only with other settings, arms or
             parameters, by the dataset's name: what makes it fit. See ``on``.
 
@@ -361,6 +384,7 @@ class Space:
     parameters: tuple[Parameter, ...]
     settings: Settings
     tables: tuple[Table, ...] = ()
+    iterations: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     variants: Mapping[str, Callable[["Space"], "Space"]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -29,22 +29,40 @@ FUSION_ROWS = {  # of stilt-fusion: how an arm's name ends, and its label after 
     "-awf-floor": "AWF, floor",
     "-awf-l2": "AWF, L2 ball",
     "-awf-entropy": "AWF, entropy",
+    "-awf-train": "AWF, fitted on training scores",
 }
-COMPARED = {  # in Table 6, with STILT itself
-    "girdhar": "Girdhar et al. [11]",
-    "meng": "Meng et al. [26]",
-    "c3d": "C3D [6]",
-    "p3d-199": "P3D-199 [28]",
-    "two-stream-cnn": "Two-stream CNN [30]",
-    "tdd": "TDD [37]",
-    "two-stream-fusion": "Two-stream fusion [10]",
-    "tsn": "TSN [38]",
-    "tsn-corrnet": "TSN Corrnnet [46]",
-    "msm-resnets": "MSM-ResNets [49]",
-    "artnet-res18": "ARTNet-Res18 [32]",
-    "amfnet-c": "AMFNet-C [25]",
-    "rstan-tsn": "RSTAN (TSN) [7]",
-}
+OPTIMISTIC = (
+    "eqs. 5-7 as printed, on videos that the streams have learned, of which each is nearly sure; "
+    "the other AWF rows are fitted on held-out videos"
+)
+NO_MODEL = "published numbers alone, as there is no model of it here"
+COMPARED = (  # in Table 6, with STILT itself
+    TableRow(
+        "attentional-pooling",
+        "Girdhar et al. [11]",
+        "girdhar",
+        "ours sees RGB alone",
+        space="comparators",
+    ),
+    TableRow(None, "Meng et al. [26]", "meng", NO_MODEL),
+    TableRow("c3d", "C3D [6]", space="comparators"),
+    TableRow("p3d-199", "P3D-199 [28]", space="comparators"),
+    TableRow("two-stream-cnn-svm", "Two-stream CNN [30]", "two-stream-cnn", space="comparators"),
+    TableRow(None, "TDD [37]", "tdd", NO_MODEL),
+    TableRow("two-towers", "Two-stream fusion [10]", "two-stream-fusion", space="conv_fusion"),
+    TableRow(
+        "tsn-2",
+        "TSN [38]",
+        "tsn",
+        "published with warped flow as a third modality, ours without",
+        space="comparators",
+    ),
+    TableRow(None, "TSN Corrnnet [46]", "tsn-corrnet", NO_MODEL),
+    TableRow(None, "MSM-ResNets [49]", "msm-resnets", NO_MODEL),
+    TableRow("artnet", "ARTNet-Res18 [32]", "artnet-res18", space="comparators"),
+    TableRow(None, "AMFNet-C [25]", "amfnet-c", NO_MODEL),
+    TableRow(None, "RSTAN (TSN) [7]", "rstan-tsn", NO_MODEL),
+)
 
 
 @register_space("stilt")
@@ -59,6 +77,17 @@ def stilt() -> Space:
             Arm(name="temporal", label="Temporal", model="stilt", options=plain, fusion="temporal"),
             *_fusions("two-stream", plain),
             *_fusions("stil", {"interaction": True}),
+            *(
+                Arm(
+                    name=f"{net}-awf-train",
+                    label=f"{label} + AWF, fitted on training scores",
+                    model="stilt",
+                    options={"interaction": net == "stil"},
+                    fusion="awf-train",
+                    default=False,
+                )
+                for net, label in NETS.items()
+            ),
             *(
                 Arm(
                     name=f"stilt-{backbone}",
@@ -79,9 +108,10 @@ def stilt() -> Space:
             Real(name="loss_weights.temporal", low=0.5, high=2.0, log=True),
         ),
         tables=_tables(),
-        # Section 4.2. The paper counts iterations: 50k, the rate divided by ten every 10k.
+        # Section 4.2, in epochs in place of its iterations (--recipe iterations). Ours: three
+        # segments, tested in eight clips of as many, which are the field's 25 frames.
         settings=Settings(
-            options={"backbone": "resnet50", "partial_bn": True},
+            options={"backbone": "resnet50"},
             hyperparameters={
                 "learning_rate": 1e-3,
                 "momentum": 0.9,
@@ -90,9 +120,13 @@ def stilt() -> Space:
                 "schedule": "step",
                 "milestones": (0.2, 0.4, 0.6, 0.8),
                 "epochs": 100,
+                "segments": 3,
+                "test_segments": 3,
+                "test_clips": 8,
                 "flow_length": 10,
             },
         ),
+        iterations={"": (10_000, 50_000), "hmdb51": (5_000, 50_000)},
         variants={"embedded": _on_embedded},
     )
 
@@ -102,17 +136,24 @@ def _on_embedded(space: Space) -> Space:
 
     Which of two things moves how is learned last: no stream alone has a clue to it, so that its
     gradient starts near zero and grows with rate and steps. Clips of one segment make many small
-    steps cheap; a clip's other segments show the same discs elsewhere.
+    steps cheap; a clip's other segments show the same discs elsewhere, so that three at
+    once, as it is tested, are only more cells to attend to.
     """
     settings = Settings(
         options={
-            "partial_bn": False,
             "head_dims": (),
             "dropout": 0.0,
             "attend_over": "cells",
             "attention_dropout": 0.0,
         },
-        hyperparameters={"learning_rate": 0.03, "batch_size": 16, "epochs": 36, "segments": 1},
+        hyperparameters={
+            "learning_rate": 0.03,
+            "batch_size": 16,
+            "epochs": 36,
+            "segments": 1,
+            "test_segments": 3,
+            "test_clips": 1,
+        },
     )
     return fit_to_embedded(space, settings)
 
@@ -157,12 +198,14 @@ def _tables() -> tuple[Table, ...]:
             name="stilt-6",
             title="STILT, Table 6: comparison with other systems",
             rows=(
-                *(TableRow(None, label, key) for key, label in COMPARED.items()),
+                *COMPARED,
                 TableRow("stilt-vgg19", "STILT(VGG-19)"),
                 TableRow("stilt-resnet34", "STILT(ResNet-34)"),
                 TableRow("stilt-resnet50", "STILT (ResNet-50)"),
             ),
             datasets=("ucf101", "hmdb51", "kinetics400"),
+            note="each of the other systems is trained under the settings of its own space, and is "
+            "tested against no arm of another",
         ),
         Table(
             name="stilt-fusion",
@@ -170,7 +213,11 @@ def _tables() -> tuple[Table, ...]:
             rows=(
                 *map(TableRow, ("spatial", "temporal")),
                 *(
-                    TableRow(f"{net}{fusion}", f"{label}, {how}")
+                    TableRow(
+                        f"{net}{fusion}",
+                        f"{label}, {how}",
+                        note=OPTIMISTIC if fusion == "-awf-train" else "",
+                    )
                     for net, label in NETS.items()
                     for fusion, how in FUSION_ROWS.items()
                 ),

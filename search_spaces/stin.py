@@ -77,6 +77,8 @@ def stin() -> Space:
                 "epochs": 100,
                 "clip_norm": 20.0,
                 "segments": 3,
+                "test_segments": 3,
+                "test_clips": 8,
                 "flow_length": 10,
             },
         ),
@@ -86,7 +88,7 @@ def stin() -> Space:
 
 def _on_embedded(space: Space) -> Space:
     options = {"partial_bn": False, "dropout": 0.0, "attention_dim": 64}
-    return fit_to_embedded(space, Settings(options=options))
+    return fit_to_embedded(space, Settings(options=options, hyperparameters={"test_clips": 1}))
 
 
 def _arm(

@@ -12,6 +12,8 @@ COMMANDS = {
     "run": "search, then train and score the ablation at the found settings",
     "query": "SQL over the results, and the papers' tables",
     "report": "one HTML page of tables, comparisons and curves",
+    "predict": "a trained, fused network's classes of new videos",
+    "export": "a trained, fused network as files that run without this project",
 }
 
 

@@ -18,10 +18,12 @@ from study.agenda import ArmSearch, Outlook
 from study.calibration import device_of, earlier_paces
 from study.claims import claim, release
 from study.cluster.connection import at_once_on, check_shared, running_ray
+from study.cluster.plugins import check_received, ship
 from study.cluster.queue import JobSource, Placement, run_jobs
 from study.configuration import write_request
 from study.driver_lock import only_driver
 from study.job import Job, checkpoint_path, record_failure, trained_again
+from study.keeping import keep_networks
 from study.labels import describe, trial_label
 from study.ledger import Ledger, look
 from study.progress import Progress
@@ -78,8 +80,10 @@ def run_study(
             terminal.at_work() as display,
             tracking(trackers, display.warn) as tracked,
         ):
+            ship(study.plugins, scratch)
             if address is not None:
                 check_shared(study.folder.resolve())
+                check_received(study.plugins, scratch)
             at_once = at_once_on(
                 cluster, request.resources, asked=request.at_once, may_grow=address is not None
             )
@@ -89,6 +93,8 @@ def run_study(
                     resources=request.resources, at_once=at_once, scratch=str(scratch)
                 )
                 run_jobs(conductor, placement, seconds=conductor.seconds_left())
+            if not conductor.stopped:
+                conductor.keep_networks()
             conductor.close()
         ResultStore(request.results).compact()
     return conductor.failures
@@ -182,12 +188,12 @@ class Conductor(JobSource):
         for one in self._outlook.jobs if self.seconds_left() > 0 else ():
             if one.training.training_id not in self._progress:
                 job = self._study.job(one.training, until=one.until, parts=one.parts)
-                claim(self._claims(one.training.training_id), self._study.name)
+                claim(self._study.claims(one.training.training_id), self._study.name)
                 self._progress.add(job, self._label(job))
                 if trained_again(job):
                     self._display.say(
                         f"{self._label(job)}: trained again, as its scores are to be made and its "
-                        "checkpoint is gone"
+                        "network is gone"
                     )
                 return job
         return None
@@ -238,6 +244,15 @@ class Conductor(JobSource):
         """Shows where the study stands, if it is time to."""
         self._progress.time_passed(self._outlook)
 
+    def keep_networks(self) -> None:
+        """Keeps the networks that the request says, and deletes what training left of the rows."""
+        lost = keep_networks(self._study, self._outlook.rows, source=self._ledger.source)
+        if lost:
+            self._display.say(
+                f"{len(lost)} networks can't be kept, as an earlier run didn't keep them; with "
+                "another --results they are trained again"
+            )
+
     def close(self) -> None:
         """Writes how the study ended."""
         state = "stopped" if self.stopped else "failed" if self._outlook.failures else "done"
@@ -282,11 +297,8 @@ class Conductor(JobSource):
             if identity in self._progress or identity in self._outlook.plan.trainings:
                 continue
             new = self._is_new(("checkpoint", identity))
-            if new and release(self._claims(identity), self._study.name):
+            if new and release(self._study.claims(identity), self._study.name):
                 checkpoint_path(self._study.checkpoints, identity).unlink(missing_ok=True)
-
-    def _claims(self, training_id: str) -> Path:
-        return self._study.folder / "claims" / training_id
 
     def _is_new(self, key: tuple[object, ...]) -> bool:
         """Whether this is the first time that something is to be written."""

@@ -17,6 +17,7 @@ import tomlkit
 
 from study.request import Study
 from study.results.store import ResultStore
+from study.training.weights import EVERYWHERE, KINDS
 
 __all__ = ["Section", "flags_over", "read_flags", "render_request", "value_of", "write_request"]
 
@@ -194,6 +195,7 @@ def _given(asked: argparse.Namespace, study: Study) -> dict[str, Any]:
         **vars(asked),
         "data": None if asked.data is None else str(request.store),
         "results": request.results,
+        "weights": None if asked.weights is None else _weights(study.weights),
         "set": {name: _as_set(value) for name, value in changes.items()},
         "search": {name: text for name, _, text in searched},
     }
@@ -206,9 +208,17 @@ def _came_to(study: Study) -> dict[str, Any]:
         "dataset": study.store.annotations.dataset,
         "split": [target.split for target in study.targets],
         "trials": study.trials,
-        "weights": study.weights,
+        "weights": _weights(study.weights),
         "name": study.name,
     }
+
+
+def _weights(wanted: Mapping[str, str]) -> list[str]:
+    """What networks start from as it is typed, paths in full."""
+    words = {
+        name: one if one in KINDS else str(Path(one).resolve()) for name, one in wanted.items()
+    }
+    return [word if name == EVERYWHERE else f"{name}={word}" for name, word in words.items()]
 
 
 def _as_set(value: Any) -> Any:

@@ -216,8 +216,7 @@ def epoch_passes(training: Training, parts: Parts) -> int:
 def scoring_passes(training: Training, parts: Parts, scored: Iterable[str]) -> int:
     """Returns the passes of scoring some parts once as rows report them.
 
-    The train part, whose features early fusion reads, is scored as it is validated, and the
-    validation part not again where a test clip is as a validation clip.
+    The validation part is not scored again where a test clip is as a validation clip.
     """
     hyperparameters = training.hyperparameters
     crops = test_crops(
@@ -226,7 +225,7 @@ def scoring_passes(training: Training, parts: Parts, scored: Iterable[str]) -> i
     views = hyperparameters.test_segments * hyperparameters.test_clips * len(crops)
     alike = clip_settings(hyperparameters) == clip_settings(hyperparameters, views=True)
     of_video = {
-        "train": hyperparameters.segments,
+        "train": views,
         "validation": 0 if alike else views,
         "test": views,
     }

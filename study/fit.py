@@ -86,7 +86,7 @@ def divide_batch(training: Training, gpu: Gpu, *, keep_steps: bool) -> MicroBatc
         keep_steps: Whether its ``accumulation_steps`` stay as they are.
     """
     hyperparameters = training.hyperparameters
-    return choose_micro_batch(
+    chosen = choose_micro_batch(
         lambda *how: _training_memory(training, gpu, *how),
         batch_size=hyperparameters.batch_size,
         available_bytes=gpu.bytes,
@@ -94,6 +94,8 @@ def divide_batch(training: Training, gpu: Gpu, *, keep_steps: bool) -> MicroBatc
         precisions=(hyperparameters.precision,),
         accumulation_steps=hyperparameters.accumulation_steps if keep_steps else None,
     )
+    checkpointing = chosen.activation_checkpointing or hyperparameters.activation_checkpointing
+    return replace(chosen, activation_checkpointing=checkpointing)
 
 
 def choose_clips(training: Training, gpu: Gpu) -> int:
@@ -120,12 +122,14 @@ def choose_clips(training: Training, gpu: Gpu) -> int:
 
 def result_depends_on_passes(training: Training) -> bool:
     """Returns whether the division of its batch changes a training's result beyond rounding."""
-    return passes_matter(meta_network(training))
+    mixes = training.hyperparameters.mixes_videos
+    return mixes or passes_matter(meta_network(training))
 
 
 def _training_memory(
     training: Training, gpu: Gpu, precision: str, checkpointing: bool
 ) -> MemoryEstimate:
+    checkpointing |= training.hyperparameters.activation_checkpointing
     key = _key(training, gpu, precision, checkpointing)
     if key not in _estimates:
         _estimates[key] = estimate_memory(
@@ -150,5 +154,5 @@ def _key(training: Training, gpu: Gpu, *how: str | bool) -> str:
     }
     clips = [getattr(hyperparameters, name) for name in _CLIPS]
     shapes = [list(value.shape) for value in meta_network(training).state_dict().values()]
-    momentum = bool(hyperparameters.momentum)
-    return canonical_json([training.model, options, clips, momentum, shapes, gpu.classes, how])
+    kept = [hyperparameters.optimizer, bool(hyperparameters.momentum), hyperparameters.ema_decay]
+    return canonical_json([training.model, options, clips, kept, shapes, gpu.classes, how])

@@ -8,8 +8,9 @@ import json
 import platform
 import resource
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -23,13 +24,14 @@ from models.flops import count_flops, count_parameters
 from study.data.clips.dataset import ClipDataset
 from study.data.datasets.parts import Parts, split_parts
 from study.data.store.clip_store import ClipStore
+from study.networks import kept_networks, read_network, ready_to_score
 from study.plan import Training, served_trainings
 from study.provenance import canonical_json
 from study.results.store import ResultStore
 from study.scores import Scores
 from study.training.clips import clip_settings
 from study.training.evaluation import score
-from study.training.initialisation import initial_network
+from study.training.initialisation import StartReport, initial_network
 from study.training.loop import EpochReport, train
 from study.training.weights import read_state_dict
 
@@ -41,6 +43,7 @@ __all__ = [
     "device_name",
     "epoch_row",
     "finished_epochs",
+    "is_finished",
     "record_failure",
     "run_job",
     "rung_key",
@@ -71,7 +74,7 @@ class Job:
         protocol: The study's protocol.
         until: The epoch after which the job ends: a rung of the search, or the last.
         parts: The parts to score at the end; none for a trial of the search.
-        weights_file: A backbone weights file, or None to start from scratch.
+        weights_files: The weights file of each stream that doesn't start from scratch.
         provenance: Git commit and whether the working tree differed from it.
         compile: Whether to use ``torch.compile``.
         loader_workers: Loader processes for each training process; None where the process that
@@ -83,6 +86,7 @@ class Job:
             processes ran out of memory.
         activation_checkpointing: Whether activations are computed again in the backward pass.
         scoring_batch: Clips that are scored in one forward pass; None for the batch size.
+        plugins: Modules from outside the project that register its model, to be imported first.
     """
 
     training: Training
@@ -94,7 +98,7 @@ class Job:
     protocol: str
     until: int
     parts: tuple[str, ...] = ()
-    weights_file: str | None = None
+    weights_files: Mapping[str, str] = field(default_factory=dict)
     provenance: tuple[str, bool] = ("", False)
     compile: bool = False
     loader_workers: int | None = None
@@ -103,6 +107,7 @@ class Job:
     halved: bool = False
     activation_checkpointing: bool = False
     scoring_batch: int | None = None
+    plugins: tuple[str, ...] = ()
 
     @property
     def checkpoint(self) -> Path:
@@ -118,8 +123,8 @@ def checkpoint_path(folder: str | Path, training_id: str) -> Path:
 def run_job(job: Job, report: Callable[[EpochReport], None] | None = None) -> list[EpochReport]:
     """Trains up to the job's epoch, scores, and writes the results; every rank calls it.
 
-    What is finished is not done again: the training goes on from its checkpoint, and a job whose
-    results are there reports its last epoch and ends.
+    What is finished is not done again: the training goes on from its checkpoint, a finished one is
+    scored from its kept network, and a job whose results are there reports its last epoch and ends.
 
     Args:
         job: The job.
@@ -159,7 +164,7 @@ def _run(
         if report is not None:
             report(epoch)
 
-    epochs = train(
+    epochs = _load_kept(setup, reported) or train(
         setup.model,
         setup.clips("train", augment=True),
         setup.clips("validation") if setup.parts.validation else None,
@@ -186,10 +191,34 @@ def _run(
         seconds = sum(epoch.seconds for epoch in epochs) + time.perf_counter() - clock
         _write_scores(setup, rung, scored)
         if job.until == job.training.hyperparameters.epochs:
-            again = _is_finished(ResultStore(job.results), job.training.training_id)
+            again = is_finished(ResultStore(job.results), job.training.training_id)
             if writer.trained(epochs) or not again:
                 _write_training(setup, epochs, started=started, seconds=seconds, again=again)
     return epochs
+
+
+def _load_kept(setup: "_Setup", report: Callable[[EpochReport], None]) -> list[EpochReport]:
+    """Loads the kept network of a finished training; returns its epochs, or none to train them."""
+    job = setup.job
+    if not _is_kept(job):
+        return []
+    epochs = _stored_epochs(job)
+    network = read_network(ResultStore(job.results), job.training.training_id)
+    if network is None or len(epochs) < job.until:
+        return []
+    setup.model.load_state_dict(network.state)
+    ready_to_score(setup.model, setup.device)
+    report(epochs[-1])
+    return epochs
+
+
+def _is_kept(job: Job) -> bool:
+    """Returns whether the network at the job's last epoch is kept, and its checkpoint is gone."""
+    return (
+        job.until == job.training.hyperparameters.epochs
+        and not job.checkpoint.exists()
+        and job.training.training_id in kept_networks(ResultStore(job.results))
+    )
 
 
 @contextlib.contextmanager
@@ -218,15 +247,22 @@ def _wanted_parts(job: Job) -> tuple[str, ...]:
 def finished_epochs(job: Job) -> list[EpochReport] | None:
     """Returns a training's epochs up to the job's if all results of the job are stored, or None."""
     results, identity = ResultStore(job.results), job.training.training_id
+    if job.until == job.training.hyperparameters.epochs and not is_finished(results, identity):
+        return None
     if job.training.train_on == "train" and not results.read(
         "validation_scores", keys=[rung_key(identity, job.until)], columns=["epoch"]
     ):
         return None
     if job.parts and not set(job.parts) <= _stored_parts(job):
         return None
-    rows = results.read("epochs", keys=[identity]).sort_by("epoch").to_pylist()[: job.until]
-    if len(rows) < job.until:
-        return None
+    epochs = _stored_epochs(job)
+    return epochs if len(epochs) == job.until else None
+
+
+def _stored_epochs(job: Job) -> list[EpochReport]:
+    """Returns a training's epochs up to the job's, as far as stored."""
+    lines = ResultStore(job.results).read("epochs", keys=[job.training.training_id])
+    rows = lines.sort_by("epoch").to_pylist()[: job.until]
     names = [field.name for field in fields(EpochReport)]
     return [
         EpochReport(**{name: row[name] for name in names} | {"losses": json.loads(row["losses"])})
@@ -244,17 +280,13 @@ def stored_parts(results: ResultStore, training_id: str, scoring_id: str) -> fro
 
     There are none before the training's last epoch.
     """
-    if not _is_finished(results, training_id):
+    if not is_finished(results, training_id):
         return frozenset()
-    kept = (("scores", ("validation", "test")), ("features", ("train",)))
-    return frozenset(
-        part
-        for view, parts in kept
-        for part in results.read(view, keys=[scoring_id], columns=["part"])["part"]
-        .unique()
-        .to_pylist()
-        if part in parts
+    scored, featured = (
+        frozenset(results.read(view, keys=[scoring_id], columns=["part"])["part"].to_pylist())
+        for view in ("scores", "features")
     )
+    return scored if "train" in featured else scored - {"train"}
 
 
 def _stored_parts(job: Job) -> frozenset[str]:
@@ -266,13 +298,15 @@ def trained_again(job: Job) -> bool:
     """Returns whether a finished training has to be trained again to be scored.
 
     That is where the results say that it is finished, but hold neither its scores nor those in
-    other views, and its checkpoint is gone.
+    other views, its checkpoint is gone, and its network wasn't kept.
     """
-    finished = _is_finished(ResultStore(job.results), job.training.training_id)
-    return finished and finished_epochs(job) is None and not job.checkpoint.exists()
+    finished = is_finished(ResultStore(job.results), job.training.training_id)
+    trained = job.checkpoint.exists() or _is_kept(job)
+    return finished and finished_epochs(job) is None and not trained
 
 
-def _is_finished(results: ResultStore, training_id: str) -> bool:
+def is_finished(results: ResultStore, training_id: str) -> bool:
+    """Returns whether all of a training is stored: its line in ``trainings`` is written last."""
     lines = results.read("trainings", keys=[training_id], columns=["status"])
     return "finished" in lines["status"].to_pylist()
 
@@ -283,7 +317,7 @@ def record_failure(job: Job, reason: str, *, traceback: str | None = None) -> No
     One that is finished, and failed to be scored again, stays as it is.
     """
     results = ResultStore(job.results)
-    if _is_finished(results, job.training.training_id):
+    if is_finished(results, job.training.training_id):
         return
     results.write(
         "trainings",
@@ -321,20 +355,35 @@ def _device(job: Job) -> str:
     return f"cuda:{torch.cuda.current_device()}"
 
 
-def build_model(job: Job, *, num_classes: int) -> VideoModel:
+def build_model(
+    job: Job, *, num_classes: int, report: Callable[[StartReport], None] | None = None
+) -> VideoModel:
     """Returns the job's network at its initial weights.
 
+    Args:
+        job: The job.
+        num_classes: Number of classes of its dataset.
+        report: Receives what became of each weights file.
+
     Raises:
-        ValueError: If the weights file is damaged, or doesn't fit the net.
+        ValueError: If a weights file is damaged, or doesn't fit the net.
     """
-    training, file = job.training, job.weights_file
-    return initial_network(
-        training.model,
-        training.options,
-        num_classes=num_classes,
-        seed=training.seed,
-        weights=None if file is None else read_state_dict(Path(file)),
-    )
+    training, streams = job.training, defaultdict(list)
+    for stream, file in job.weights_files.items():
+        streams[file].append(stream)
+    try:
+        return initial_network(
+            training.model,
+            training.options,
+            num_classes=num_classes,
+            seed=training.seed,
+            weights=[(read_state_dict(Path(file)), started) for file, started in streams.items()],
+            report=report,
+        )
+    except ValueError as error:
+        if not streams:
+            raise
+        raise ValueError(f"--weights {' '.join(streams)}: {error}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -391,12 +440,16 @@ class _Setup:
         )
 
     def score_finally(self, part: str, rung: Scores | None) -> Scores:
-        """Returns a part's scores as its rows report them; the rung's if views agree."""
+        """Returns a part's scores as its rows report them; the rung's if views agree.
+
+        The train part is scored in the same views: what is fitted on it sees scores and features
+        that are made like those that it will judge.
+        """
         hyperparameters = self.job.training.hyperparameters
         alike = clip_settings(hyperparameters) == clip_settings(hyperparameters, views=True)
         if part == "validation" and rung is not None and alike:
             return rung
-        return self.score(part, views=part != "train")
+        return self.score(part, views=True)
 
 
 class _EpochWriter:
@@ -447,7 +500,7 @@ def _write_scores(setup: _Setup, rung: Scores | None, scored: Mapping[str, Score
         lines = [
             line
             for part, scores in scored.items()
-            if (view == "features" and "train" in scored) or (view == "scores" and part != "train")
+            if view == "scores" or "train" in scored
             for line in score_lines(
                 scores, view, training_id=identity, scoring_id=training.scoring_id, part=part
             )
@@ -472,6 +525,9 @@ def _write_training(
         [
             {
                 **training_row(job),
+                "serves": canonical_json(
+                    [one.training_id for one in served_trainings(job.training)]
+                ),
                 "status": "finished",
                 "error": None,
                 "epochs": len(epochs),
@@ -495,7 +551,10 @@ def _write_training(
 
 
 def training_row(job: Job) -> dict[str, Any]:
-    """Returns the columns of ``trainings`` that are known before the training starts."""
+    """Returns the columns of ``trainings`` that are known before the training starts.
+
+    They are known too where its model isn't, as on a machine that lacks a library of it.
+    """
     training = job.training
     return {
         "training_id": training.training_id,
@@ -509,7 +568,6 @@ def training_row(job: Job) -> dict[str, Any]:
         "split": training.target.split,
         "seed": training.seed,
         "protocol": job.protocol,
-        "serves": canonical_json([one.training_id for one in served_trainings(training)]),
         "git_commit": job.provenance[0],
         "dirty": job.provenance[1],
         "versions": canonical_json(
@@ -560,7 +618,7 @@ def _notes(epochs: Sequence[EpochReport], *, again: bool) -> str | None:
             f"{halved[0]} on each forward pass had half the videos"
         )
     if again:
-        notes.append("trained again, as it was to be scored and its checkpoint was gone")
+        notes.append("trained again, as it was to be scored and its network was gone")
     return "; ".join(notes) or None
 
 

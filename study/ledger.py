@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from study.agenda import Agenda, ArmSearch, Finished, Outlook, next_jobs
 from study.choices import best_trials, choose_trials
-from study.job import rung_key, stored_parts
+from study.job import is_finished, rung_key, stored_parts
 from study.plan import Training, scoring_id, streams_apart
 from study.results.rows import load_validation_scores, validation_accuracy
 from study.results.store import ResultStore
@@ -127,6 +127,8 @@ class Ledger:
         scores = self._validation_scores(
             identity, [epoch for epoch in search.rungs if epoch not in known]
         )
+        if search.rungs[-1] in scores and not is_finished(self._results, identity):
+            del scores[search.rungs[-1]]  # its job was lost while it wrote
         for epoch, of_epoch in scores.items():
             known[epoch] = validation_accuracy(
                 objective.fusion,

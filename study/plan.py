@@ -28,6 +28,7 @@ from search_spaces.space import Arm, Settings, Space
 from study.provenance import fingerprint
 from study.source import PACKAGES
 from study.training.hyperparameters import Hyperparameters
+from study.training.weights import divided_name
 
 __all__ = [
     "Plan",
@@ -36,7 +37,6 @@ __all__ = [
     "Training",
     "effective_options",
     "fewest_frames",
-    "imagenet_network",
     "make_plan",
     "make_training",
     "meta_network",
@@ -82,7 +82,8 @@ class Training:
         target: Dataset, store and split.
         seed: The seed of initial weights, order, augmentation and dropout.
         train_on: ``train`` holds the validation part out, ``all`` trains on it too.
-        weights: Where the backbones start: ``none``, or the content's name of a weights file.
+        weights: Where the streams start: ``none`` or the content's name of a weights file, by
+            stream where they differ, as of ``study.training.weights.joined_name``.
         code: The version of the source code that trains and scores it.
     """
 
@@ -227,7 +228,7 @@ def make_training(
     target: Target,
     seed: int,
     train_on: str = "train",
-    weights: Callable[[str], str] = lambda network: "none",
+    weights: Callable[[VideoModel], str] = lambda net: "none",
     code: Callable[[VideoModel], str] = lambda net: "",
     streams: Iterable[str] | None = None,
 ) -> Training:
@@ -239,7 +240,7 @@ def make_training(
         target: Dataset, store and split.
         seed: The training's seed.
         train_on: ``train`` or ``all``, as of `Training`.
-        weights: Names the weights that a network of images starts from.
+        weights: Names the weights that a network starts from.
         code: Returns the version of the code that trains and scores a network.
         streams: The streams to train, where the model lets its streams be chosen.
 
@@ -261,7 +262,7 @@ def make_training(
         target=target,
         seed=seed,
         train_on=train_on,
-        weights=weights(net.imagenet_network),
+        weights=weights(net),
         code=code(net),
     )
 
@@ -381,6 +382,7 @@ def served_trainings(training: Training) -> tuple[Training, ...]:
             training,
             options={**training.options, "streams": (stream,)},
             hyperparameters=_of_streams(training.hyperparameters, (stream,)),
+            weights=divided_name(training.weights, (stream,))[stream],
         )
         for stream in training.options["streams"]
     )
@@ -389,11 +391,6 @@ def served_trainings(training: Training) -> tuple[Training, ...]:
 def fewest_frames(training: Training) -> int:
     """Returns the fewest segments that the training's net works on."""
     return _net(training.model, training.options).min_frames
-
-
-def imagenet_network(model: str, options: Mapping[str, Any]) -> str:
-    """Returns the torchvision network whose ImageNet weights a model can start from, or ""."""
-    return _net(model, options).imagenet_network
 
 
 def meta_network(training: Training, *, num_classes: int = 2) -> VideoModel:
@@ -433,4 +430,4 @@ def net_key(model: str, settings: Settings) -> str:
     if _net(model, asdict(make_options(model, settings.options))).independent_streams:
         options.pop("streams", None)
     hyperparameters = Hyperparameters.of(settings.hyperparameters)
-    return fingerprint([model, options, hyperparameters.of_training()])
+    return fingerprint([model, options, hyperparameters.of_training(), settings.weights])

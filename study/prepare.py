@@ -19,6 +19,7 @@ from study.data.datasets.catalog import (
     dataset_name,
     find_reader,
     list_datasets,
+    load_dataset,
     videos_folder,
 )
 from study.data.datasets.list_files import ListFiles
@@ -34,6 +35,7 @@ from study.data.store.preparation import (
 from study.data.store.remote import is_uri
 from study.data.store.settings import StoreSettings, read_settings
 from study.data.store.upload import check_target, upload
+from study.sizes import told_bytes
 
 __all__ = ["main"]
 
@@ -44,10 +46,10 @@ _RATE_SECONDS = 60.0  # over which the rate is taken
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0 done, 1 failed, 2 refused."""
     words = sys.argv[1:] if arguments is None else list(arguments)
-    given = _parser().parse_args(words)
     console = Console(highlight=False, soft_wrap=True)
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     try:
+        given = _parser().parse_args(words)
         if given.verify:
             return _verify(given.store, console)
         if given.preview:
@@ -62,6 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if given.upload:
                 return _upload(given.store, given.upload, console)
             raise ValueError(f"name a dataset: {', '.join(list_datasets())}")
+        given.dataset = load_dataset(given.dataset)
         _check_cluster(given)
         settings = _settings(given)
         if given.upload:
@@ -90,7 +93,12 @@ def _parser() -> argparse.ArgumentParser:
         "where there is one.",
     )
     add = parser.add_argument
-    add("dataset", nargs="?", help=f"one of: {', '.join(list_datasets())}")
+    add(
+        "dataset",
+        nargs="?",
+        help=f"one of: {', '.join(list_datasets())}; or a reader of your own, as FILE.py or "
+        "MODULE:NAME",
+    )
     add("--store", metavar="DIR", required=True, help="the clip store to make")
     add(
         "--upload",
@@ -250,7 +258,7 @@ def _report(summary: PreparationSummary, store: Path, console: Console) -> None:
     if summary.prepared == 0:
         console.print("The store is complete: there was nothing to do.")
     console.print(
-        f"[bold]{summary.stored} videos[/] in {escape(str(store))}, {_size(summary.bytes)}, "
+        f"[bold]{summary.stored} videos[/] in {escape(str(store))}, {told_bytes(summary.bytes)}, "
         f"fingerprint {summary.fingerprint}; {summary.prepared} prepared in "
         f"{_duration(summary.seconds)}"
     )
@@ -279,12 +287,12 @@ def _upload(store: Path, uri: str, console: Console) -> int:
         nonlocal printed
         if time.monotonic() - printed > _LINE_SECONDS:
             printed = time.monotonic()
-            console.print(f"uploaded {_size(done)} of {_size(total)}")
+            console.print(f"uploaded {told_bytes(done)} of {told_bytes(total)}")
 
     summary = upload(store, uri, progress=show)
     copied = "there was nothing to copy"
     if summary.copied:
-        copied = f"{summary.copied} files copied, {_size(summary.bytes)}"
+        copied = f"{summary.copied} files copied, {told_bytes(summary.bytes)}"
     console.print(f"[bold]The store is at {escape(uri)}[/]: {copied}")
     console.print(f"To use it: python -m study.run … --data {escape(uri)}")
     return 0
@@ -386,13 +394,6 @@ def _duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def _size(bytes_: int) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if bytes_ >= size:
-            return f"{bytes_ / size:.1f} {unit}"
-    return f"{bytes_} bytes"
 
 
 def _said(error: Exception) -> str:

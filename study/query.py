@@ -1,20 +1,23 @@
 """``python -m study.query``: SQL over the results, and the papers' tables."""
 
 import argparse
-import csv
-import json
 import os
-import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from datetime import date, datetime
-from itertools import islice
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
 
 import duckdb
 
+from study.results.faults import describe_fault, names_not_there
 from study.results.grids import FORMATS, Grid
+from study.results.output import (
+    ANSWER_FORMATS,
+    LINES_SHOWN,
+    check_output,
+    print_answer,
+    write_answer,
+)
 from study.results.schema import VIEWS
 from study.results.status import read_failed, read_statuses, render_status
 from study.results.store import DamagedResultError, ResultStore, open_results
@@ -22,8 +25,6 @@ from study.results.store import DamagedResultError, ResultStore, open_results
 __all__ = ["main"]
 
 DONE, FAILED, REFUSED = 0, 1, 2
-LINES_SHOWN = 100  # of a result as text
-CELL_WIDTH = 60  # of a cell as text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,6 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--compare takes the studies itself: --compare STUDY …")
     if options.against and options.compare is None:
         parser.error("--against goes with --compare")
+    if options.output is not None and (options.sql is None or options.format is not None):
+        parser.error(
+            "--output goes with SQL, and its ending chooses the format in place of --format"
+        )
+    options.format = options.format or "text"
     if options.traceback and options.status is None:
         parser.error("--traceback goes with --status")
     try:
@@ -53,9 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _stopped(str(error), FAILED)
     except (OSError, duckdb.OperationalError, duckdb.InvalidInputException) as error:
         missing = isinstance(error, FileNotFoundError)
-        return _stopped(_one_line(error), REFUSED if missing else FAILED)
+        return _stopped(describe_fault(error), REFUSED if missing else FAILED)
     except (ValueError, duckdb.Error) as error:
-        return _stopped(_one_line(error), REFUSED)
+        return _stopped(describe_fault(error), REFUSED)
     return DONE
 
 
@@ -98,18 +104,33 @@ def _parser() -> argparse.ArgumentParser:
         "study's last)",
     )
     parser.add_argument(
+        "--space",
+        metavar="FILE.py|MODULE:NAME",
+        help="a space of your own, whose tables and labels --table, --compare and --list then know",
+    )
+    parser.add_argument(
         "--results", default="results", metavar="DIR", help="folder or URI (default: results)"
     )
     parser.add_argument(
         "--format",
-        default="text",
-        choices=[*FORMATS, "json"],
-        help=f"text shows at most {LINES_SHOWN} lines, the others all; json is for SQL only",
+        choices=ANSWER_FORMATS,
+        help=f"default: text, with at most {LINES_SHOWN} lines of an answer to SQL; json is for "
+        "SQL only",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="writes the answer to SQL to FILE.parquet, .csv, .json or .xlsx, however long it is",
     )
     return parser
 
 
 def _answer(options: argparse.Namespace) -> None:
+    if options.space:
+        import search_spaces
+
+        search_spaces.load(options.space)
     if options.list:
         print(_listing())
         return
@@ -123,7 +144,7 @@ def _answer(options: argparse.Namespace) -> None:
 
         print(render(options.table, store, options.format, options.study, options.protocol))
     else:
-        _query(store, options.sql, options.format)
+        _query(store, options)
 
 
 def _comparisons(store: ResultStore, options: argparse.Namespace) -> str:
@@ -175,94 +196,18 @@ def _listing() -> str:
     return "\n".join(lines)
 
 
-def _query(store: ResultStore, sql: str, form: str) -> None:
+def _query(store: ResultStore, options: argparse.Namespace) -> None:
+    if options.output is not None:
+        check_output(options.output)
     with store.connect() as connection:
-        answer = connection.execute(sql)
-    _PRINTERS[form](answer.names, answer.rows())
-
-
-def _print_text(names: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
-    shown = list(islice(rows, LINES_SHOWN))
-    cells = [[_short(_cell(value)) for value in row] for row in shown]
-    print(Grid(header=names, rows=cells, right=_numeric(names, shown)).text())
-    if more := sum(1 for _ in rows):
-        print(f"… and {more:,} more rows; use --format csv to have them all")
-
-
-def _print_markdown(names: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
-    print(_grid(names, rows).markdown())
-
-
-def _print_latex(names: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
-    print(_grid(names, rows).latex())
-
-
-def _print_csv(names: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows(["" if value is None else _exact(value) for value in row] for row in rows)
-
-
-def _print_json(names: list[str], rows: Iterator[tuple[Any, ...]]) -> None:
-    """Prints a JSON array with an object for each line."""
-    between = "[\n"
-    for row in rows:
-        line = dict(zip(names, row, strict=True))
-        print(between + json.dumps(line, ensure_ascii=False, default=str), end="")
-        between = ",\n"
-    print("[]" if between == "[\n" else "\n]")
-
-
-_PRINTERS: dict[str, Callable[[list[str], Iterator[tuple[Any, ...]]], None]] = {
-    "text": _print_text,
-    "markdown": _print_markdown,
-    "latex": _print_latex,
-    "csv": _print_csv,
-    "json": _print_json,
-}
-
-
-def _grid(names: list[str], rows: Iterator[tuple[Any, ...]]) -> Grid:
-    every = list(rows)
-    cells = [[_cell(value) for value in row] for row in every]
-    return Grid(header=names, rows=cells, right=_numeric(names, every))
-
-
-def _numeric(names: list[str], rows: Sequence[tuple[Any, ...]]) -> list[bool]:
-    """Returns whether each column holds numbers."""
-    return [
-        any(row[i] is not None for row in rows)
-        and all(row[i] is None or type(row[i]) in (int, float) for row in rows)
-        for i in range(len(names))
-    ]
-
-
-def _cell(value: Any) -> str:
-    """Returns a value as people read it."""
-    if value is None:
-        return "–"
-    return f"{value:.6g}" if isinstance(value, float) else str(_exact(value))
-
-
-def _exact(value: Any) -> Any:
-    """Returns a value that a program reads back as it was."""
-    if isinstance(value, date | datetime):
-        return value.isoformat()
-    return json.dumps(value, default=str) if isinstance(value, list | dict) else value
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= CELL_WIDTH else f"{text[: CELL_WIDTH - 1]}…"
-
-
-def _one_line(error: Exception) -> str:
-    """Returns what was wrong, on one line; of an unknown view, with the views that there are."""
-    text = str(error).split("\n\nLINE")[0]
-    if match := re.search(r"Table with name (.+?) does not exist", text):
-        return f"there is no view {match[1]!r}; there are {', '.join(VIEWS)}"
-    if isinstance(error, duckdb.PermissionException):
-        return f"SQL reads the results and nothing else; there are {', '.join(VIEWS)}"
-    return " ".join(text.split())
+        answer = connection.execute(options.sql)
+        if answer.is_empty:
+            for name in names_not_there(connection, options.sql):
+                print(f"study.query: {name}", file=sys.stderr)
+        if options.output is None:
+            print_answer(answer, options.format, sys.stdout)
+        else:
+            write_answer(answer, options.output)
 
 
 def _stopped(message: str, code: int) -> int:

@@ -3,11 +3,13 @@
 import argparse
 import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import starmap
 from pathlib import Path
 
+import search_spaces
+from study.results.figures import write_figures
 from study.results.findings import studies
 from study.results.live import LivePage, PageServer, watch, write_page
 from study.results.page import render_comparison, render_page
@@ -26,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _report(options)
     except DamagedResultError as error:
         return _stopped(str(error), FAILED)
-    except (ValueError, FileNotFoundError, IsADirectoryError) as error:
+    except (ValueError, FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         return _stopped(str(error), REFUSED)
     except OSError as error:
         return _stopped(str(error), FAILED)
@@ -57,6 +59,11 @@ def _parser() -> argparse.ArgumentParser:
         "for each folder, or all of the same",
     )
     parser.add_argument(
+        "--space",
+        metavar="FILE.py|MODULE:NAME",
+        help="a space of your own, whose tables and labels the page then has",
+    )
+    parser.add_argument(
         "--protocol",
         metavar="HASH",
         help="the protocol to show, or its first digits (default: the last that has rows)",
@@ -77,14 +84,25 @@ def _parser() -> argparse.ArgumentParser:
     ways.add_argument(
         "--watch", action="store_true", help="rewrite the file until the study has ended"
     )
+    ways.add_argument(
+        "--figures",
+        type=Path,
+        metavar="DIR",
+        help="write every figure of the one study there, too, as PNG, SVG and PDF",
+    )
     return parser
 
 
 def _report(options: argparse.Namespace) -> None:
     if not options.serve:
         _check_output(options.output)
+    if options.space:
+        search_spaces.load(options.space)
     asked = [(open_results(root), name) for root, name in _paired(options.results, options.study)]
     named = [(store, name or _last(store)) for store, name in asked]
+    if options.figures and len(named) > 1:
+        raise ValueError("--figures writes those of one study; name one --results and --study")
+    _warn_of_unknown_spaces(named)
     shown = {"against": options.against, "protocol": options.protocol}
     render = (
         partial(render_page, *named[0], **shown)
@@ -98,7 +116,11 @@ def _report(options: argparse.Namespace) -> None:
         print(f"rewriting {options.output} until the study has ended; Ctrl-C stops it", flush=True)
         watch(render, options.output, runs=lambda: any(starmap(is_running, named)))
     else:
-        write_page(render(), options.output)
+        page = render()
+        if options.figures:
+            written = write_figures(*named[0], options.figures, **shown)
+            print(f"wrote {len(written)} files to {options.figures}")
+        write_page(page, options.output)
     print(f"wrote {options.output}")
 
 
@@ -128,6 +150,20 @@ def _check_output(output: Path) -> None:
         raise IsADirectoryError(f"--output {output} is a folder; name a file, such as report.html")
     if not output.parent.is_dir():
         raise FileNotFoundError(f"--output {output}: there is no folder {output.parent}")
+
+
+def _warn_of_unknown_spaces(named: Iterable[tuple[ResultStore, str]]) -> None:
+    spaces = {
+        space
+        for store, study in named
+        for space in store.read("rows", columns=["space"], study=study)["space"].to_pylist()
+    }
+    for space in sorted(spaces.difference(search_spaces.names())):
+        print(
+            f"study.report: space {space!r} isn't known here, so the page lacks its tables and "
+            "labels; give --space FILE.py or MODULE:NAME",
+            file=sys.stderr,
+        )
 
 
 def _serve(render: Callable[[], str]) -> None:

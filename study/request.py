@@ -8,9 +8,11 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+import search_spaces
+from models import VideoModel, model_module
 from models.checks import check_count, check_number
 from models.fusion import FUSIONS
-from search_spaces.recipes import RECIPES
+from search_spaces.recipes import RECIPES, in_iterations
 from search_spaces.space import TUNINGS, Arm, Parameter, Settings, Space
 from study.cluster.resources import Resources
 from study.data.datasets.parts import Parts, split_parts
@@ -22,7 +24,6 @@ from study.plan import (
     Target,
     Training,
     fewest_frames,
-    imagenet_network,
     make_plan,
     make_training,
     meta_network,
@@ -33,11 +34,24 @@ from study.provenance import canonical_json, fingerprint, git_state
 from study.results.protocols import newest_protocols
 from study.results.store import ResultStore
 from study.search import Sampler
-from study.source import FUSION, SEARCH, TRAINING, source_version
+from study.source import FUSION, PACKAGES, SEARCH, TRAINING, source_version
+from study.training.initialisation import StartReport
 from study.training.memory import MicroBatch
-from study.training.weights import Weights, find_weights
+from study.training.weights import (
+    EVERYWHERE,
+    KINDS,
+    divided_name,
+    find_file,
+    find_weights,
+    has_imagenet_weights,
+    joined_name,
+    wanted_network,
+    wanted_of,
+    wanted_weights,
+)
 
 __all__ = [
+    "KEEP",
     "TUNINGS",
     "Request",
     "Study",
@@ -52,6 +66,7 @@ NAME = re.compile(r"[^\W_][\w.+-]{0,99}")
 
 MOST_SEEDS = 10_000
 VARY = ("split-carve", "search")
+KEEP = ("all", "best", "none")
 
 GPU_GIGABYTES = 24.0  # an L4's, an RTX 3090's and an RTX 4090's
 
@@ -84,7 +99,8 @@ class Request:
         train_on: ``train`` holds the validation part out, ``all`` trains on it too.
         refit: Whether the reported networks are trained on all of train at the found settings,
             with the fusions that networks fitted which held the validation part out.
-        weights: ``imagenet``, ``none`` or a path; None for ``imagenet`` on a real dataset.
+        weights: ``imagenet``, ``kinetics``, ``none`` or a path; or those by stream, by arm and, for
+            what isn't named, ``*``; None for ``imagenet`` on a real dataset.
         recipe: Which of ``search_spaces.recipes.RECIPES`` is put over the space's own settings.
         changes: Settings by dotted name, put over the recipe's; they are not searched.
         resources: What each training takes.
@@ -94,6 +110,8 @@ class Request:
         gpu_memory: Memory of each GPU in gigabytes (10⁹ bytes) that trainings are divided for,
             whatever the GPU that is found; None for 24 with GPUs.
         max_hours: Wall time in hours after which no job is started or gone on with; None for none.
+        keep: Which trained networks stay in the results, one of `KEEP`: all that rows are made of,
+            those of each arm's and split's best seed, or none.
         must_exist: Whether the results must hold something of the study already.
     """
 
@@ -115,7 +133,7 @@ class Request:
     vary: tuple[str, ...] = ()
     train_on: str = "train"
     refit: bool = False
-    weights: str | None = None
+    weights: str | Mapping[str, str] | None = None
     recipe: str = "paper"
     changes: Mapping[str, Any] = field(default_factory=dict)
     resources: Resources = field(default_factory=Resources)
@@ -124,6 +142,7 @@ class Request:
     loader_workers: int | None = None
     gpu_memory: float | None = None
     max_hours: float | None = None
+    keep: str = "all"
     must_exist: bool = False
 
     def __post_init__(self) -> None:
@@ -153,6 +172,8 @@ class Request:
                 "--name begins with a letter or digit and has at most 100 letters, digits and "
                 f". _ + -, but got {self.name!r}"
             )
+        if self.keep not in KEEP:
+            raise ValueError(f"--keep takes {', '.join(KEEP)}, but got {self.keep!r}")
         if unknown := [one for one in self.vary if one not in VARY]:
             raise ValueError(f"--vary takes {' and '.join(VARY)}, but got {unknown[0]!r}")
         if self.refit and self.train_on == "all":
@@ -194,13 +215,15 @@ class Study:
         space: The space as it is on the dataset, its parameters those that are searched.
         tuning: ``net``, ``own``, ``shared`` or ``fixed``.
         trials: Trials of each search.
-        weights: ``imagenet``, ``none`` or a path.
+        weights: ``imagenet``, ``kinetics``, ``none`` or a path, by stream, by arm and for the
+            others, as of ``study.training.weights.wanted_weights``.
         arms: The wanted arms.
         store: The clip store.
         targets: What is trained and judged on, one a split.
         parts: The videos of each split.
         base: The settings that all arms share, before what is found and what is their own.
         provenance: Git commit, and whether the code differed from it.
+        starts: What networks take of the given weights files, a line each.
     """
 
     request: Request
@@ -208,13 +231,14 @@ class Study:
     space: Space
     tuning: str
     trials: int
-    weights: str
+    weights: Mapping[str, str]
     arms: tuple[Arm, ...]
     store: ClipStore
     targets: tuple[Target, ...]
     parts: Mapping[str, Parts]
     base: Settings
     provenance: tuple[str, bool]
+    starts: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -227,6 +251,10 @@ class Study:
         """The folder of all trainings' checkpoints."""
         return self.folder / "checkpoints"
 
+    def claims(self, training_id: str) -> Path:
+        """The folder of notes on which studies need a training's checkpoint."""
+        return self.folder / "claims" / training_id
+
     @cached_property
     def protocol(self) -> str:
         """What rows must share to be compared: 12 hexadecimal digits over `protocol_settings`."""
@@ -235,14 +263,15 @@ class Study:
     @cached_property
     def protocol_settings(self) -> dict[str, Any]:
         """All that can move a row's number, other than its arm, split, seed and machine."""
-        weights = self.weights
-        if weights not in ("imagenet", "none"):
-            weights = self._weights("").name
+        weights = {
+            name: one if one in KINDS else find_weights(one, "", folder=self._weights_folder).name
+            for name, one in self.weights.items()
+        }
         return {
             "settings": asdict(self.base),
             "dataset": self.store.annotations.dataset,
             "store": self.store.fingerprint,
-            "weights": weights,
+            "weights": weights[EVERYWHERE] if len(weights) == 1 else weights,
             "train_on": self.request.train_on,
             "refit": self.request.refit,
             "vary": sorted(self.request.vary),
@@ -300,9 +329,19 @@ class Study:
                 modules |= model_modules(meta_network(training))
         return frozenset(modules)
 
+    @cached_property
+    def plugins(self) -> tuple[str, ...]:
+        """The modules from outside the project that register its space and its models."""
+        modules = [model_module(arm.model) for arm in self.arms]
+        if self.space.name in search_spaces.names():
+            modules.insert(0, search_spaces.module_of(self.space.name))
+        named = dict.fromkeys(modules)
+        return tuple(name for name in named if name.partition(".")[0] not in PACKAGES)
+
     def settings(self, arm: Arm, found: Mapping[str, Any] | None) -> Settings:
         """Returns an arm's settings at the found values."""
-        return settings_of(arm, self.base, space=self.space, found=found)
+        settings = settings_of(arm, self.base, space=self.space, found=found)
+        return replace(settings, weights=wanted_of(self.weights, arm.name))
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -366,10 +405,14 @@ class Study:
             model,
             settings,
             train_on=train_on or self.request.train_on,
-            weights=lambda network: self._weights(network).name,
+            weights=lambda net: self._weights_name(net, settings.weights),
             code=lambda net: source_version(model_modules(net).union(TRAINING)),
             **more,
         )
+        if training.hyperparameters.activation_checkpointing and self.request.compile:
+            raise ValueError(
+                "activation_checkpointing doesn't go with --compile; leave one of them out"
+            )
         if self.gpu is None:
             return training
         return fit_training(training, self.gpu, given=settings.hyperparameters)
@@ -456,7 +499,6 @@ class Study:
 
     def job(self, training: Training, **more: Any) -> Job:
         """Returns a job of this study."""
-        weights = self._weights(imagenet_network(training.model, training.options))
         if (division := self.division(training)) is not None and self.gpu is not None:
             more |= {
                 "accumulation_steps": division.accumulation_steps,
@@ -471,27 +513,53 @@ class Study:
             study=self.name,
             space=self.space.name,
             protocol=self.protocol,
-            weights_file=None if weights.file is None else str(weights.file),
+            weights_files=self._weights_files(training),
             provenance=self.provenance,
             compile=self.request.compile,
             loader_workers=self.request.loader_workers,
             gpu=self.gpu is not None,
+            plugins=self.plugins,
             **more,
         )
 
-    def _weights(self, network: str) -> Weights:
-        return find_weights(self.weights, network, folder=self.folder / "weights")
+    @property
+    def _weights_folder(self) -> Path:
+        """Where downloaded weights are kept."""
+        return self.folder / "weights"
+
+    def _weights_name(self, net: VideoModel, wanted: Mapping[str, str]) -> str:
+        """Returns the name of the weights that a network starts from, given those of each stream.
+
+        Raises:
+            FileNotFoundError: If a file is missing, or can't be downloaded.
+            ValueError: If torchvision has no such weights, or a file isn't torchvision's.
+        """
+        names = {}
+        for stream in net.starting_streams:
+            network = wanted_network(wanted[stream], net)
+            found = find_weights(wanted[stream], network, folder=self._weights_folder)
+            names[stream] = found.name
+        return joined_name(names)
+
+    def _weights_files(self, training: Training) -> dict[str, str]:
+        """Returns by stream the file that a training of this study starts from, if any."""
+        names = divided_name(training.weights, meta_network(training).starting_streams)
+        return {
+            stream: str(find_file(name, self.weights.values(), folder=self._weights_folder))
+            for stream, name in names.items()
+            if name != "none"
+        }
 
     def random_starts(self, plan: Plan) -> list[str]:
         """Returns the networks that start from random weights though ImageNet's are asked for."""
-        if self.weights != "imagenet":
+        if "imagenet" not in self.weights.values():
             return []
-        started = (
-            imagenet_network(training.model, training.options) or training.model
-            for training in plan.trainings.values()
-            if training.weights == "none"
-        )
-        return sorted(set(started))
+        started = set()
+        for training in plan.trainings.values():
+            net = meta_network(training)
+            if "none" in training.weights and not has_imagenet_weights(net.imagenet_network):
+                started.add(net.imagenet_network or training.model)
+        return sorted(started)
 
 
 def fitting_arms(arms: Sequence[Arm]) -> tuple[Arm, ...]:
@@ -510,7 +578,8 @@ def check_settings(request: Request, dataset: str) -> None:
     if request.must_exist:
         _check_exists(request.name or f"{space.name}-{dataset}", request.results)
     arms = _arms(request, space)
-    base = space.settings.updated(RECIPES[request.recipe]).updated(Settings.of(request.changes))
+    wanted_weights(request.weights, default="none", arms=[arm.name for arm in space.arms])
+    base = _of_recipe(space, request, dataset, videos=1).updated(Settings.of(request.changes))
     for arm in arms:
         target = Target(dataset=dataset, store_fingerprint="", split="")
         make_training(arm.model, settings_of(arm, base, space=space), target=target, seed=0)
@@ -570,7 +639,11 @@ def check_request(request: Request) -> Study:
         space=space,
         tuning=request.tuning,
         trials=_trials(request, space, dataset),
-        weights=request.weights or ("none" if dataset == "embedded" else "imagenet"),
+        weights=wanted_weights(
+            request.weights,
+            default="none" if dataset == "embedded" else "imagenet",
+            arms=[arm.name for arm in space.arms],
+        ),
         arms=arms,
         store=store,
         targets=tuple(
@@ -582,7 +655,7 @@ def check_request(request: Request) -> Study:
             for split in splits
         ),
         parts=parts,
-        base=_base_settings(space, request, store),
+        base=_base_settings(space, request, store, videos=len(parts[splits[0]].train)),
         provenance=git_state(),
     )
     _check_changes(request.changes, arms)
@@ -591,10 +664,9 @@ def check_request(request: Request) -> Study:
     plan = study.plan()
     _check_stacks(store, plan)
     _check_segments(plan)
-    _check_weights(study, plan)
     for training in plan.trainings.values():
         study.job(training, until=training.hyperparameters.epochs)  # it fits, or is refused now
-    return study
+    return replace(study, starts=_starts(study, plan))
 
 
 def _check_results(results: str) -> None:
@@ -621,7 +693,12 @@ def _space_on(request: Request, dataset: str) -> Space:
 
 def _arms(request: Request, space: Space) -> tuple[Arm, ...]:
     if request.arms is None:
-        return tuple(arm for arm in space.arms if arm.default)
+        if default := tuple(arm for arm in space.arms if arm.default):
+            return default
+        raise ValueError(
+            f"space {space.name!r} has no arm that runs by default; name --arms of "
+            f"{', '.join(arm.name for arm in space.arms)}"
+        )
     return tuple(space.arm(name) for name in request.arms)
 
 
@@ -640,17 +717,43 @@ def _trials(request: Request, space: Space, dataset: str) -> int:
     return 3 if dataset == "embedded" else max(10, 4 * len(space.parameters))
 
 
-def _check_weights(study: Study, plan: Plan) -> None:
-    """Loads a given weights file into each network once: one that doesn't fit is refused now."""
-    if study.weights in ("imagenet", "none"):
-        return
+def _starts(study: Study, plan: Plan) -> tuple[str, ...]:
+    """Loads weights into each network once, and returns what it takes of each file, a line each.
+
+    Those that don't fit are refused now. Torchvision's ImageNet weights fit.
+    """
+    if set(study.weights.values()) <= {"imagenet", "none"}:
+        return ()
+    lines: dict[str, None] = {}
     seen = set()
     for training in plan.trainings.values():
-        net = canonical_json([training.model, training.options])
+        net = canonical_json([training.model, training.options, training.weights])
         if net not in seen:
             seen.add(net)
             job = study.job(training, until=training.hyperparameters.epochs)
-            build_model(job, num_classes=len(study.store.annotations.classes))
+            started: list[StartReport] = []
+            classes = len(study.store.annotations.classes)
+            build_model(job, num_classes=classes, report=started.append)
+            for one in started:
+                file = Path(job.weights_files[one.streams[0]]).name
+                streams = " and ".join(one.streams)
+                lines[f"{training.model}, {streams}, from {file}: {_described(one)}"] = None
+    return tuple(lines)
+
+
+def _described(started: StartReport) -> str:
+    """Returns in words what became of each tensor of a state dict, and what stays as drawn."""
+    reasons: dict[str, list[str]] = {}
+    for name, reason in started.left_out.items():
+        reasons.setdefault(reason, []).append(name)
+    left_out = [f"left out {_few(names)} ({reason})" for reason, names in reasons.items()]
+    drawn = [f"drawn at random {_few(started.drawn)}"] if started.drawn else []
+    parts = [f"{len(started.used)} tensors of {started.title}", *left_out, *drawn]
+    return "; ".join(parts)
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _check_changes(changes: Mapping[str, Any], arms: Sequence[Arm]) -> None:
@@ -683,6 +786,12 @@ def _check_stacks(store: ClipStore, plan: Plan) -> None:
     if store.settings.stacks is None:
         return
     for training in plan.trainings.values():
+        if training.hyperparameters.frame_stride is not None:
+            raise ValueError(
+                f"frame_stride is {training.hyperparameters.frame_stride}, but the clip store "
+                f"{store.path} has {store.settings.stacks} stacks of a video, not frames in a row; "
+                "prepare a store without --stacks, or name other --arms"
+            )
         if training.hyperparameters.flow_length > store.settings.flow_length:
             raise ValueError(
                 f"flow_length is {training.hyperparameters.flow_length}, but the clip store "
@@ -744,15 +853,35 @@ def _check_groups(study: Study) -> None:
                 )
 
 
-def _base_settings(space: Space, request: Request, store: ClipStore) -> Settings:
-    """Returns the recipe's settings, fitted to what the store holds, then the user's changes."""
+def _of_recipe(space: Space, request: Request, dataset: str, *, videos: int) -> Settings:
+    """Returns the space's settings and the recipe's, for so many train videos."""
     base = space.settings.updated(RECIPES[request.recipe])
+    if request.recipe != "iterations":
+        return base
+    batch_size = base.updated(Settings.of(request.changes)).hyperparameters["batch_size"]
+    return base.updated(in_iterations(space, dataset, videos=videos, batch_size=batch_size))
+
+
+def _base_settings(space: Space, request: Request, store: ClipStore, *, videos: int) -> Settings:
+    """Returns the recipe's settings, fitted to what the store holds, then the user's changes.
+
+    A space that tests on as many segments as it trains on does so of any number: its nets mix them.
+    """
+    base = _of_recipe(space, request, store.annotations.dataset, videos=videos)
+    of_space = base.hyperparameters
     fitted: dict[str, Any] = {"crop_size": _crop_size(store.settings.short_side)}
     wanted = base.hyperparameters.get("flow_length", 10)
     if store.settings.stacks is not None:
         fitted["flow_length"] = min(wanted, store.settings.flow_length)
+        fitted["frame_stride"] = None
         if "test_segments" not in base.hyperparameters:
             fitted["test_segments"] = min(25, store.settings.stacks)
+        elif of_space.get("test_clips", 1) > 1:  # those that have a frame of their own
+            clips = -(-store.settings.stacks // of_space["test_segments"])
+            fitted["test_clips"] = min(of_space["test_clips"], clips)
+    mixing = "segments" in of_space and of_space["segments"] == of_space.get("test_segments")
+    if mixing and "segments" in request.changes:
+        fitted["test_segments"] = request.changes["segments"]
     return base.updated(Settings(hyperparameters=fitted)).updated(Settings.of(request.changes))
 
 

@@ -1,16 +1,15 @@
 """The lines that a study's arms and trials have in its results."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from models.fusion import FUSIONS
 from study.plan import PlannedRow, Training, modality, scoring_id
 from study.provenance import canonical_json
 from study.request import Study
 from study.results.predictions import prediction_lines
-from study.results.rows import accuracies, fuse, load_scores
+from study.results.rows import accuracies, fuse, load_streams, parts_fitted_elsewhere
 from study.results.store import ResultStore
 from study.scores import Scores
 from study.search import Trial
@@ -24,7 +23,7 @@ def write_protocol(study: Study, results: ResultStore) -> None:
     identity = {"protocol": study.protocol, "study": study.name}
     results.write(
         "protocols",
-        canonical_json(identity),
+        (study.name, study.protocol),
         [
             {
                 **identity,
@@ -56,7 +55,9 @@ def write_row(
     training, arm = row.training, row.arm
     tested = _read(results, row.trainings, source)
     fitted_on = _read(results, row.fitted_on, source) if row.fitted_on else tested
-    scores = _fused_parts(row, tested, fitted_on)
+    scores = tested.parts
+    if row.fitted_on:
+        scores = parts_fitted_elsewhere(arm.fusion, tested.parts, fitted_on.parts)
     read = {part: fitted_on if part == "validation" else tested for part in scores}
     listed = study.store.annotations.splits[training.target.split]
     groups = {video.name: video.group for video in listed.videos}
@@ -70,7 +71,11 @@ def write_row(
         "seed": training.seed,
         "protocol": study.protocol,
     }
-    key = canonical_json(identity)
+    target = training.target
+    key = (
+        *(study.name, arm.name, target.dataset, f"split-{target.split}", f"seed-{training.seed}"),
+        study.protocol,
+    )
     results.write(
         "predictions",
         key,
@@ -104,6 +109,10 @@ def write_row(
             "missing_videos": study.parts[training.target.split].missing,
             "details": {
                 **fused.details,
+                "test_views": {
+                    stream: one.hyperparameters.of_scoring()
+                    for stream, one in row.trainings.items()
+                },
                 **({"fitted_on": fitted_on.training_id} if row.fitted_on else {}),
                 **row.tuned,
             },
@@ -127,54 +136,27 @@ def _read(
     results: ResultStore, trainings: Mapping[str, Training], source: Callable[[Training], str]
 ) -> _Read:
     """Reads the scores of each stream's training."""
-    read_from = {stream: source(one) for stream, one in trainings.items()}
+    read_from = {stream: source(one) for stream, one in sorted(trainings.items())}
     scored_in = {
-        stream: scoring_id(read_from[stream], one.hyperparameters)
-        for stream, one in trainings.items()
+        stream: scoring_id(name, trainings[stream].hyperparameters)
+        for stream, name in read_from.items()
     }
     return _Read(
         training_id="+".join(dict.fromkeys(read_from.values())),
         scoring_id="+".join(dict.fromkeys(scored_in.values())),
-        parts=_scores_of_streams(results, scored_in),
+        parts=load_streams(results, scored_in),
     )
-
-
-def _fused_parts(row: PlannedRow, tested: _Read, fitted_on: _Read) -> Mapping[str, Scores]:
-    """Returns the parts to fuse by the names that a fusion knows them by."""
-    if not row.fitted_on:
-        return tested.parts
-    parts = {"validation": fitted_on.parts["validation"], "test": tested.parts["test"]}
-    if FUSIONS[row.arm.fusion].reads_features:
-        parts |= {"train": fitted_on.parts["train"], "all": tested.parts["train"]}
-    return parts
-
-
-def _scores_of_streams(results: ResultStore, scored_in: Mapping[str, str]) -> dict[str, Scores]:
-    """Reads by part the scores, and features where there are any, of each stream's training."""
-    stored = {name: load_scores(results, name) for name in dict.fromkeys(scored_in.values())}
-
-    def of_part(part: str, any_scores: Scores) -> Scores:
-        read = {stream: stored[name][part] for stream, name in scored_in.items()}
-        return replace(
-            any_scores,
-            scores={s: one.scores[s] for s, one in read.items() if s in one.scores},
-            features={s: one.features[s] for s, one in read.items() if s in one.features},
-        )
-
-    first, *others = stored.values()
-    # Another arm may have had the train part of one of them scored, for its features.
-    return {
-        part: of_part(part, any_scores)
-        for part, any_scores in first.items()
-        if all(part in one for one in others)
-    }
 
 
 def views_of(training: Training) -> str:
     """The test views of a training: clips (where they are several) × frames × crops."""
     hyperparameters = training.hyperparameters
     clips = f"{hyperparameters.test_clips} clips × " if hyperparameters.test_clips > 1 else ""
-    return f"{clips}{hyperparameters.test_segments} frames × {hyperparameters.test_crops} crop"
+    stride = hyperparameters.frame_stride
+    apart = "" if stride is None else f" at stride {stride}"
+    return (
+        f"{clips}{hyperparameters.test_segments} frames{apart} × {hyperparameters.test_crops} crop"
+    )
 
 
 def write_trial(
@@ -208,6 +190,6 @@ def write_trial(
         "epochs": epochs,
         "seconds": sum(epoch["seconds"] for epoch in trained if epoch["epoch"] <= epochs),
     }
-    key = f"{identity['protocol']}-{identity['study']}-{search}-{trial.number}"
+    key = (identity["study"], search, f"trial-{trial.number}", identity["protocol"])
     if results.read("trials", keys=[key]).to_pylist() != [line]:
         results.write("trials", key, [line])

@@ -1,6 +1,8 @@
 """``python -m study.run --space stilt``: search, then the ablation at the found settings."""
 
 import argparse
+import re
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -11,6 +13,7 @@ from rich.console import Console
 
 import search_spaces
 from models.checks import check_number
+from models.plugins import PluginError, names_plugin
 from search_spaces.recipes import RECIPES
 from search_spaces.space import TUNINGS, Choice, Parameter, Real, Space
 from study.advice import warnings_of
@@ -23,16 +26,19 @@ from study.data.store.embedded import prepare_embedded
 from study.data.store.remote import is_uri
 from study.driver_lock import StudyRunsError
 from study.dry_run import print_dry_run
+from study.keeping import most_kept
 from study.likeness import like
 from study.listing import LISTS, print_list
 from study.plan import Plan
-from study.request import Request, Study, check_request, check_settings
+from study.request import KEEP, Request, Study, check_request, check_settings
 from study.results.store import DamagedResultError, ResultStore
 from study.results.tables import render
 from study.search import Sampler
 from study.searches import most_trainings, searches_of
+from study.sizes import told_bytes
 from study.terminal import Terminal
 from study.tracking import TRACKERS, open_trackers
+from study.training.weights import EVERYWHERE
 
 __all__ = ["main"]
 
@@ -69,10 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         0 when it is done, 1 when something failed, 2 when the input was refused.
     """
-    parser = _parser()
-    arguments = _arguments(parser, argv)
     signal.signal(signal.SIGTERM, _interrupt)
     try:
+        parser = _parser()
+        arguments = _arguments(parser, argv)
         return _run(arguments, parser.sections, Console(highlight=False))
     except KeyboardInterrupt:
         print(
@@ -80,6 +86,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return FAILED
+    except PluginError as error:  # of an installed package, which the help would list
+        print(f"study.run: {error}", file=sys.stderr)
+        return REFUSED
     except DamagedResultError as error:
         print(f"study.run: {error}", file=sys.stderr)
         return FAILED
@@ -123,7 +132,7 @@ def _run(arguments: argparse.Namespace, sections: Sequence[Section], console: Co
         return FAILED
     for reason in failed:
         print(f"study.run: failed: {reason}", file=sys.stderr)
-    _print_tables(study, console)
+    _print_tables(study, console, space=arguments.space)
     return FAILED if failed else DONE
 
 
@@ -179,7 +188,11 @@ def _parser() -> _Parser:
         epilog=EXAMPLES,
     )
     add = parser.section("comparison", "what is compared")
-    add("--space", help=f"the system: {', '.join(search_spaces.names())}")
+    add(
+        "--space",
+        help=f"the system: {', '.join(search_spaces.names())}; or one of your own, as FILE.py or "
+        "MODULE:NAME",
+    )
     add(
         "--arms",
         nargs="+",
@@ -230,6 +243,14 @@ def _parser() -> _Parser:
     add = parser.section("results", "where results go")
     add("--results", default="results", metavar="DIR", help="the results folder or s3:// address")
     add("--name", help="the study's name (default: <space>-<dataset>)")
+    add(
+        "--keep",
+        choices=KEEP,
+        default="all",
+        help="the trained networks that stay in the results, for study.predict and study.export: "
+        "all that rows are made of, those of each arm's and split's best seed on validation, or "
+        "none (default: all)",
+    )
     add(
         "--log",
         nargs="+",
@@ -329,11 +350,19 @@ def _add_training(add: Callable[..., None]) -> None:
         choices=tuple(RECIPES),
         default="paper",
         help="settings to start from, over which --set goes: the space's own, as its paper has "
-        "them, or for small data batches of 16, a rate of 0.02 that falls as a cosine after an "
-        "epoch's warm-up, gradients clipped at 5 and no dropout (default: paper)",
+        "them; with its schedule in iterations; or for small data batches of 16, a rate of 0.02 "
+        "that falls as a cosine after an epoch's warm-up, gradients clipped at 5 and no dropout "
+        "(default: paper)",
     )
     add("--epochs", type=int, metavar="N", help="epochs of each training")
-    add("--weights", help="imagenet, none or a file (default: imagenet; none on embedded)")
+    add(
+        "--weights",
+        nargs="+",
+        action="extend",
+        metavar="[NAME=]WEIGHTS",
+        help="imagenet, kinetics, none or a file; for a stream or an arm of its own "
+        "spatial=FILE, temporal=FILE or ARM=FILE (default: imagenet; none on embedded)",
+    )
     add("--compile", action="store_true", help="compile the model with torch.compile")
 
 
@@ -371,7 +400,7 @@ def _request(arguments: argparse.Namespace, console: Console) -> Request:
         changes = _unique("--set and --epochs", [*changes.items(), ("epochs", arguments.epochs)])
     searched = _unique("--search", ((one.name, one) for one in map(_parameter, arguments.search)))
     request = Request(
-        space=search_spaces.get(arguments.space),
+        space=search_spaces.load(arguments.space),
         arms=None if arguments.arms is None else tuple(arguments.arms),
         store=_store_place(arguments),
         dataset=arguments.dataset,
@@ -387,7 +416,7 @@ def _request(arguments: argparse.Namespace, console: Console) -> Request:
         warm_start=arguments.warm_start,
         train_on=arguments.train_on,
         refit=arguments.refit,
-        weights=arguments.weights,
+        weights=_weights(arguments.weights),
         recipe=arguments.recipe,
         changes=changes,
         resources=Resources(
@@ -404,6 +433,7 @@ def _request(arguments: argparse.Namespace, console: Console) -> Request:
         loader_workers=arguments.loader_workers,
         gpu_memory=arguments.gpu_memory,
         max_hours=arguments.max_hours,
+        keep=arguments.keep,
         must_exist=arguments.resume,
     )
     if arguments.data is None:
@@ -420,6 +450,14 @@ def _unique(flag: str, named: Iterable[tuple[str, _Value]]) -> dict[str, _Value]
             raise ValueError(f"{flag} names {name} twice")
         found[name] = value
     return found
+
+
+def _weights(given: Sequence[str] | None) -> dict[str, str] | None:
+    """What networks start from by stream and arm; a word alone stands for the others."""
+    if given is None:
+        return None
+    named = (re.fullmatch(r"(?:([\w.+-]+)=)?(.+)", text, re.DOTALL) for text in given)
+    return _unique("--weights", ((one[1] or EVERYWHERE, one[2]) for one in named if one))
 
 
 def _assignment(text: str) -> tuple[str, Any]:
@@ -454,7 +492,7 @@ def _space_listed(arguments: argparse.Namespace) -> Space:
     dataset = arguments.dataset or "embedded"
     if arguments.data is not None:
         dataset = ClipStore.open(_store_place(arguments)).annotations.dataset
-    return search_spaces.get(arguments.space).on(dataset)
+    return search_spaces.load(arguments.space).on(dataset)
 
 
 def _store_place(arguments: argparse.Namespace) -> str | Path:
@@ -494,6 +532,8 @@ def _print_plan(study: Study, searches: int, console: Console) -> None:
             )
     for text in warnings_of(study, plan):
         say.warn(text)
+    for line in study.starts:
+        say.say(f"starts: {line}")
     if scratch := study.random_starts(plan):
         say.warn(
             f"torchvision has no ImageNet weights of {', '.join(scratch)}: they start from RANDOM "
@@ -523,26 +563,31 @@ def _print_plan(study: Study, searches: int, console: Console) -> None:
         f"{'s' if request.resources.workers > 1 else ''}, {need}; results in {request.results}, "
         f"study {study.name!r}"
     )
+    networks, size = most_kept(study, plan)
+    say.say(
+        f"networks kept (--keep {request.keep}): "
+        + (f"{networks} at most, {told_bytes(size)}" if networks else "none")
+    )
 
 
 def _epochs(plan: Plan) -> int:
     return max(one.hyperparameters.epochs for one in plan.trainings.values())
 
 
-def _print_tables(study: Study, console: Console) -> None:
+def _print_tables(study: Study, console: Console, *, space: str) -> None:
     results = ResultStore(study.request.results)
     ours = results.read("rows", columns=["arm"], study=study.name, protocol=study.protocol)
     if not ours.num_rows:
         return  # every training failed
     arms = {arm.name for arm in study.arms}
-    tables = [table.name for table in study.space.tables if table.arms & arms]
+    tables = search_spaces.tables_showing(study.space.name, arms)
     for name in tables:
         console.print()
         print(render(name, results, "text", study=study.name, protocol=study.protocol))
-    console.print(
-        f"\nAgain: python -m study.query --results {study.request.results} --table {tables[0]}",
-        soft_wrap=True,
-    )
+    again = f"python -m study.query --results {study.request.results} --table {tables[0]}"
+    if names_plugin(space):
+        again += f" --space {shlex.quote(space)}"
+    console.print(f"\nAgain: {again}", soft_wrap=True)
 
 
 if __name__ == "__main__":

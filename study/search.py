@@ -30,7 +30,6 @@ from optuna.distributions import (
 )
 from optuna.samplers import BaseSampler, GPSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
-from scipy.stats.qmc import Sobol
 
 from search_spaces.space import Parameter
 
@@ -415,6 +414,8 @@ class _SobolSampler(BaseSampler):
     """
 
     def __init__(self, names: Sequence[str], number: int, *, seed: int) -> None:
+        from scipy.stats.qmc import Sobol  # half a second, for searches alone
+
         sequence = Sobol(len(names), scramble=True, rng=np.random.default_rng(seed))
         if number > 0:
             sequence.fast_forward(number)

@@ -168,7 +168,7 @@ def parts_of(row: PlannedRow, training: Training) -> tuple[str, ...]:
         parts = ("test",)
     elif row.fitted_on:
         parts = ("validation",)
-    return ("train", *parts) if FUSIONS[row.arm.fusion].reads_features else parts
+    return ("train", *parts) if FUSIONS[row.arm.fusion].reads_train else parts
 
 
 def most_trainings(study: Study) -> int:

@@ -6,16 +6,23 @@ is the same under every Python that the project supports. (The dump of a syntax 
 
 import ast
 import hashlib
-import importlib
+import importlib.util
 import io
 import keyword
-import sys
 import tokenize
 from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
-__all__ = ["FUSION", "PACKAGES", "SEARCH", "TRAINING", "source_tokens", "source_version"]
+__all__ = [
+    "FUSION",
+    "PACKAGES",
+    "SEARCH",
+    "TRAINING",
+    "plug_in_files",
+    "source_tokens",
+    "source_version",
+]
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("models", "search_spaces", "study")
@@ -35,8 +42,9 @@ FUSION = ("models.fusion", "study.scores", "study.results.rows")
 SEARCH = ("study.search", "study.choices")
 """What proposes and prunes trials, and what chooses among them."""
 
-# A checkpoint, or a result, is read back as it was written or not at all.
-WITHOUT_EFFECT = frozenset({"study.training.checkpoint", "study.results.store"})
+# A checkpoint, or a result, is read back as it was written or not at all. How a plug-in is found
+# changes nothing that it computes; its own source counts.
+WITHOUT_EFFECT = frozenset({"models.plugins", "study.training.checkpoint", "study.results.store"})
 
 _IGNORED = {tokenize.COMMENT, tokenize.NL, tokenize.ENCODING, tokenize.ENDMARKER}
 _LAYOUT = {tokenize.NEWLINE: "\n", tokenize.INDENT: "\t", tokenize.DEDENT: "\b"}
@@ -52,7 +60,8 @@ def source_version(modules: frozenset[str], *, root: Path = ROOT) -> str:
 
     Imports inside functions count, and those for type checkers alone don't. A package that imports
     all of its modules in a loop brings in none of them. Of a package that isn't the project's, a
-    plug-in's, every module counts.
+    plug-in's, every module counts, and so do modules beside it that it imports, unless it is
+    installed: what it then imports are libraries.
 
     Args:
         modules: Dotted names, such as ``models.stilt``.
@@ -68,6 +77,22 @@ def source_version(modules: frozenset[str], *, root: Path = ROOT) -> str:
     for name, path in sorted(_closure(modules, root).items()):
         digest.update(f"{name}\0{_digest(path.read_text(encoding='utf-8'))}\0".encode())
     return digest.hexdigest()[:16]
+
+
+def plug_in_files(modules: Iterable[str], *, root: Path = ROOT) -> dict[str, Path]:
+    """Returns the files of a plug-in's source, as far as `source_version` counts them.
+
+    Args:
+        modules: Dotted names of the plug-in's modules; the project's own have no such files.
+        root: The folder of the project's packages.
+
+    Returns:
+        Each file by the path, relative to a folder of modules, at which it can be imported.
+
+    Raises:
+        ValueError: If a module has no source file.
+    """
+    return {name: path for name, path in _closure(modules, root).items() if name.endswith(".py")}
 
 
 @cache
@@ -146,56 +171,87 @@ def _without_last_commas(tokens: list[str]) -> list[str]:
 
 
 def _closure(modules: Iterable[str], root: Path) -> dict[str, Path]:
-    """Returns by name the files of modules and of all that they import, directly or not."""
+    """Returns by name the files of modules and of all that they import, directly or not.
+
+    The project's modules have dotted names, a plug-in's files paths from the folder they are in.
+    """
     found: dict[str, Path] = {}
+    seen: set[str] = set(WITHOUT_EFFECT)
     waiting = list(modules)
     while waiting:
         name = waiting.pop()
-        if name in found or name in WITHOUT_EFFECT:
+        top = name.partition(".")[0]
+        name = name if top in PACKAGES else top
+        if name in seen:
             continue
-        for own, path in _files(name, root).items():
-            found[own] = path
-            waiting += _imports(own, path)
+        seen.add(name)
+        if top in PACKAGES:
+            files, folder = _project_files(name, root), None
+        else:
+            files, folder = _plug_in_files(name)
+        found |= files
+        for own, path in files.items():
+            waiting += (
+                one
+                for one in _imports(own, path)
+                if one.partition(".")[0] in PACKAGES or _is_in(folder, one.partition(".")[0])
+            )
     return found
 
 
-def _files(name: str, root: Path) -> dict[str, Path]:
-    """Returns the files of a module by module; none where it is a name in a package."""
-    top = name.partition(".")[0]
-    if top in PACKAGES:
-        base = root.joinpath(*name.split("."))
-        package, module_file = base / "__init__.py", base.with_suffix(".py")
-        path = package if package.is_file() else module_file
-        return {name: path} if path.is_file() else {}
-    module = sys.modules.get(top) or importlib.import_module(top)
-    folders = [Path(folder) for folder in getattr(module, "__path__", ())]
-    if folders:
-        return {
+def _project_files(name: str, root: Path) -> dict[str, Path]:
+    """Returns the file of a module of the project; none where it is a name in a package."""
+    base = root.joinpath(*name.split("."))
+    package, module_file = base / "__init__.py", base.with_suffix(".py")
+    path = package if package.is_file() else module_file
+    return {name: path} if path.is_file() else {}
+
+
+def _plug_in_files(top: str) -> tuple[dict[str, Path], Path | None]:
+    """Returns a plug-in's files, and the folder whose other modules are its own too, if any."""
+    spec = importlib.util.find_spec(top)
+    if spec is not None and spec.submodule_search_locations is not None:
+        folders = [Path(folder) for folder in spec.submodule_search_locations]
+        files = {
             f"{top}/{path.relative_to(folder).as_posix()}": path
             for folder in folders
-            for path in folder.rglob("*.py")
+            for path in folder.rglob("[!.]*.py")
+            if not any(part.startswith(".") for part in path.relative_to(folder).parts)
         }
-    if not getattr(module, "__file__", None):
+        beside = folders[0].parent
+    elif spec is not None and spec.has_location and spec.origin is not None:
+        files = {f"{top}.py": Path(spec.origin)}
+        beside = Path(spec.origin).parent
+    else:
         raise ValueError(
-            f"module {name!r} has no source file, so that nothing says which code a training of "
+            f"module {top!r} has no source file, so that nothing says which code a training of "
             "its model ran; write the model to a file and import it"
         )
-    return {top: Path(str(module.__file__))}
+    installed = any(beside.glob("*.dist-info"))
+    return files, None if installed else beside
+
+
+def _is_in(folder: Path | None, top: str) -> bool:
+    """Returns whether a module of that name would be imported from the folder."""
+    if folder is None or not any((folder / name).exists() for name in (f"{top}.py", top)):
+        return False
+    spec = importlib.util.find_spec(top)
+    if spec is None:
+        return False
+    places = spec.submodule_search_locations or [spec.origin or ""]
+    return Path(next(iter(places))).parent == folder
 
 
 def _imports(name: str, path: Path) -> Iterator[str]:
-    """Yields what a file may import of the project: its modules, and names that may be modules."""
+    """Yields what a file may import: modules, and names in them that may be modules."""
     package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     for node in _executed(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not (node.level and name.endswith(".py")):
             parts = package.split(".")[: len(package.split(".")) + 1 - node.level]
             source = ".".join([*(parts if node.level else ()), *filter(None, [node.module])])
-            names = [source, *(f"{source}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        yield from (one for one in names if one.partition(".")[0] in PACKAGES)
+            yield from (source, *(f"{source}.{alias.name}" for alias in node.names))
 
 
 def _executed(tree: ast.AST) -> Iterator[ast.AST]:

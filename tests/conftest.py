@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from study.data.datasets.annotations import Video
 from study.data.datasets.catalog import annotate
 from study.data.store.preparation import prepare
 from study.data.store.settings import StoreSettings
+from tests.plug_ins import plug_ins_forgotten
 
 CLASSES = ("what_yellow", "what_cyan", "how_left", "how_right")
 CLIPS = 8  # of each class
@@ -50,9 +52,28 @@ def render_store(folder: Path, settings: StoreSettings = TINY) -> Path:
     return folder / "store"
 
 
+@pytest.fixture(scope="session")
+def trained_results(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of the tiny store's study of ``tests.trained_study``; its networks are kept."""
+    from tests.trained_study import train_study
+
+    return train_study(tiny_store, tmp_path_factory.mktemp("trained") / "results")
+
+
 def videos_of(class_name: str) -> list[Video]:
     train = embedded.annotate().splits["1"].train
     return [video for video in train if video.name.startswith(f"{class_name}/")]
+
+
+@pytest.fixture
+def plug_in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The current folder, of whose modules and what they register nothing is left afterwards."""
+    folder = tmp_path / "current"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with plug_ins_forgotten(tmp_path):
+        yield folder
 
 
 @pytest.fixture

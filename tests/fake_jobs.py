@@ -8,6 +8,8 @@ from scipy.special import softmax
 
 from study.data.datasets.parts import split_parts
 from study.job import Job, epoch_row, rung_key, score_lines, stored_parts, training_row
+from study.plan import served_trainings
+from study.provenance import canonical_json
 from study.request import Study
 from study.results.store import ResultStore
 from study.scores import Scores
@@ -42,13 +44,12 @@ def run_fake_job(study: Study, job: Job) -> None:
     parts = {*job.parts, *stored_parts(results, identity, training.scoring_id)}
     scored = {part: _scores(study, job, part, job.until) for part in sorted(parts)}
     for view in ("scores", "features"):
-        kept = [part for part in scored if view == "features" or part != "train"]
-        if kept and (view == "scores" or "train" in scored):
+        if scored and (view == "scores" or "train" in scored):
             lines = [
                 line
-                for part in kept
+                for part, scores in scored.items()
                 for line in score_lines(
-                    scored[part],
+                    scores,
                     view,
                     training_id=identity,
                     scoring_id=training.scoring_id,
@@ -58,6 +59,7 @@ def run_fake_job(study: Study, job: Job) -> None:
             results.write(view, training.scoring_id, lines)
     row = {
         **training_row(job),
+        "serves": canonical_json([one.training_id for one in served_trainings(training)]),
         "status": "finished",
         "epochs": job.until,
         "started_at": datetime.now(UTC),

@@ -269,4 +269,7 @@ def test_away_from_a_terminal_a_line_comes_every_half_minute_whatever_happens(
             if file.getvalue() != before:
                 printed.append(now[0])
     assert printed == [30, 60, 90]
-    assert file.getvalue().splitlines() == ["  … 1 running · 0 of 1 rows"] * 3
+    assert (
+        file.getvalue().splitlines()
+        == ["  … 1 running · 0 of 1 rows · estimating the time left"] * 3
+    )

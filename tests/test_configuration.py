@@ -127,7 +127,7 @@ def test_the_file_says_what_was_asked_and_what_the_rest_came_to(driver: Driver) 
     asked = tomllib.loads(text)
     assert asked["comparison"] == {"space": "stilt", "arms": ["stil"], "seeds": 2}
     assert asked["tuning"] == {"tuning": "fixed", "trials": 4}
-    assert asked["training"] == {"weights": "none", "compile": True}
+    assert asked["training"] == {"weights": ["none"], "compile": True}
     assert asked["results"] == {"results": study.request.results}
     lines = text.splitlines()
     for line in ('# split = ["1"]', '# name = "stilt-folder"', '# recipe = "paper"', "# vary = []"):

@@ -51,9 +51,9 @@ def test_passes_are_segments_through_the_network(tiny_store: Path, tmp_path: Pat
     counts = parts(10, 4, 5)
     # 10 videos forward and backward (3 passes), 4 forward, of 2 segments each.
     assert epoch_passes(one, counts) == 2 * (3 * 10 + 4)
-    # 2 segments × 3 clips × 10 crops are 60 passes of a video; the train part has 1 clip.
+    # 2 segments × 3 clips × 10 crops are 60 passes of a video, in every part.
     assert scoring_passes(one, counts, ["test"]) == 5 * 60
-    assert scoring_passes(one, counts, ["train", "validation", "test"]) == 10 * 2 + 9 * 60
+    assert scoring_passes(one, counts, ["train", "validation", "test"]) == 10 * 60 + 9 * 60
     alike = replace(
         one, hyperparameters=replace(one.hyperparameters, test_clips=1, test_crops="centre")
     )

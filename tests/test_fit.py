@@ -12,7 +12,7 @@ import search_spaces
 from study import job as jobs
 from study import run
 from study.cluster.resources import Resources
-from study.fit import fit_training
+from study.fit import fit_training, result_depends_on_passes
 from study.request import Request, Study, check_request
 from study.results.store import ResultStore
 
@@ -96,6 +96,28 @@ def test_what_the_user_sets_wins(tiny_store: Path, tmp_path: Path) -> None:
     assert job.training.hyperparameters.precision == "bfloat16"
     job = job_of(study_of(tiny_store, tmp_path, {**SMALL, "accumulation_steps": 1}, resources=GPU))
     assert job.accumulation_steps == 1
+
+
+def test_the_passes_are_part_of_a_training_whose_clips_are_mixed_within_them(
+    tiny_store: Path, tmp_path: Path
+) -> None:
+    for change, matter in (({}, False), ({"mixup_alpha": 0.2}, True)):
+        settings = {**PLAIN, **change}
+        job = job_of(study_of(tiny_store, tmp_path, settings, resources=GPU))
+        assert result_depends_on_passes(job.training) == matter
+
+
+def test_activation_checkpointing_that_is_asked_for_is_planned_and_not_compiled(
+    tiny_store: Path, tmp_path: Path
+) -> None:
+    settings = {**SMALL, "activation_checkpointing": True}
+    plain, ours = (
+        job_of(study_of(tiny_store, tmp_path, one, resources=GPU)) for one in (SMALL, settings)
+    )
+    assert (plain.activation_checkpointing, ours.activation_checkpointing) == (False, True)
+    assert plain.training.training_id == ours.training.training_id
+    with pytest.raises(ValueError, match="activation_checkpointing doesn't go with --compile"):
+        study_of(tiny_store, tmp_path, settings, resources=GPU, compile=True)
 
 
 def test_a_training_that_cannot_fit_is_refused_before_anything_starts(

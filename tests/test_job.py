@@ -1,14 +1,20 @@
 """Jobs that really train, on a few rendered clips."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from models import registry
+from study import plan
+from study.data.store.clip_store import ClipStore
 from study.job import Job, record_failure, run_job, stored_parts, trained_again
+from study.networks import Network, write_network
 from study.plan import Training
 from study.results.rows import load_scores
 from study.results.store import ResultStore
+from study.training.checkpoint import load_checkpoint
 from tests.test_conduct import study_of
 
 PARTS = ("validation", "test")
@@ -41,6 +47,21 @@ def delete(results: Path, view: str) -> None:
         path.unlink()
 
 
+def keep_network(job: Job) -> None:
+    training, store = job.training, ClipStore.open(job.store)
+    network = Network(
+        training_id=training.training_id,
+        model=training.model,
+        options=training.options,
+        hyperparameters=training.hyperparameters,
+        classes=store.annotations.classes,
+        flip_classes=store.annotations.flip_classes,
+        store=store.settings,
+        state=load_checkpoint(job.checkpoint)["model"],
+    )
+    write_network(ResultStore(job.results), network)
+
+
 def parts_stored(results: ResultStore, job: Job) -> frozenset[str]:
     return stored_parts(results, job.training.training_id, job.training.scoring_id)
 
@@ -67,7 +88,7 @@ def test_other_views_score_the_kept_checkpoint_and_train_nothing(
     assert (ours != theirs).any()
 
 
-@pytest.mark.parametrize("checkpoint", ["kept", "gone"])
+@pytest.mark.parametrize("checkpoint", ["kept", "gone", "its network is kept"])
 def test_lost_scores_are_made_again(tiny_store: Path, tmp_path: Path, checkpoint: str) -> None:
     results = ResultStore(tmp_path)
     job = job_of(tiny_store, tmp_path)
@@ -76,7 +97,9 @@ def test_lost_scores_are_made_again(tiny_store: Path, tmp_path: Path, checkpoint
     made = load_scores(results, job.training.scoring_id)
     delete(tmp_path, "scores")
     assert parts_stored(results, job) == set()
-    if checkpoint == "gone":
+    if checkpoint == "its network is kept":
+        keep_network(job)
+    if checkpoint != "kept":
         job.checkpoint.unlink()
     assert trained_again(job) == (checkpoint == "gone")
     run_job(job)
@@ -85,7 +108,7 @@ def test_lost_scores_are_made_again(tiny_store: Path, tmp_path: Path, checkpoint
     for part in PARTS:
         assert (again[part].scores["spatial"] == made[part].scores["spatial"]).all()
     (line,) = results.read("trainings").to_pylist()
-    if checkpoint == "kept":
+    if checkpoint != "gone":
         assert epochs_of(results, job.training) == before
         assert line["notes"] is None
     else:
@@ -112,3 +135,18 @@ def test_a_finished_training_that_cannot_be_scored_again_stays_finished(
     before = results.read("trainings").to_pylist()
     record_failure(job, "no room", traceback="here")
     assert results.read("trainings").to_pylist() == before
+
+
+def test_a_failure_is_recorded_where_the_model_is_not_known(
+    tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a machine that lacks a library that a plug-in imports."""
+    job = job_of(tiny_store, tmp_path)
+    identity = job.training.training_id
+    sent = pickle.dumps(job)
+    monkeypatch.setattr(registry, "_MODELS", {})
+    plan._build_net.cache_clear()
+    record_failure(pickle.loads(sent), "it can't be imported")
+    (line,) = ResultStore(tmp_path).read("trainings").to_pylist()
+    assert (line["training_id"], line["status"]) == (identity, "failed")
+    assert line["error"] == "it can't be imported"

@@ -78,6 +78,22 @@ def test_a_rung_is_worth_the_top1_of_its_stored_scores(tiny_store: Path, tmp_pat
     }
 
 
+def test_a_trial_that_was_lost_before_its_trainings_line_was_written_is_not_finished(
+    tiny_store: Path, tmp_path: Path
+) -> None:
+    opened = Opened(study_of(tiny_store, tmp_path, tuning="own", arms=("two-stream",)))
+    outlook = opened.finish_searches()
+    (one,) = opened.agenda.searches
+    trial = next(t for t in outlook.searches[one.search.name] if t.state == "complete")
+    identity = opened.agenda.training(one, trial.values).training_id
+    (line,) = (tmp_path / "trainings").rglob(f"*{identity}*.parquet")
+    line.unlink()
+    again = Opened(opened.study)
+    (job,) = again.look().jobs
+    assert (job.training.training_id, job.until) == (identity, 9)
+    assert again.finish_searches().searches == outlook.searches
+
+
 def test_arms_choose_by_their_own_fusion_and_each_independent_stream_by_itself(
     tiny_store: Path, tmp_path: Path
 ) -> None:
@@ -190,7 +206,7 @@ def test_a_training_whose_results_are_lost_is_not_finished(
         path.unlink()
     outlook = Opened(opened.study).look()
     (job,) = outlook.jobs
-    lost = {"scores": {"test", "validation"}, "features": {"train"}}
+    lost = {"features": {"train"}}
     assert set(job.parts) == lost.get(view, {"train", "test", "validation"})
     ready = {row.arm.name for row in outlook.rows}
     assert ready == ({"stil"} if view == "features" else set())

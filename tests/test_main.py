@@ -79,6 +79,15 @@ def test_only_the_chosen_command_is_imported() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_a_study_starts_without_torchs_compiler_torchvision_and_scipys_statistics() -> None:
+    code = (
+        "import sys, study.run\n"
+        "print([n for n in ('torch._dynamo', 'torchvision', 'scipy.stats') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
+
+
 @pytest.fixture
 def read_only_results(tmp_path: Path) -> Iterator[Path]:
     """A folder with more small files than a study leaves, and a killed writer's, none writable."""

@@ -11,7 +11,6 @@ import search_spaces
 from search_spaces import Arm, Settings
 from study.plan import (
     Target,
-    imagenet_network,
     make_plan,
     make_training,
     meta_network,
@@ -378,4 +377,4 @@ def test_an_unknown_hyperparameter_is_refused_with_those_that_exist():
 )
 def test_a_training_starts_from_the_image_network_that_its_net_is_made_of(model, options, network):
     training = make_training(model, Settings(options=options), target=TARGET, seed=0)
-    assert imagenet_network(training.model, training.options) == network
+    assert meta_network(training).imagenet_network == network

@@ -87,6 +87,18 @@ def test_a_long_result_is_cut_as_text_and_whole_as_csv(
     assert out.endswith("… and 12,245 more rows; use --format csv to have them all\n")
     _, out, _ = run(capsys, sql, "--results", results, "--format", "csv")
     assert len(out.splitlines()) == 12346
+    endless = "SELECT a.range FROM range(1000000) a, range(1000000) b"
+    _, out, _ = run(capsys, endless, "--results", results)
+    assert out.endswith("… and more than 10,000,000 more rows; use --format csv to have them all\n")
+
+
+def test_a_name_that_no_line_has_is_said_where_nothing_is_found(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sql = "SELECT * FROM rows WHERE arm = 'spatail' AND study = 'first'"
+    code, _, err = run(capsys, sql, "--results", results)
+    said = "study.query: there is no arm 'spatail' (did you mean 'spatial'?)\n"
+    assert (code, err) == (0, said)
 
 
 @pytest.mark.parametrize(
@@ -148,15 +160,32 @@ def test_the_list_names_views_columns_and_tables(capsys: pytest.CaptureFixture[s
     [
         (["SELEC 1"], "syntax error"),
         (["SELECT * FROM nope"], "there is no view 'nope'; there are trainings, epochs"),
-        (["SELECT nope FROM rows"], '"nope" not found'),
+        (["SELECT * FROM trials JOIN row USING (arm)"], r"no view 'row' \(did you mean 'rows'\?\)"),
+        (["SELECT nope FROM rows"], "what the query reads has no column 'nope'; near are"),
+        (["SELECT top_1 FROM rows"], r"has no column 'top_1' \(did you mean 'top1'\?\)"),
+        (["SELECT r.ar FROM rows r"], r"has no column 'ar' \(did you mean 'arm'\?\)"),
+        (["SELECT train_loss FROM rows"], "has no column 'train_loss'; epochs has it"),
+        (
+            ["SELECT 1", "--output", "rows.txt"],
+            "rows.txt must end with .parquet, .csv, .json, .xlsx",
+        ),
+        (
+            ["SELECT 1", "--output", "nowhere/rows.csv"],
+            "there is no folder nowhere to write rows.csv",
+        ),
+        (["SELECT * FROM range(20000)", "--format", "latex"], "at most 10,000 lines"),
         (["SELECT 1; SELECT 2"], "one query is needed"),
         (["DROP VIEW rows"], "only SELECT is run, not DROP"),
         (["SELECT * FROM read_csv('/etc/passwd')"], "SQL reads the results and nothing else"),
         (["SELECT CAST('a' AS INT)"], "Could not convert"),
-        (["--table", "stilt-9"], "there is no table 'stilt-9'; there are all, attention"),
+        (
+            ["--table", "stilt-9"],
+            r"no table 'stilt-9' \(did you mean 'stilt-\d'\?\); there are all",
+        ),
         (["--table", "stilt-4", "--study", "x"], "there is no study 'x'.*there are first"),
         (["--compare", "x"], "there is no study 'x' with rows; there are first"),
         (["--compare", "first", "--against", "x"], "study 'first' has no arm 'x'; it has spatial"),
+        (["--compare", "--against", "spatia"], r"no arm 'spatia' \(did you mean 'spatial'\?\)"),
         (["--compare", "--format", "json"], "no format 'json' of --compare; there are text"),
         (["--table", "stilt-4", "--format", "json"], "there is no format 'json'; there are text"),
     ],
@@ -185,6 +214,8 @@ def test_a_missing_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtu
         ["SELECT 1", "--table", "x"],
         ["SELECT 1", "--study", "x"],
         ["--list", "--against", "x"],
+        ["--list", "--output", "x.csv"],
+        ["SELECT 1", "--output", "x.csv", "--format", "csv"],
         ["--wrong"],
     ],
 )

@@ -126,6 +126,32 @@ def test_the_arm_to_compare_with_can_be_named(store: ResultStore, tmp_path: Path
     assert "Each arm against Two-stream on" in text
 
 
+def test_figures_are_written_in_addition_to_the_page(
+    store: ResultStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.write("trainings", "t", [training("t")])
+    epoch = {"training_id": "t", "epoch": 1, "lr": 0.1, "train_loss": 1.5, "losses": {}}
+    store.write("epochs", "t", [{**epoch, "seconds": 1.0}])
+    write_rows(store, row("stil", 0.5))
+    folder = tmp_path / "figures"
+    text, _ = run(tmp_path, "--figures", str(folder))
+    assert "50.0" in text
+    assert {path.name for path in folder.iterdir()} == {
+        f"ucf101-epochs.{kind}" for kind in ("png", "svg", "pdf")
+    }
+    assert f"wrote 3 files to {folder}" in capsys.readouterr().out
+
+
+def test_arms_of_different_machines_are_marked(store: ResultStore, tmp_path: Path) -> None:
+    for number, kind in enumerate(["cpu", "cuda"]):
+        name = f"t{number}"
+        store.write("trainings", name, [training(name, device_kind=kind)])
+        write_rows(store, row(f"arm{number}", 0.5, training_id=name))
+    text, _ = run(tmp_path)
+    compared = text.partition("Arms compared on UCF101")[2]
+    assert "trained on different machines: device cpu" in compared
+
+
 def test_a_study_with_nothing_but_a_failure_has_a_page(store: ResultStore, tmp_path: Path) -> None:
     failed = training("t" * 40, status="failed", error=NASTY, missing_videos=None)
     store.write("trainings", "t", [failed])
@@ -290,6 +316,8 @@ def test_the_last_study_is_shown_unless_one_is_named(store: ResultStore, tmp_pat
         (["--results", "nothing"], "no results folder 'nothing'"),
         (["--output", "."], "is a folder; name a file"),
         (["--output", "nowhere/report.html"], "there is no folder nowhere"),
+        (["--figures", "file"], "is a file; name a folder"),
+        (["--figures", "figures", "--results", "results", "results"], "those of one study"),
     ],
 )
 def test_bad_input_is_one_clear_line_and_exit_2(
@@ -302,6 +330,7 @@ def test_bad_input_is_one_clear_line_and_exit_2(
 ) -> None:
     write_study(store, seeds=1, classes=2)
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
     assert report.main(arguments) == 2
     out, err = capsys.readouterr()
     assert out == ""

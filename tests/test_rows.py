@@ -29,6 +29,7 @@ TARGET = Target(dataset="d", store_fingerprint="f", split="1")
             {"test_segments": 3, "test_clips": 10, "test_crops": "three"},
             "10 clips × 3 frames × three crop",
         ),
+        ({"test_segments": 8, "frame_stride": 8}, "8 frames at stride 8 × centre crop"),
     ],
 )
 def test_views_say_clips_frames_and_crops(settings: dict, views: str) -> None:

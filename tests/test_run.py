@@ -150,7 +150,7 @@ def test_what_only_the_dataset_lets_search_is_said_to_be_set_too(
     space = search_spaces.get("stilt")
     more = (*space.parameters, Real(name="momentum", low=0.5, high=0.9))
     variants = {"folder": lambda own: replace(own, parameters=more)}
-    monkeypatch.setattr(search_spaces, "get", lambda name: replace(space, variants=variants))
+    monkeypatch.setattr(search_spaces, "load", lambda name: replace(space, variants=variants))
     study_for(asked, tiny_store, tmp_path, "--set", "momentum=0.6")
     assert "set, so not searched: momentum" in capsys.readouterr().out
 
@@ -192,7 +192,9 @@ def test_a_plan_is_printed_without_running(
     arguments = ["--data", str(tiny_store), "--results", str(results), *SMALL, "--dry-run"]
     assert main(arguments) == 0
     assert not asked
-    assert "stil-awf-simplex" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "stil-awf-simplex" in printed
+    assert re.search(r"networks kept \(--keep all\): \d+ at most, [\d.]+ [kM]B\n", printed)
     assert not results.exists()
 
 
@@ -288,6 +290,8 @@ REFUSED = {
     "no arm to be like": ["--like", "stil"],
     "no study to be like": ["--like", "nobody/stil"],
     "no weights file": ["--weights", "/nowhere/weights.pt"],
+    "weights of no stream": ["--weights", "flow=weights.pt"],
+    "weights twice": ["--weights", "none", "--weights", "imagenet"],
 }
 
 

@@ -252,6 +252,27 @@ def test_every_edit_of_a_plug_in_is_other_code(
     assert "models.layers.shift" in files
 
 
+def test_what_lies_beside_a_plug_in_and_is_imported_is_its_own(plug_in_folder: Path):
+    (plug_in_folder / "package").mkdir()
+    for name, text in {
+        "net.py": "import torch, beside, study.scores",
+        "beside.py": "import package.layers",
+        "package/__init__.py": "import net",
+        "package/layers.py": "",
+        "package/.hidden.py": "",
+        "unused.py": "",
+    }.items():
+        (plug_in_folder / name).write_text(text)
+    sys.path.append(str(plug_in_folder))
+    mine = {"net.py", "beside.py", "package/__init__.py", "package/layers.py"}
+    files = source._closure(["net"], source.ROOT)
+    assert files.keys() == {*mine, "study.scores"}
+    assert source.plug_in_files(["net"]).keys() == mine
+    assert source.plug_in_files(["package.layers"]).keys() == mine
+    (plug_in_folder / "lab-1.0.dist-info").mkdir()  # now it is a folder of installed libraries
+    assert source.plug_in_files(["net"]).keys() == {"net.py"}
+
+
 def test_a_module_without_a_source_file_is_refused():
     with pytest.raises(ValueError, match=r"'builtins' has no source file.*write the model to"):
         source.source_version(frozenset({"builtins"}))

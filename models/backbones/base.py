@@ -88,28 +88,31 @@ class Backbone(nn.Module):
                 f"{self.min_size} px, got {x.shape[2]} × {x.shape[3]}"
             )
 
-    def load_weights(self, state_dict: Mapping[str, Tensor]) -> None:
+    def load_weights(self, state_dict: Mapping[str, Tensor]) -> set[str]:
         """Loads an image classifier's weights; all but its classifier must fit.
 
         The first convolution takes its 3 input channels as they are when the backbone has 3, and
         the cross-modality start otherwise.
 
+        Returns:
+            The keys of the tensors that are used.
+
         Raises:
             ValueError: If keys are missing or unknown, or a shape differs.
         """
-        weights = self._adapt_checkpoint(
-            {
-                key: value
-                for key, value in state_dict.items()
-                if not key.startswith(self.classifier_prefixes or ("\0",))
-            }
-        )
+        given = {
+            key: value
+            for key, value in state_dict.items()
+            if not key.startswith(self.classifier_prefixes or ("\0",))
+        }
+        weights = self._adapt_checkpoint(dict(given))
         self._check_keys(weights)
         first = f"{self.first_conv}.weight"
         if self.in_channels != 3 and weights[first].ndim == 4 and weights[first].shape[1] == 3:
             weights[first] = cross_modality_start(weights[first], self.in_channels)
         self._check_shapes(weights)
         self.load_state_dict(weights, strict=False)
+        return set(given)
 
     def _adapt_checkpoint(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """Brings a published checkpoint to this backbone's keys and input convention."""
@@ -156,7 +159,9 @@ class Backbone(nn.Module):
         if wrong:
             raise ValueError(
                 f"the weights don't fit backbone {self.name!r} with {self.in_channels} input "
-                f"channels: {'; '.join(wrong[:3])}{' …' if len(wrong) > 3 else ''}"
+                f"channels: {'; '.join(wrong[:3])}{' …' if len(wrong) > 3 else ''}; give weights "
+                "of the same network and input (flow stacks of L fields have 2L channels: set "
+                "flow_length to L)"
             )
 
 
@@ -177,28 +182,33 @@ def cross_modality_start(weight: Tensor, in_channels: int) -> Tensor:
 
 
 def fold_normalisation(
-    weight: Tensor, *, mean: tuple[float, ...], std: tuple[float, ...]
+    weight: Tensor,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    own_mean: tuple[float, ...] = IMAGENET_MEAN,
+    own_std: tuple[float, ...] = IMAGENET_STD,
 ) -> tuple[Tensor, Tensor]:
-    """Makes a first convolution take images in ImageNet's normalisation instead of its own.
+    """Makes a first convolution take inputs in our normalisation instead of its own.
 
     Args:
-        weight: ``(D, 3, k, k)`` for images (v − mean) / std, v in 0..1, red first.
-        mean: Of red, green and blue.
-        std: Of red, green and blue.
+        weight: ``(D, C, …)`` for inputs (v − mean) / std, v in 0..1, such as images, red first.
+        mean: Of each of the C channels.
+        std: Of each channel.
+        own_mean: The mean in our normalisation; ImageNet's for images.
+        own_std: The deviation in ours.
 
     Returns:
-        The weight for images (v − ImageNet's mean) / ImageNet's std, and the ``(D,)`` that must
-        be added to its result.
+        The weight for inputs (v − own_mean) / own_std, and the ``(D,)`` that must be added to its
+        result.
     """
 
     def channels(values: list[float]) -> Tensor:
-        return weight.new_tensor(values)[None, :, None, None]
+        return weight.new_tensor(values).reshape(1, -1, *[1] * (weight.ndim - 2))
 
-    scale = channels([own / its for own, its in zip(IMAGENET_STD, std, strict=True)])
-    offset = channels(
-        [(own - its) / s for own, its, s in zip(IMAGENET_MEAN, mean, std, strict=True)]
-    )
-    return weight * scale, (weight * offset).sum(dim=(1, 2, 3))
+    scale = channels([own / its for own, its in zip(own_std, std, strict=True)])
+    offset = channels([(own - its) / s for own, its, s in zip(own_mean, mean, std, strict=True)])
+    return weight * scale, (weight * offset).sum(dim=tuple(range(1, weight.ndim)))
 
 
 def _listed(what: str, keys: list[str]) -> str:

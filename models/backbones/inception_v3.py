@@ -1,7 +1,6 @@
 """Inception-v3 (Szegedy et al., CVPR 2016) from torchvision."""
 
 from torch import Tensor, nn
-from torchvision.models import inception
 
 from models.backbones.base import Backbone, fold_normalisation
 from models.backbones.registry import register_backbone
@@ -42,6 +41,8 @@ class InceptionV3(Backbone):
     stages = tuple(LAYERS)
 
     def __init__(self, name: str, *, in_channels: int = 3) -> None:
+        from torchvision.models import inception
+
         super().__init__()
         net = inception.Inception3(
             aux_logits=False, transform_input=False, init_weights=False, num_classes=1

@@ -1,7 +1,6 @@
 """Residual networks (He et al., CVPR 2016) from torchvision."""
 
 from torch import Tensor, nn
-from torchvision.models import resnet
 
 from models.backbones.base import Backbone
 from models.backbones.registry import register_backbone
@@ -22,6 +21,8 @@ class ResNet(Backbone):
     stages = ("stem", "layer1", "layer2", "layer3", "layer4")
 
     def __init__(self, name: str, *, in_channels: int = 3) -> None:
+        from torchvision.models import resnet
+
         super().__init__()
         net = getattr(resnet, name)(weights=None)
         self.name = name

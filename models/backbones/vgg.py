@@ -1,7 +1,6 @@
 """Very deep convolutional networks (Simonyan and Zisserman, ICLR 2015) from torchvision."""
 
 from torch import Tensor, nn
-from torchvision.models import vgg
 
 from models.backbones.base import Backbone
 from models.backbones.registry import register_backbone
@@ -24,6 +23,8 @@ class VGG(Backbone):
     min_size = 32
 
     def __init__(self, name: str, *, in_channels: int = 3) -> None:
+        from torchvision.models import vgg
+
         super().__init__()
         self.name = name
         self.in_channels = in_channels

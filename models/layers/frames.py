@@ -3,9 +3,33 @@
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["fold_frames", "over_frames", "split_clips", "unfold_frames"]
+__all__ = [
+    "ClipModule",
+    "fold_frames",
+    "over_frames",
+    "set_frames",
+    "split_clips",
+    "unfold_frames",
+]
+
+
+class ClipModule(nn.Module):
+    """A layer in a network of images that needs to know how many frames a clip has.
+
+    Attributes:
+        frames: Frames T of the clips in the batch, set by ``set_frames`` before each pass.
+    """
+
+    frames: int = 1
+
+
+def set_frames(net: nn.Module, frames: int) -> None:
+    """Tells every `ClipModule` inside how many frames a clip has."""
+    for module in net.modules():
+        if isinstance(module, ClipModule):
+            module.frames = frames
 
 
 def over_frames(net: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -28,13 +28,17 @@ def pool_to_grid(maps: Tensor, grid: int) -> Tensor:
     return pooled.flatten(1)
 
 
-def load_fully_connected(head: nn.Sequential, state_dict: Mapping[str, Tensor]) -> None:
+def load_fully_connected(head: nn.Sequential, state_dict: Mapping[str, Tensor]) -> set[str]:
     """Takes fc6 and fc7 of a VGG's checkpoint for a head's hidden layers of the same shape.
 
     Args:
         head: Linear, ReLU and dropout in turn, and the last linear layer, which keeps its start.
         state_dict: Where they are called ``classifier.0`` and ``classifier.3``.
+
+    Returns:
+        The keys of the tensors that are used.
     """
+    used: set[str] = set()
     for i, layer in enumerate(head[:-1]):
         weight = state_dict.get(f"classifier.{i}.weight")
         bias = state_dict.get(f"classifier.{i}.bias")
@@ -42,3 +46,5 @@ def load_fully_connected(head: nn.Sequential, state_dict: Mapping[str, Tensor]) 
             continue
         if layer.weight.shape == weight.shape:
             layer.load_state_dict({"weight": weight, "bias": bias})
+            used |= {f"classifier.{i}.weight", f"classifier.{i}.bias"}
+    return used

@@ -60,10 +60,14 @@ class Pathway(nn.Module):
         result: Tensor = self.get_submodule(stage)(x)
         return result
 
-    def inflate(self, state_dict: Mapping[str, Tensor]) -> None:
+    def inflate(self, state_dict: Mapping[str, Tensor]) -> set[str]:
         """Starts from a 2-D ResNet's weights, spread evenly over the frames of each kernel.
 
-        Kernels that take lateral channels as well keep their start.
+        Kernels of as many frames, as of a pathway of its own, stay as they are. Those that take
+        lateral channels as well keep their start.
+
+        Returns:
+            The keys of the tensors that are used.
 
         Raises:
             ValueError: If the weights aren't those of a ResNet of these depths.
@@ -80,12 +84,15 @@ class Pathway(nn.Module):
                 f"the weights don't fit the pathway: {len(unknown)} keys are unknown "
                 f"({', '.join(unknown[:3])} …); give a state dict of torchvision's resnet50"
             )
+        used = set()
         for key, value in given.items():
             if value.ndim == 4:
                 frames = own[key].shape[2]
                 value = value.unsqueeze(2).expand(-1, -1, frames, -1, -1) / frames
             if value.shape == own[key].shape:
                 own[key].copy_(value)
+                used.add(key)
+        return used
 
 
 class Lateral(nn.Module):
@@ -110,7 +117,10 @@ class Lateral(nn.Module):
 
 
 class _Bottleneck(nn.Module):
-    """1×1, 3×3 and 1×1 convolutions, the first over ``frames`` frames, around a shortcut."""
+    """1×1, 3×3 and 1×1 convolutions, the first over ``frames`` frames, around a shortcut.
+
+    The last BatchNorm starts at zero, and with it the block as its shortcut (§4).
+    """
 
     def __init__(self, channels: int, inner: int, *, frames: int, stride: int) -> None:
         super().__init__()
@@ -121,6 +131,7 @@ class _Bottleneck(nn.Module):
         self.bn2 = nn.BatchNorm3d(inner)
         self.conv3 = _conv(inner, outer, (1, 1, 1))
         self.bn3 = nn.BatchNorm3d(outer)
+        nn.init.zeros_(self.bn3.weight)
         self.downsample = None
         if stride > 1 or channels != outer:
             conv = _conv(channels, outer, (1, 1, 1), stride=stride)

@@ -7,18 +7,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models.backbones import Backbone
-from models.layers.frames import fold_frames, unfold_frames
+from models.layers.frames import ClipModule, fold_frames, unfold_frames
 from models.layers.shift import GatedShift, temporal_shift
 
 __all__ = [
     "MIXING_BACKBONES",
     "BranchAttention",
-    "FrameConv2d",
     "Mixing",
     "TemporalConv2d",
     "insert_temporal_convs",
-    "pair",
-    "set_frames",
     "temporal_sites",
 ]
 
@@ -35,35 +32,10 @@ MIXING_BACKBONES = (
 WITH_VOLUME = ("3d", "3d_shift_sum", "cstm")
 
 
-class FrameConv2d(nn.Conv2d):
-    """A 2-D convolution that replaces another and knows how many frames a clip has.
-
-    ``weight`` and ``bias`` keep their names and shapes, so that an image classifier's weights load.
-
-    Args:
-        conv: The convolution; its parameters are taken over.
-
-    Attributes:
-        frames: Frames T of the clips in the batch, set by ``set_frames`` before each pass.
-    """
-
-    frames: int = 1
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__(
-            conv.in_channels,
-            conv.out_channels,
-            pair(conv.kernel_size),
-            stride=pair(conv.stride),
-            padding=pair(conv.padding),
-            bias=conv.bias is not None,
-        )
-        self.weight, self.bias = conv.weight, conv.bias
-
-
-class TemporalConv2d(FrameConv2d):
+class TemporalConv2d(ClipModule, nn.Conv2d):
     """A convolution of a 2-D network on the frames of clips, mixed in one of these ways.
 
+    ``weight`` and ``bias`` keep their names and shapes, so that an image classifier's weights load.
     With X the convolution's input, S the temporal shift and V a convolution over 3×3×3 (or 3
     frames of a larger kernel) that starts as the 2-D one at its middle:
 
@@ -86,7 +58,15 @@ class TemporalConv2d(FrameConv2d):
     def __init__(
         self, conv: nn.Conv2d, mixing: Mixing, *, shift_fraction: float, reduction: int
     ) -> None:
-        super().__init__(conv)
+        super().__init__(
+            conv.in_channels,
+            conv.out_channels,
+            _pair(conv.kernel_size),
+            stride=_pair(conv.stride),
+            padding=_pair(conv.padding),
+            bias=conv.bias is not None,
+        )
+        self.weight, self.bias = conv.weight, conv.bias
         self.mixing = mixing
         self.shift_fraction = shift_fraction
         self.volume = self.gated_shift = self.attention = None
@@ -95,14 +75,14 @@ class TemporalConv2d(FrameConv2d):
             down, across = (
                 padding + (size - own) // 2
                 for padding, size, own in zip(
-                    pair(conv.padding), (height, width), conv.kernel_size, strict=True
+                    _pair(conv.padding), (height, width), conv.kernel_size, strict=True
                 )
             )
             self.volume = nn.Conv3d(
                 conv.in_channels,
                 conv.out_channels,
                 (3, height, width),
-                stride=(1, *pair(conv.stride)),
+                stride=(1, *_pair(conv.stride)),
                 padding=(1, down, across),
                 bias=conv.bias is not None and mixing != "3d",
             )
@@ -155,7 +135,7 @@ class TemporalConv2d(FrameConv2d):
         return fold_frames(temporal_shift(volume, self.shift_fraction))
 
 
-def pair(size: tuple[int, ...] | str) -> tuple[int, int]:
+def _pair(size: tuple[int, ...] | str) -> tuple[int, int]:
     """Returns a convolution's two sizes, which torch types as of any length."""
     return int(size[0]), int(size[1])
 
@@ -184,9 +164,10 @@ def temporal_sites(backbone: Backbone) -> tuple[str, ...]:
     """Returns the names of the convolutions that mix frames.
 
     In BN-Inception those of the gate-shift networks: the ``1x1`` branch of the blocks that keep
-    their resolution and ``3x3_reduce`` of 3c and 4e; in Inception-v3 the same of its blocks
-    (ours); in a ResNet the first convolution of every residual branch, as in TSM; in the small
-    network all but the first (ours).
+    their resolution and ``3x3_reduce`` of 3c and 4e; in Inception-v3 their ten, the 1×1 branches
+    but that of ``Mixed_6d``, and the reduction in the two blocks that halve; in a ResNet the first
+    convolution of every residual branch, of every second one in ResNet-101, as in TSM's code; in
+    the small network all but the first (ours).
 
     Raises:
         ValueError: If this backbone has none.
@@ -197,9 +178,12 @@ def temporal_sites(backbone: Backbone) -> tuple[str, ...]:
         return tuple(n for n in names if n.endswith("_1x1") or n in halving)
     if backbone.name == "inception_v3":
         halving = ("Mixed_6a.branch3x3dbl_1.conv", "Mixed_7a.branch3x3_1.conv")
-        return tuple(n for n in names if n.endswith("branch1x1.conv") or n in halving)
+        kept = [n for n in names if n.endswith("branch1x1.conv") or n in halving]
+        return tuple(n for n in kept if not n.startswith("Mixed_6d"))
     if backbone.name.startswith("resnet"):
-        return tuple(n for n in names if n.startswith("layer") and n.endswith(".conv1"))
+        first = [n for n in names if n.startswith("layer") and n.endswith(".conv1")]
+        every = 2 if backbone.name == "resnet101" else 1
+        return tuple(n for n in first if int(n.split(".")[1]) % every == 0)
     if backbone.name == "small":
         return tuple(names[1:])
     raise ValueError(
@@ -221,10 +205,3 @@ def insert_temporal_convs(
         assert isinstance(conv, nn.Conv2d)
         site = TemporalConv2d(conv, mixing, shift_fraction=shift_fraction, reduction=reduction)
         backbone.set_submodule(name, site)
-
-
-def set_frames(net: nn.Module, frames: int) -> None:
-    """Tells every `FrameConv2d` inside how many frames a clip has."""
-    for module in net.modules():
-        if isinstance(module, FrameConv2d):
-            module.frames = frames

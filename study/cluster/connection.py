@@ -35,7 +35,14 @@ from ray.util.state.exception import RayStateApiException
 
 from study.cluster.resources import DRIVER_CPUS, Resources, trainings_at_once
 
-__all__ = ["LOOPBACK", "ClusterTooSmallError", "at_once_on", "check_shared", "running_ray"]
+__all__ = [
+    "LOOPBACK",
+    "ClusterTooSmallError",
+    "at_once_on",
+    "check_shared",
+    "on_every_node",
+    "running_ray",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -253,7 +260,7 @@ def check_shared(folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=folder, prefix=".shared-") as mark:
-        seen = _on_every_node(_sees, mark.name)
+        seen = on_every_node(_sees, mark.name)
     if blind := [host for host, sees in seen if not sees]:
         raise FileNotFoundError(
             f"node {blind[0]} doesn't see what this one writes to {folder}: on a cluster it must "
@@ -261,7 +268,8 @@ def check_shared(folder: Path) -> None:
         )
 
 
-def _on_every_node(task: Callable[..., Any], *arguments: Any) -> list[Any]:
+def on_every_node(task: Callable[..., Any], *arguments: Any) -> list[Any]:
+    """Returns what a function returns on each of the nodes that Ray has now."""
     started = [
         ray.remote(task)
         .options(

@@ -60,7 +60,7 @@ class Placement:
     Attributes:
         resources: What each takes.
         at_once: How many run at the same time.
-        scratch: A folder that every node sees, for Ray's own files.
+        scratch: A folder that every node sees, for the study's plug-ins and Ray's own files.
     """
 
     resources: Resources

@@ -14,6 +14,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from study.cluster.connection import LOOPBACK
+from study.cluster.plugins import receive
 from study.cluster.rendezvous import MeetInFile
 from study.cluster.resources import Resources, loader_workers_on
 from study.job import GpuMemoryError, Job, run_job
@@ -54,7 +55,7 @@ def execute(
         report: Takes the metrics of each epoch; with several workers they reach Tune through
             Ray Train instead.
         at_once: How many trainings run at once, which share the nodes' cores for loading.
-        storage: A folder that every node sees, for Ray Train's own files.
+        storage: A folder that every node sees, for the study's plug-ins and Ray Train's own files.
 
     Raises:
         WorkerGroupError: If one of several workers was lost.
@@ -64,6 +65,7 @@ def execute(
     """
     if resources.workers == 1:
         torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
+        receive(job.plugins, storage)
         here = _with_loaders(job, resources, at_once)
         run_job(here, lambda epoch: report(metrics_of(job, epoch)))
         return
@@ -92,7 +94,12 @@ def _train_on_several(job: Job, resources: Resources, *, at_once: int, storage: 
             if here_alone
             else TorchConfig(backend=backend)
         ),
-        train_loop_config={"job": job, "resources": resources, "at_once": at_once},
+        train_loop_config={
+            "job": job,
+            "resources": resources,
+            "at_once": at_once,
+            "storage": storage,
+        },
         scaling_config=ScalingConfig(
             num_workers=resources.workers,
             use_gpu=resources.gpus_per_worker > 0,
@@ -119,6 +126,7 @@ def _train_on_worker(config: dict[str, Any]) -> None:
     resources: Resources = config["resources"]
     job = _with_loaders(config["job"], resources, config["at_once"])
     torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
+    receive(job.plugins, config["storage"])
     run_job(job, lambda epoch: ray.train.report(metrics_of(job, epoch)))
 
 

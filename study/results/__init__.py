@@ -1,0 +1,3 @@
+from study.results.store import ResultStore, open_results
+
+__all__ = ["ResultStore", "open_results"]

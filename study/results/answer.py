@@ -25,12 +25,14 @@ class Answer:
         dataset: The dataset.
         headline: The best arm, by how much over the reference, and whether that is shown.
         caveats: What keeps the headline from meaning more.
+        environments: How the machines differ that the arms were trained on; empty where they don't.
         next_step: What it would take to know better; empty where nothing can be said.
     """
 
     dataset: str
     headline: str
     caveats: Sequence[str]
+    environments: str
     next_step: str
 
 
@@ -49,6 +51,7 @@ def answer(found: Findings, rows: Sequence[Row], trainings: Iterable[Row]) -> An
     deciding = found.best
     best = found.best_arm
     by_id = {line["training_id"]: line for line in trainings}
+    different = _environments(found, rows, by_id)
     return Answer(
         dataset=found.dataset,
         headline=f"{_headline(found, best)} {_difference(found, best, deciding)}".strip(),
@@ -57,9 +60,10 @@ def answer(found: Findings, rows: Sequence[Row], trainings: Iterable[Row]) -> An
             *_rivals(found, best),
             *_left_out(found),
             *_incomplete(found, rows),
-            *_machines(found, rows, by_id),
+            *([f"The arms were trained on different machines: {different}."] if different else []),
             *_settings(found, best, rows, by_id),
         ],
+        environments=different,
         next_step=_next_step(deciding),
     )
 
@@ -133,10 +137,9 @@ def _incomplete(found: Findings, rows: Sequence[Row]) -> list[str]:
     return [f"Not every split and seed has been run for {'; '.join(lacking)}."] if lacking else []
 
 
-def _machines(found: Findings, rows: Sequence[Row], by_id: Mapping[str, Row]) -> list[str]:
+def _environments(found: Findings, rows: Sequence[Row], by_id: Mapping[str, Row]) -> str:
     trained = [{**line, "arm": row["arm"]} for row in rows for line in _trainings_of(row, by_id)]
-    different = environments(trained, found.labels)
-    return [f"The arms were trained on different machines: {different}."] if different else []
+    return environments(trained, found.labels)
 
 
 def _settings(

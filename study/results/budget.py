@@ -1,14 +1,26 @@
 """What a study's searches and trainings cost, and what fewer trials would have found."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
+from models.fusion import FUSIONS
 from study.results.store import ResultStore
 
-__all__ = ["Budget", "SearchCost", "budgets", "expected_best", "search_costs"]
+__all__ = [
+    "ArmCost",
+    "Budget",
+    "SearchCost",
+    "arm_costs",
+    "budgets",
+    "expected_best",
+    "pareto_front",
+    "search_costs",
+]
 
 SHOWN = (1, 2, 5, 10, 20, 40, 80, 160)  # numbers of trials, before all
 
@@ -133,3 +145,100 @@ def budgets(store: ResultStore, *, study: str, dataset: str, protocol: str) -> d
             seconds=sum((line["seconds"] or 0) * (line["workers"] or 1) for line in chosen),
         )
     return found
+
+
+@dataclass(frozen=True)
+class ArmCost:
+    """What the networks behind an arm's rows cost: the mean over splits and seeds.
+
+    A number is None where the results lack it.
+
+    Attributes:
+        arm: The arm.
+        gflops: Billions of multiply–adds of one clip's forward pass.
+        parameters: The number of parameters.
+        device_seconds: Wall time of training times the processes that trained together.
+        clips_per_second: Clips trained a second by all of them.
+    """
+
+    arm: str
+    gflops: float | None
+    parameters: float | None
+    device_seconds: float | None
+    clips_per_second: float | None
+
+
+def arm_costs(
+    rows: Sequence[Mapping[str, Any]],
+    trainings: Sequence[Mapping[str, Any]],
+    epochs: Sequence[Mapping[str, Any]],
+) -> list[ArmCost]:
+    """Returns what each arm's networks cost, by arm in the order of the rows.
+
+    A training of independent streams that serves arms of one stream has the cost of all its
+    streams. No arm that reads but one of them is given that cost: such an arm is left out.
+
+    Args:
+        rows: Lines of view ``rows``, a line for each arm, split and seed.
+        trainings: Lines of view ``trainings``, with those that the rows name.
+        epochs: Lines of view ``epochs`` of these trainings.
+    """
+    known = {line["training_id"]: line for line in trainings}
+    speeds: dict[str, list[float]] = {}
+    for epoch in epochs:
+        if epoch["clips_per_second"]:
+            speeds.setdefault(epoch["training_id"], []).append(epoch["clips_per_second"])
+    paces = {name: 1 / fmean(values) for name, values in speeds.items()}
+    found: dict[str, list[tuple[float | None, ...]]] = {}
+    for row in rows:
+        ids = row["training_id"].split("+")
+        lines = [known[one] for one in ids if one in known]
+        if len(lines) < len(ids) or any(_reads_a_part(row, line) for line in lines):
+            continue
+        seconds = [line["seconds"] and line["seconds"] * (line["workers"] or 1) for line in lines]
+        pace = _total([paces.get(one) for one in ids])
+        found.setdefault(row["arm"], []).append(
+            (
+                _total([line["gflops"] for line in lines]),
+                _total([line["parameters"] for line in lines]),
+                _total(seconds),
+                1 / pace if pace else None,
+            )
+        )
+    return [ArmCost(arm, *map(_mean, zip(*of, strict=True))) for arm, of in found.items()]
+
+
+def _reads_a_part(row: Mapping[str, Any], training: Mapping[str, Any]) -> bool:
+    """Returns whether an arm reads fewer streams than a training of independent streams has."""
+    alone = FUSIONS[row["fusion"]].stream is not None or "+" in row["training_id"]
+    return alone and bool(json.loads(training["serves"] or "[]"))
+
+
+def _total(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None
+
+
+def pareto_front(costs: Sequence[float], values: Sequence[float]) -> list[int]:
+    """Returns which points no other beats: at no more cost none is better.
+
+    Args:
+        costs: What each point costs; less is better.
+        values: What it is worth; more is better.
+
+    Returns:
+        The points' numbers, the cheapest first. Equal points are all there.
+    """
+    order = sorted(range(len(costs)), key=lambda i: (costs[i], -values[i]))
+    front: list[int] = []
+    for i in order:
+        last = front[-1] if front else i
+        equal = (costs[i], values[i]) == (costs[last], values[last])
+        if equal or values[i] > values[last]:
+            front.append(i)
+    return front

@@ -24,6 +24,7 @@ from study.results.comparison import (
     factorial,
     reference_of,
 )
+from study.results.faults import meant
 from study.results.grids import MISSING, Grid, Section, natural_order
 from study.results.predictions import judgements
 from study.results.protocols import Protocol, Selection, select_protocols
@@ -124,7 +125,7 @@ def selected(store: ResultStore, study: str, *, protocol: str | None = None) -> 
     if not found:
         known = sorted(set(store.read("rows", columns=["study"])["study"].to_pylist()))
         raise ValueError(
-            f"there is no study {study!r} with rows; "
+            f"there is no study {study!r} with rows{meant(study, known)}; "
             f"there {'are ' + ', '.join(known) if known else 'is none'}"
         )
     return [found[key] for key in sorted(found)]
@@ -147,7 +148,10 @@ def find(store: ResultStore, shown: Protocol, *, against: str | None = None) -> 
     rows = store.read("rows", columns=columns, **of, part="test")
     labels = arm_labels(rows["space"].to_pylist(), rows["arm"].to_pylist())
     if against is not None and against not in labels:
-        raise ValueError(f"study {study!r} has no arm {against!r}; it has {', '.join(labels)}")
+        raise ValueError(
+            f"study {study!r} has no arm {against!r}{meant(against, labels)}; "
+            f"it has {', '.join(labels)}"
+        )
     found = judgements(store, **of)
     judged = {arm: found[arm] for arm in labels if arm in found}
     reference = against or reference_of(list(judged or labels))

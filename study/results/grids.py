@@ -36,10 +36,15 @@ _LATEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': r"\textquotedblright{}",
     "±": r"$\pm$",
     "×": r"$\times$",
     "λ": r"$\lambda$",
+    "−": "$-$",
+    "·": r"$\cdot$",
+    "→": r"$\to$",
+    "≤": r"$\le$",
+    "≥": r"$\ge$",
     "α": r"$\alpha$",
     "β": r"$\beta$",
     "–": "--",
@@ -104,17 +109,20 @@ class Grid:
         return "\n".join(f"| {' | '.join(line)} |" for line in (lines[0], rule, *lines[1:]))
 
     def latex(self) -> str:
-        """Returns the grid as a LaTeX tabular that needs no package."""
+        """Returns the grid as a LaTeX tabular; it needs the package booktabs."""
         columns = "".join("r" if right else "l" for right in self.right)
-        lines = [rf"\begin{{tabular}}{{{columns}}}", r"\hline"]
+        lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
         if self.upper_header:
             spans = (
                 rf"\multicolumn{{{last - first}}}{{{'c' if name else 'l'}}}{{{latex_text(name)}}}"
                 for first, last, name in self.spans()
             )
             lines.append(" & ".join(spans) + r" \\")
+            rules = (rf"\cmidrule(lr){{{a + 1}-{b}}}" for a, b, name in self.spans() if name)
+            lines.append(" ".join(rules))
         body = [" & ".join(map(latex_text, line)) + r" \\" for line in (self.header, *self.rows)]
-        return "\n".join([*lines, body[0], r"\hline", *body[1:], r"\hline", r"\end{tabular}"])
+        rest = [r"\midrule", *body[1:], r"\bottomrule", r"\end{tabular}"]
+        return "\n".join([*lines, body[0], *rest])
 
     def parts(self, width: int) -> list["Grid"]:
         """Returns the grid in as few as fit a width, each with the first column.
@@ -205,7 +213,8 @@ class Section:
         notes += [latex_text(note) for note in self.notes]
         return "\n".join(
             [
-                r"\begin{table}",
+                r"\begin{table}  % \usepackage{booktabs}",
+                r"\centering",
                 rf"\caption{{{latex_text(self.title)}}}",
                 self.grid.latex(),
                 r"",

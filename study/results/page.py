@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import json
 import shlex
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -10,15 +9,22 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jinja2
-import numpy as np
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 import search_spaces
 from study.data.datasets.catalog import dataset_title
 from study.durations import told_duration, told_left
-from study.results import plots, tables
+from study.results import plots, search_plots, tables
 from study.results.answer import answer
-from study.results.confusion import confusion
+from study.results.confusion import (
+    confusion,
+    count_confusions,
+    frequent_classes,
+    names_shown,
+    shares,
+)
+from study.results.drawing import svg
 from study.results.findings import Findings, find, sections, studies
 from study.results.grids import MISSING, Grid, Section, natural_order
 from study.results.live import POLL_SECONDS
@@ -84,11 +90,19 @@ def render_page(
     found = [
         find(store, selections[name].shown, against=against) for name in _order(rows, "dataset")
     ]
+    answers = [
+        answer(one, [row for row in rows if row["dataset"] == one.dataset], trainings)
+        for one in found
+    ]
     parts = {
         "tables": _tables(store, study, protocol),
         "datasets": [
-            {**_dataset(store, one, hashes[one.dataset]), "chooser": f"confusions-{number}"}
-            for number, one in enumerate(found)
+            {
+                **_dataset(store, one, hashes[one.dataset]),
+                "environments": answered.environments,
+                "chooser": f"confusions-{number}",
+            }
+            for number, (one, answered) in enumerate(zip(found, answers, strict=True))
         ],
         "searches": _searches(trials),
         "curves": _curves(store, trainings, rows),
@@ -108,10 +122,7 @@ def render_page(
             *(PARTS[name] for name, part in parts.items() if part),
             ("repeat", "How to repeat it"),
         ],
-        answers=[
-            answer(one, [row for row in rows if row["dataset"] == one.dataset], trainings)
-            for one in found
-        ],
+        answers=answers,
         summary=_summary(trainings),
         protocols=[_protocol(one) for one in shown.values()],
         notes=[one.note for one in selections.values() if one.note],
@@ -178,10 +189,17 @@ def _now(store: ResultStore, study: str) -> dict[str, Any] | None:
         "left": told_left(status.seconds_left),
         "jobs": [(job, _left(job)) for job in status.jobs] if running else [],
         "updated": datetime.fromtimestamp(status.updated_at, UTC),
-        "plot": Markup(plots.epochs_plot(shown, title=f"running of {study}"))
+        "plot": _drawn(
+            plots.epochs_plot(shown), "Training loss and validation top-1 by epoch of what runs"
+        )
         if running and shown
         else None,
     }
+
+
+def _drawn(figure: Figure, label: str) -> Markup:
+    """Returns a figure for a template; no two of a page may have the same label."""
+    return Markup(svg(figure, label))
 
 
 def _left(job: RunningJob) -> str:
@@ -309,10 +327,12 @@ def _order(lines: Sequence[Row], column: str) -> list[str]:
 def _tables(store: ResultStore, study: str, protocol: str | None) -> list[dict[str, Any]]:
     """Returns the papers' tables of which the study has any row, as sections."""
     shown = []
-    spaces = set(_order(_lines(store, "rows", study=study), "space"))
-    for name, (space, _) in search_spaces.tables().items():
-        if space.name not in spaces:
-            continue
+    rows = _lines(store, "rows", study=study)
+    arms = {row["arm"] for row in rows}
+    spaces = [space for space in _order(rows, "space") if space in search_spaces.names()]
+    for name in dict.fromkeys(
+        name for space in spaces for name in search_spaces.tables_showing(space, arms)
+    ):
         try:
             table = tables.load(name, store, study, protocol)
         except ValueError:
@@ -330,7 +350,10 @@ def _dataset(store: ResultStore, found: Findings, protocol: str) -> dict[str, An
         "name": found.dataset,
         "reference": reference,
         "sections": sections(found, found.labels),
-        "plot": Markup(plots.comparison_plot(found.comparisons, found.labels, reference=reference))
+        "plot": _drawn(
+            plots.comparison_plot(found.comparisons, found.labels, reference=reference),
+            f"Top-1 on {dataset_title(found.dataset)} less that of {reference}, with intervals",
+        )
         if found.comparisons
         else None,
         "best": found.best_arm,
@@ -341,51 +364,38 @@ def _dataset(store: ResultStore, found: Findings, protocol: str) -> dict[str, An
 
 def _confusions(store: ResultStore, found: Findings, protocol: str) -> list[dict[str, Any]]:
     """Returns each arm's confusions of a dataset's test videos, as shares of the true class."""
-    with store.connect() as connection:
-        counted = connection.execute(
-            """
-            SELECT arm, label, predicted, count(*), any_value(string_split(video, '/')[1])
-            FROM predictions
-            WHERE study = ? AND dataset = ? AND protocol = ? AND part = 'test'
-            GROUP BY arm, label, predicted
-            """,
-            [found.study, found.dataset, protocol],
-        ).fetchall()
-    names = {label: name for _, label, _, _, name in counted}
-    by_arm: dict[str, dict[tuple[int, int], int]] = {}
-    for arm, label, predicted, count, _ in counted:
-        by_arm.setdefault(arm, {})[label, predicted] = count
+    by_arm, names = count_confusions(
+        store, study=found.study, dataset=found.dataset, protocol=protocol
+    )
     shown = []
     for arm in (arm for arm in found.labels if arm in by_arm):
-        counts, classes = confusion(by_arm[arm], names)
-        totals = counts.sum(1)
-        shares = counts / np.maximum(totals, 1)[:, None]
-        lines = zip(classes, totals.tolist(), shares.tolist(), strict=True)
-        shown.append(
-            {
-                "arm": arm,
-                "label": found.labels[arm],
-                "names": classes,
-                "lines": list(lines),
-            }
+        classes = frequent_classes(by_arm[arm])
+        counts = confusion(by_arm[arm], classes)
+        named = names_shown(counts, [names.get(label, str(label)) for label in classes])
+        size = len(named)
+        lines = zip(
+            named,
+            counts.sum(1)[:size].tolist(),
+            shares(counts)[:size, :size].tolist(),
+            strict=True,
         )
+        shown.append({"arm": arm, "label": found.labels[arm], "names": named, "lines": list(lines)})
     return shown
 
 
 def _searches(lines: Sequence[Row]) -> list[dict[str, Any]]:
     """Returns each search of a study's trials with its plot and the best trial."""
-    grouped: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    for line in lines:
-        key = tuple(line[name] for name in ("arm", "dataset", "split", "search_seed"))
-        parameters = json.loads(line["parameters"])
-        grouped.setdefault(key, []).append({**line, "parameters": parameters})
     searches = []
-    for (arm, dataset, split, seed), trials in sorted(grouped.items()):
+    for (arm, dataset, split, seed), trials in search_plots.by_search(lines).items():
+        title = f"{arm} on {dataset_title(dataset)}, split {split}, search seed {seed}"
         complete = [t for t in trials if t["state"] == "complete" and t["validation_top1"]]
         searches.append(
             {
-                "title": f"{arm} on {dataset_title(dataset)}, split {split}, search seed {seed}",
-                "plot": Markup(plots.search_plot(trials, title=f"{arm} {dataset} {split} {seed}")),
+                "title": title,
+                "plot": _drawn(
+                    search_plots.search_plot(trials),
+                    f"Validation top-1 by trial and by each value: {title}",
+                ),
                 "states": {
                     state: sum(trial["state"] == state for trial in trials)
                     for state in ("complete", "pruned", "failed")
@@ -402,30 +412,12 @@ def _curves(
     """Returns each dataset's curves by network, of the trainings that the rows come from."""
     reported = {name for row in rows for name in row["training_id"].split("+")}
     chosen = [line for line in trainings if line["training_id"] in reported]
-    epochs: dict[str, list[dict[str, Any]]] = {}
-    ids = [line["training_id"] for line in chosen]
-    for line in _lines(store, "epochs", training_id=ids):
-        epochs.setdefault(line["training_id"], []).append(line)
+    epochs = _lines(store, "epochs", training_id=reported)
     shown = []
     for dataset in _order(chosen, "dataset"):
         here = [training for training in chosen if training["dataset"] == dataset]
-        curves: dict[str, list[list[dict[str, Any]]]] = {}
-        for training in here:
-            curve = epochs.get(training["training_id"], [])
-            if curve:
-                curves.setdefault(_net(training, here), []).append(curve)
-        if curves:
-            plot = plots.epochs_plot(curves, title=f"epochs {dataset}")
-            shown.append({"dataset": dataset, "plot": Markup(plot)})
+        if curves := plots.curves_by_network(here, epochs):
+            label = f"Training loss and validation top-1 by epoch on {dataset_title(dataset)}"
+            plot = _drawn(plots.epochs_plot(curves), label)
+            shown.append({"dataset": dataset, "plot": plot})
     return shown
-
-
-def _net(training: Row, others: Sequence[Row]) -> str:
-    """Returns the model with those of its options in which the trainings differ."""
-    every = [json.loads(line["options"]) for line in others if line["model"] == training["model"]]
-    options = json.loads(training["options"])
-    different = {
-        name: value for name, value in options.items() if any(o.get(name) != value for o in every)
-    }
-    text = ", ".join(f"{name} = {json.dumps(value)}" for name, value in sorted(different.items()))
-    return f"{training['model']}: {text}" if text else str(training["model"])

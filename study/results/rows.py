@@ -7,6 +7,7 @@ was fitted to or chosen on.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,9 @@ __all__ = [
     "accuracies",
     "fuse",
     "load_scores",
+    "load_streams",
     "load_validation_scores",
+    "parts_fitted_elsewhere",
     "validation_accuracy",
     "validation_right",
 ]
@@ -75,10 +78,10 @@ def validation_right(
 ) -> NDArray[np.bool_]:
     """Returns whether a fusion is right of each validation video, (V,), cross-fitted where it fits.
 
-    A fusion that reads features would have to be trained after every epoch, on features of the
-    whole train part; the plain average stands in for it.
+    A fusion that reads the train part would have to be fitted after every epoch, and the whole
+    part scored for it; the plain average stands in for it.
     """
-    stand_in = "average" if FUSIONS[fusion].reads_features else fusion
+    stand_in = "average" if FUSIONS[fusion].reads_train else fusion
     fused = fuse(stand_in, {"validation": scores}, groups=groups, fusion_lambda=fusion_lambda)
     right: NDArray[np.bool_] = fused.parts["validation"].argmax(axis=1) == scores.labels
     return right
@@ -102,13 +105,56 @@ def load_scores(results: ResultStore, scoring_id: str) -> dict[str, Scores]:
     """
     parts: dict[str, Scores] = {}
     for kind in ("scores", "features"):
-        table = results.read(kind, keys=[scoring_id], scoring_id=scoring_id)
+        table = results.read(kind, keys=[scoring_id])
+        parts_of = table["part"].to_numpy()
         for part in table["part"].unique().to_pylist():
-            of_part = table.filter(pc.equal(table["part"], part))
-            found = _matrices(of_part, kind)
+            found = _matrices(table, kind, parts_of == part)
             if part not in parts:
                 parts[part] = found
             getattr(parts[part], kind).update(getattr(found, kind))
+    return parts
+
+
+def load_streams(results: ResultStore, scored_in: Mapping[str, str]) -> dict[str, Scores]:
+    """Reads by part the scores, and features where they were kept, of several streams.
+
+    Args:
+        results: The results.
+        scored_in: By stream, the training that scored it in its test views, as `load_scores`
+            takes it.
+    """
+    stored = {name: load_scores(results, name) for name in dict.fromkeys(scored_in.values())}
+
+    def of_part(part: str, any_scores: Scores) -> Scores:
+        read = {stream: stored[name][part] for stream, name in scored_in.items()}
+        return replace(
+            any_scores,
+            scores={s: one.scores[s] for s, one in read.items() if s in one.scores},
+            features={s: one.features[s] for s, one in read.items() if s in one.features},
+        )
+
+    first, *others = stored.values()
+    # Another arm may have had the train part of one of them scored, for its features.
+    return {
+        part: of_part(part, any_scores)
+        for part, any_scores in first.items()
+        if all(part in one for one in others)
+    }
+
+
+def parts_fitted_elsewhere(
+    fusion: str, tested: Mapping[str, Scores], fitted_on: Mapping[str, Scores]
+) -> dict[str, Scores]:
+    """Returns the parts to fuse of a network whose fusion is fitted on the scores of another.
+
+    Args:
+        fusion: A name in ``models.fusion.FUSIONS``.
+        tested: By part, of the network that is tested, which was trained on all of train.
+        fitted_on: By part, of the one that held the validation part out.
+    """
+    parts = {"validation": fitted_on["validation"], "test": tested["test"]}
+    if FUSIONS[fusion].reads_train:
+        parts |= {"train": fitted_on["train"], "all": tested["train"]}
     return parts
 
 
@@ -123,23 +169,29 @@ def load_validation_scores(
         epochs: By epoch, the key that its scores were written under.
     """
     table = results.read("validation_scores", keys=list(epochs.values()), training_id=training_id)
+    epochs_of = table["epoch"].to_numpy()
     return {
-        epoch: _matrices(table.filter(pc.equal(table["epoch"], epoch)), "scores")
+        epoch: _matrices(table, "scores", epochs_of == epoch)
         for epoch in sorted(table["epoch"].unique().to_pylist())
     }
 
 
-def _matrices(table: pa.Table, kind: str) -> Scores:
-    """The scores or features of the videos of one part, as their streams' matrices."""
+def _matrices(table: pa.Table, kind: str, chosen: NDArray[np.bool_]) -> Scores:
+    """The scores or features of the chosen lines, (lines,), as their streams' matrices.
+
+    Lists are copied once, in the order of the videos' names: filtering and sorting the table
+    itself copies them each time.
+    """
+    lists, streams = table[kind].combine_chunks(), table["stream"].to_numpy()
     matrices = {}
-    for stream in table["stream"].unique().to_pylist():
-        lines = table.filter(pc.equal(table["stream"], stream)).sort_by("video")
-        width = len(lines[kind][0])
-        values = lines[kind].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        matrices[stream] = values.reshape(-1, width)
+    for stream in dict.fromkeys(streams[chosen]):
+        lines = np.flatnonzero(chosen & (streams == stream))
+        lines = lines[pc.sort_indices(table["video"].take(pa.array(lines))).to_numpy()]
+        values = lists.take(pa.array(lines)).flatten().to_numpy(zero_copy_only=False)
+        matrices[stream] = values.reshape(len(lines), -1)
     empty: dict[str, dict[str, np.ndarray]] = {"scores": {}, "features": {}}
     return Scores(
-        videos=lines["video"].to_pylist(),
-        labels=lines["label"].to_numpy(),
+        videos=table["video"].take(pa.array(lines)).to_pylist(),
+        labels=table["label"].take(pa.array(lines)).to_numpy(),
         **{**empty, kind: matrices},
     )

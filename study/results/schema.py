@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from study.provenance import canonical_json
 
-__all__ = ["STORED_VIEWS", "VIEWS", "Column", "schema", "to_table"]
+__all__ = ["STORED_VIEWS", "VIEWS", "Column", "finite_or_null", "schema", "to_table"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -158,7 +158,10 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _text("split", "the split's name"),
             _integer("seed", "the random seed"),
             _text("part", "validation or test", one_of=PARTS[1:]),
-            _text("training_id", "the training that it came from, or one a stream, joined by +"),
+            _text(
+                "training_id",
+                "the training that it came from, or spatial's and temporal's, joined by +",
+            ),
             _text("fusion", "how the streams' scores became one"),
             _real("fusion_lambda", "λ of adaptively weighted fusion", required=False),
             _text("views", "clips × crops that were averaged"),
@@ -178,10 +181,13 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _json(
                 "details",
                 "what the fusion fitted, on which training's scores if not on those of the "
-                "tested one, and which trials gave the settings",
+                "tested one, the test views of each stream, and which trials gave the settings",
                 required=False,
             ),
-            _text("scoring_id", "the scores that it came from, or one a stream, joined by +"),
+            _text(
+                "scoring_id",
+                "the scores that it came from, or spatial's and temporal's, joined by +",
+            ),
             _text("protocol", "the protocol, of view protocols"),
         ),
         "scores": (
@@ -329,17 +335,17 @@ def _checked_json(where: str, value: Any) -> str:
         except json.JSONDecodeError as error:
             raise ValueError(f"{where}: {value!r} is not JSON: {error}") from None
     try:
-        return canonical_json(_finite_or_null(value))
+        return canonical_json(finite_or_null(value))
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
 
 
-def _finite_or_null(value: Any) -> Any:
+def finite_or_null(value: Any) -> Any:
     """Replaces NaN and infinity, which a diverged loss may be and JSON can't hold, by null."""
     if isinstance(value, Mapping):
-        return {key: _finite_or_null(item) for key, item in value.items()}
+        return {key: finite_or_null(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite_or_null(item) for item in value]
+        return [finite_or_null(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

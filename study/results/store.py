@@ -1,11 +1,15 @@
 """Results as Parquet files, each written whole, that any number of nodes write at once.
 
-``<root>/<view>/<key>~<version>.parquet`` is one write. A write makes a file of its own and never
-touches another, so writers need no lock; the version orders the writes of one key, and a reader
-takes each key's newest. ``compact`` merges many small files into one that says in its metadata
-which keys and versions it holds, and then deletes exactly the files that it read. A writer that
-replaces a key meanwhile makes a newer version, which wins. A crash, or two compactions at once,
-leaves a version in two files, of which a reader takes one. Nothing is lost.
+``<root>/<view>/<key>~<version>.parquet`` is one write. It touches no file but that of the key's
+former version, whose place it takes in one step, so writers need no lock and each key has one small
+file. The version orders the writes of one key, and a reader takes each key's newest. ``compact``
+merges many small files into one that says in its metadata which keys and versions it holds, and
+then deletes exactly the files that it read. A writer that replaces a key meanwhile makes a newer
+version, which wins, and the next ``compact`` takes the older one out of the merged file. A crash,
+or two compactions at once, leaves a version in two files, of which a reader takes one. Nothing is
+lost, and at rest the files hold each key once, so that any reader of Parquet may read them all.
+Storage without renames, such as S3, has both versions for the moment between writing the new one
+and deleting the old one.
 
 "Newest" is by the writers' clocks: they must agree to within the time between two writes of one
 key, which is at least a training.
@@ -21,6 +25,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import reduce
 from hashlib import sha256
 from pathlib import Path
@@ -34,6 +39,7 @@ import pyarrow.parquet as pq
 
 from study.files import TEMPORARY_SUFFIX, whole_file, write_whole
 from study.results.connection import Connection
+from study.results.guide import guide
 from study.results.published import published
 from study.results.schema import STORED_VIEWS, schema, to_table
 
@@ -45,6 +51,8 @@ RETRY_SECONDS = 60.0  # of a reader whose files are compacted away under it agai
 STALE_SECONDS = 24 * 3600.0  # age at which a temporary file's writer is surely dead
 KEY_COLUMN, INDEX = "_key", b"study.results.index"
 SUFFIX = ".parquet"
+SECONDS = "%Y%m%dT%H%M%S"  # of a version's time
+LONGEST_KEY = 120  # letters of a file's name
 WRITING = {"compression": "zstd", "write_page_checksum": True}
 OF_A_FINISHED_TRAINING = ("epochs",)  # views that its line answers for
 
@@ -104,6 +112,7 @@ class ResultStore:
 
     def __init__(self, root: str | Path) -> None:
         self.root = str(root)
+        self._explained = False
         self._indexes: dict[str, dict[str, str]] = {}  # by path, whose content never changes
         if "://" not in self.root:
             self._files = pyarrow.fs.LocalFileSystem()
@@ -123,27 +132,31 @@ class ResultStore:
         kind = self._files.get_file_info(self._root).type
         return bool(kind == pyarrow.fs.FileType.Directory)
 
-    def write(self, view: str, key: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    def write(
+        self, view: str, key: str | Sequence[object], rows: Sequence[Mapping[str, Any]]
+    ) -> None:
         """Writes the lines that a key has in a view, whole or not at all.
 
         They replace what the key had before.
 
         Args:
             view: A view's name, any but ``published``.
-            key: What the lines belong to, such as a training's id. Any text.
+            key: What the lines belong to, such as a training's id, or several such words: it
+                names the file. Any text.
             rows: One mapping a line, as ``schema.to_table`` takes them.
 
         Raises:
             ValueError: If the view is unknown or a row doesn't fit it; nothing is written.
         """
         table = to_table(_stored(view), rows)
-        self._put(view, _file_key(key), _serialised(table))
+        self._replace(view, _file_key(key), _serialised(table))
+        self._explain()
 
     def read(
         self,
         view: str,
         *,
-        keys: Collection[str] | None = None,
+        keys: Collection[str | Sequence[object]] | None = None,
         columns: Sequence[str] | None = None,
         **equal: Any,
     ) -> pa.Table:
@@ -173,8 +186,8 @@ class ResultStore:
         empty = schema(view).empty_table().select(shown)
         wanted = None if keys is None else frozenset(map(_file_key, keys))
 
-        def tables() -> pa.Table:
-            scans = self.scans(view, wanted)
+        def tables(settled: bool) -> pa.Table:
+            scans = self.scans(view, wanted, settled=settled)
             return pa.concat_tables([empty, *(scan.read(shown, condition) for scan in scans)])
 
         with self._naming_damage(view):
@@ -206,6 +219,24 @@ class ResultStore:
                     found[info.base_name] = stream.read()
         return found
 
+    def file(self, path: str) -> bytes | None:
+        """Returns the content of a file that `put_file` wrote; None where there is none."""
+        try:
+            with self._files.open_input_stream(f"{self._root}/{path}") as stream:
+                content: bytes = stream.read()
+        except FileNotFoundError:
+            return None
+        return content
+
+    def file_sizes(self, folder: str) -> dict[str, int]:
+        """Returns the bytes of a folder's files that are no part of a view, by name."""
+        selector = pyarrow.fs.FileSelector(f"{self._root}/{folder}", allow_not_found=True)
+        return {
+            info.base_name: info.size
+            for info in self._files.get_file_info(selector)
+            if info.is_file and not info.base_name.startswith(".")
+        }
+
     def connect(self) -> Connection:
         """Returns a connection that answers SQL over the views as they are now.
 
@@ -216,33 +247,40 @@ class ResultStore:
     def compact(self, *, above: int = COMPACT_ABOVE) -> int:
         """Merges the small files of every view that has more than ``above`` of them.
 
+        Lines that were replaced since they were merged are taken out of every view's merged files.
+
         Only what writes to the folder may call it: a study's driver does, readers do not. It is
         safe while others write, read or compact, on any number of nodes.
 
         Returns:
             How many files were merged away.
         """
-        return sum(self._compact(view) for view in STORED_VIEWS if self._small(view) > above)
+        return sum(self._compact(view, above) for view in STORED_VIEWS)
 
-    def scans(self, view: str, keys: frozenset[str] | None = None) -> list[Scan]:
+    def scans(
+        self, view: str, keys: frozenset[str] | None = None, *, settled: bool = False
+    ) -> list[Scan]:
         """Returns what to read for a view's lines: each key's newest version, once.
 
         Args:
             view: A view's name.
             keys: Only these keys, as file names have them.
+            settled: Whether small files are read now, which are otherwise read with the scan: then
+                nothing is missing of those that are being replaced all the time.
         """
         if view not in STORED_VIEWS:
             return [Scan(dataset=pyarrow.dataset.dataset(published()))]
-        listing = _retried(lambda: self._listing(view))
+        listing = _retried(lambda _: self._listing(view))
         newest = listing.newest()
         small = [
             path
             for path, (key, _) in listing.small.items()
             if newest[key][1] == path and (keys is None or key in keys)
         ]
-        scans = [Scan(dataset=self._dataset(view, small))] if small else []
+        of_small = self._settled if settled else self._dataset
+        scans = [Scan(dataset=of_small(view, small))] if small else []
         for path, index in listing.merged.items():
-            hidden = frozenset(key for key in index if newest[key][1] != path)
+            hidden = listing.hidden(path, newest)
             only = None if keys is None else keys & index.keys() - hidden
             if len(hidden) < len(index) and (only is None or only):
                 dataset = self._dataset(view, [path], merged=True)
@@ -266,8 +304,35 @@ class ResultStore:
             filesystem=self._files,
         )
 
-    def _small(self, view: str) -> int:
-        return sum(not _is_merged(path) for path in self._paths(view))
+    def _settled(self, view: str, paths: list[str]) -> pyarrow.dataset.Dataset:
+        """Reads small files; in the place of one that was replaced meanwhile, its replacement."""
+
+        def newest(path: str) -> pa.Table:
+            while (table := self._small_table(view, path)) is None:
+                replaced = self._versions(view, _parsed(path)[0])
+                if not replaced:
+                    raise FileNotFoundError(path)  # it was merged
+                path = replaced[-1]
+            return table
+
+        with ThreadPoolExecutor(8) as threads:
+            return pyarrow.dataset.dataset(pa.concat_tables(threads.map(newest, paths)))
+
+    def _small_table(self, view: str, path: str) -> pa.Table | None:
+        """Reads a small file; None where it is no longer there."""
+        try:
+            with self._files.open_input_file(path) as file:
+                parquet = pq.ParquetFile(file, page_checksum_verification=True)
+                return _filled(parquet.read(use_threads=False), schema(view))
+        except FileNotFoundError:
+            return None
+
+    def _versions(self, view: str, file_key: str) -> list[str]:
+        """Returns the small files of a key, the newest last: one, but where a writer was killed."""
+        folder = f"{self._root}/{view}"
+        if isinstance(self._files, pyarrow.fs.LocalFileSystem):
+            return sorted(map(str, Path(folder).glob(f"{file_key}~*{SUFFIX}")))
+        return sorted(path for path in self._paths(view) if _parsed(path)[0] == file_key)
 
     def _paths(self, view: str) -> dict[str, int]:
         """Returns the view's files, with their sizes in bytes."""
@@ -298,7 +363,7 @@ class ResultStore:
         if path not in self._indexes:
             with self._files.open_input_file(path) as file:
                 try:
-                    self._indexes[path] = json.loads(pq.read_schema(file).metadata[INDEX])
+                    self._indexes[path] = json.loads(pq.read_metadata(file).metadata[INDEX])
                 except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
                     _check_file(self._files, path, schema(path.split("/")[-2]))
                     if isinstance(error, OSError):
@@ -316,6 +381,21 @@ class ResultStore:
                 scan.check()
             raise
 
+    def _replace(self, view: str, file_key: str, data: pa.Buffer) -> None:
+        """Puts a file in the place of the key's former version, or makes the key's first."""
+        former = self._versions(view, file_key)
+        if not former or not isinstance(self._files, pyarrow.fs.LocalFileSystem):
+            self._put(view, file_key, data, after=max(map(_version_of, former), default=""))
+            self._delete(former)
+            return
+        self._delete(former[:-1])
+        last = Path(former[-1])
+        write_whole(last, data)
+        try:
+            last.rename(last.with_name(f"{file_key}~{_version(_version_of(former[-1]))}{SUFFIX}"))
+        except FileNotFoundError:  # a compaction had merged the former version, and deleted both
+            self._replace(view, file_key, data)
+
     def _put(self, view: str, file_key: str, data: pa.Buffer, *, after: str = "") -> None:
         """Makes a file appear with its whole content under a name that no other write has."""
         folder = f"{self._root}/{view}"
@@ -327,14 +407,25 @@ class ResultStore:
             return
         write_whole(Path(path), data)
 
-    def _compact(self, view: str) -> int:
-        """Merges a view's small files; returns how many files are gone."""
+    def _explain(self) -> None:
+        """Writes the folder's README.md where it isn't there as this code has it."""
+        if not self._explained:
+            text = guide().encode()
+            if self.file("README.md") != text:
+                self.put_file("README.md", text)
+            self._explained = True
+
+    def _compact(self, view: str, above: int) -> int:
+        """Merges a view's small files if they are many; returns how many files are gone.
+
+        A merged file with lines that are superseded is written again without them in any case.
+        """
         gone = 0
         try:
-            listing = self._listing(view)
+            listing = _retried(lambda _: self._listing(view))
             newest = listing.newest()
             dead = listing.superseded(newest)
-            for batch in _batches(listing, dead):
+            for batch in _batches(listing, newest, dead, above):
                 with self._naming_damage(view):
                     self._merge(view, listing, newest, batch)
                 gone += self._delete(batch)
@@ -353,19 +444,16 @@ class ResultStore:
     ) -> None:
         """Writes one file with what the files of a batch hold and no other file holds newer."""
         versions: dict[str, str] = {}
-        for path in batch:
-            for key, version in listing.keys_of(path).items():
-                if newest[key][1] == path:
-                    versions[key] = version
         columns = schema(view).append(pa.field(KEY_COLUMN, pa.string()))
-        columns = columns.with_metadata({INDEX: json.dumps(versions).encode()})
         sink = pa.BufferOutputStream()
         with pq.ParquetWriter(sink, columns, **WRITING) as writer:
-            for table in _regrouped(self._tables(view, listing, newest, batch)):
+            for table in _regrouped(self._tables(view, listing, newest, batch, versions)):
                 writer.write_table(table.cast(columns))
+            writer.add_key_value_metadata({INDEX: json.dumps(versions).encode()})
         # Later than all that it may hold, so that of two files with a version, no two compactions
         # each delete the one that the other keeps, whatever the nodes' clocks say.
-        self._put(view, "", sink.getvalue(), after=max(_parsed(p)[1] for p in listing.sizes))
+        if versions:
+            self._put(view, "", sink.getvalue(), after=max(map(_version_of, listing.sizes)))
 
     def _tables(
         self,
@@ -373,28 +461,31 @@ class ResultStore:
         listing: "_Listing",
         newest: dict[str, tuple[str, str]],
         batch: list[str],
+        versions: dict[str, str],
     ) -> Iterator[pa.Table]:
-        """Yields the lines of a batch's files with their keys, small files in the order of keys."""
+        """Yields the lines of a batch's files with their keys, small files in the order of keys.
+
+        Versions, by key, are those of the lines that were yielded: a small file that is gone was
+        replaced or is in another compaction's merged file, so it is left out.
+        """
         names = schema(view).names
-
-        def small(path: str) -> pa.Table:
-            with self._files.open_input_file(path) as file:
-                table = pq.ParquetFile(file, page_checksum_verification=True).read(
-                    use_threads=False
-                )
-            table = _filled(table, schema(view))
-            key = pa.array([listing.small[path][0]], pa.string())
-            return table.append_column(KEY_COLUMN, pc.take(key, pa.array([0] * len(table))))
-
         ordered = sorted(path for path in batch if path in listing.small)
         with ThreadPoolExecutor(8) as threads:
             for start in range(0, len(ordered), 256):
-                yield from threads.map(small, ordered[start : start + 256])
+                paths = ordered[start : start + 256]
+                read = threads.map(lambda path: self._small_table(view, path), paths)
+                for path, table in zip(paths, read, strict=True):
+                    if table is not None and newest[listing.small[path][0]][1] == path:
+                        key, versions[key] = listing.small[path]
+                        keys = pc.take(pa.array([key]), pa.array([0] * len(table), pa.int32()))
+                        yield table.append_column(KEY_COLUMN, keys)
         for path in batch:
             if path in listing.merged:
-                hidden = frozenset(k for k in listing.merged[path] if newest[k][1] != path)
+                hidden = listing.hidden(path, newest)
                 scan = Scan(dataset=self._dataset(view, [path], merged=True), hidden=hidden)
                 yield scan.read([*names, KEY_COLUMN], None)
+                index = listing.merged[path]
+                versions |= {key: index[key] for key in index.keys() - hidden}
 
     def _delete(self, paths: Collection[str]) -> int:
         for path in paths:
@@ -462,6 +553,10 @@ class _Listing:
                 newest[key] = max(newest.get(key, ("", "")), (version, path))
         return newest
 
+    def hidden(self, path: str, newest: Mapping[str, tuple[str, str]]) -> frozenset[str]:
+        """Returns the keys of a merged file whose newest version is in another file."""
+        return frozenset(key for key in self.merged[path] if newest[key][1] != path)
+
     def superseded(self, newest: dict[str, tuple[str, str]]) -> list[str]:
         """Returns the files of which every key has its newest version elsewhere."""
         return [
@@ -475,14 +570,21 @@ def _stored(view: str) -> str:
     return view
 
 
-def _file_key(key: str) -> str:
-    """Returns the key as part of a file name: the same for equal keys, different for others."""
-    if not key:
-        raise ValueError("a key must not be empty")
-    name = re.sub(r"[^A-Za-z0-9_.-]", lambda m: "".join(f"%{b:02X}" for b in m[0].encode()), key)
-    if name.startswith("."):
-        name = f"%2E{name[1:]}"
-    return name if len(name) <= 150 else f"{name[:85]}%%{sha256(key.encode()).hexdigest()}"
+def _file_key(key: str | Sequence[object]) -> str:
+    """Returns the key as part of a file name: the same for equal keys, different for others.
+
+    What isn't a letter, digit, point, dash or underscore becomes a dash, words are divided by
+    commas, and a digest tells apart what that would make the same.
+    """
+    words = [key] if isinstance(key, str) else list(map(str, key))
+    if not words or not all(words):
+        raise ValueError(f"a key must not be empty, nor a word of it, but got {key!r}")
+    safe = [re.sub(r"[^A-Za-z0-9_.-]+", "-", word) for word in words]
+    name = ",".join(safe)
+    if safe == words and len(name) <= LONGEST_KEY and not name.startswith("."):
+        return name
+    digest = sha256("\0".join(words).encode()).hexdigest()[:16]
+    return f"{name[:LONGEST_KEY].lstrip('.')}+{digest}"
 
 
 _clock_lock = threading.Lock()
@@ -490,17 +592,35 @@ _clock = 0
 
 
 def _version(after: str = "") -> str:
-    """Returns a unique version, greater than ``after`` and all earlier ones of this process."""
+    """Returns a unique version, greater than ``after`` and all earlier ones of this process.
+
+    It begins with the time, in UTC, to the nanosecond.
+    """
     global _clock
     with _clock_lock:
-        _clock = max(_clock + 1, time.time_ns(), int(after.partition("-")[0] or 0) + 1)
-        return f"{_clock:020d}-{secrets.token_hex(4)}"
+        _clock = max(_clock + 1, time.time_ns(), _nanoseconds(after) + 1)
+        seconds, fraction = divmod(_clock, 10**9)
+    date = datetime.fromtimestamp(seconds, UTC).strftime(SECONDS)
+    return f"{date}.{fraction:09}-{secrets.token_hex(4)}"
+
+
+def _nanoseconds(version: str) -> int:
+    """Returns the time that a version begins with; 0 of an empty one."""
+    if not version:
+        return 0
+    date, _, fraction = version.partition("-")[0].partition(".")
+    seconds = datetime.strptime(date, SECONDS).replace(tzinfo=UTC).timestamp()
+    return int(seconds) * 10**9 + int(fraction)
 
 
 def _parsed(path: str) -> tuple[str, str]:
     """Returns key and version of a file's name."""
     key, _, version = path.rpartition("/")[2].removesuffix(SUFFIX).rpartition("~")
     return key, version
+
+
+def _version_of(path: str) -> str:
+    return _parsed(path)[1]
 
 
 def _is_merged(path: str) -> bool:
@@ -562,16 +682,22 @@ def _regrouped(tables: Iterator[pa.Table], bytes_: int = 16 * 2**20) -> Iterator
         yield pa.concat_tables(held)
 
 
-def _batches(listing: _Listing, dead: Collection[str]) -> Iterator[list[str]]:
+def _batches(
+    listing: _Listing,
+    newest: Mapping[str, tuple[str, str]],
+    dead: Collection[str],
+    above: int,
+) -> Iterator[list[str]]:
     """Yields files to merge together: all small ones, and merged ones no larger than those before.
 
     So a line is written again only when what it is merged with is as large, and the number of
-    merged files and the work for each line grow with the logarithm of the lines.
+    merged files and the work for each line grow with the logarithm of the lines. Small files that
+    are no more than ``above`` stay; a merged file with superseded lines is written again alone.
     """
     skip = set(dead)
     batch: list[str] = []
     size = 0
-    for path in sorted(listing.small):
+    for path in sorted(listing.small) if len(listing.small) > above else ():
         if path in skip:
             continue
         batch.append(path)
@@ -580,9 +706,13 @@ def _batches(listing: _Listing, dead: Collection[str]) -> Iterator[list[str]]:
             yield batch
             batch, size = [], 0
     for path in sorted(listing.merged, key=listing.sizes.__getitem__):
-        if batch and path not in skip and listing.sizes[path] <= min(size, LARGE_BYTES):
+        if path in skip:
+            continue
+        if batch and listing.sizes[path] <= min(size, LARGE_BYTES):
             batch.append(path)
             size += listing.sizes[path]
+        elif listing.hidden(path, newest):
+            yield [path]
     if batch:
         yield batch
 
@@ -596,12 +726,14 @@ def _condition(view: str, equal: Mapping[str, Any]) -> pc.Expression | None:
     return condition
 
 
-def _retried(attempt: Callable[[], T]) -> T:
-    """Makes an attempt, and again when its files were compacted away under it."""
+def _retried(attempt: Callable[[bool], T]) -> T:
+    """Makes an attempt, and others, to which it says so, where its files were replaced under it."""
     end = time.monotonic() + RETRY_SECONDS
+    again = False
     while True:
         try:
-            return attempt()
+            return attempt(again)
         except FileNotFoundError:
             if time.monotonic() > end:
                 raise
+        again = True

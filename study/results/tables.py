@@ -2,7 +2,8 @@
 
 A space says what its tables show; ``published.csv`` holds the printed numbers. Ours stand beside
 the published numbers of the same dataset only, with their 95 % interval and a mark where they
-differ from the reference arm. Without any of ours, all published numbers are shown.
+differ from the reference arm. Without any of ours, all published numbers are shown. A row may be
+an arm of another space; then its numbers are of a study of that space.
 """
 
 import csv
@@ -21,6 +22,7 @@ from search_spaces import METRICS, Table
 from study.data.datasets.catalog import dataset_title
 from study.results.comparison import Comparison, compare, reference_of
 from study.results.connection import Connection
+from study.results.faults import meant
 from study.results.grids import FORMATS, MISSING, Grid, Section, natural_order
 from study.results.predictions import judgements
 from study.results.protocols import ENVIRONMENT, Selection, select_protocols
@@ -35,6 +37,7 @@ MARK = "*"  # where an arm differs from the reference
 OURS = "an ablation of ours; the paper has no such table"
 
 Row = Mapping[str, Any]
+_OfSpace = tuple[list[Row], list[str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,21 +135,19 @@ def load(
 ) -> FilledTable:
     """Reads a table's numbers; see ``render``."""
     space, table = search_spaces.find_table(name)
-    selections = select_protocols(store, space=space.name, wanted=protocol)
-    with store.connect() as connection:
-        rows = _our_rows(connection, space.name, table.arms, study, selections)
+    rows, other_protocols = _rows_of_spaces(store, space.name, table, study, protocol)
     ours = list(dict.fromkeys(row["dataset"] for row in rows))
     every = _printed(table)
     theirs = list(dict.fromkeys([*table.datasets, *(row["dataset"] for row in every)]))
     datasets = ours or theirs
     printed = [row for row in every if row["dataset"] in datasets]
     accuracies = [row for row in printed if row["metric"] in table.metrics]
-    shown = {row["key"] for row in accuracies} | table.arms
+    shown = {row["key"] for row in accuracies} | {row.key for row in table.rows if row.arm}
     labels = {row.key: row.label for row in table.rows if row.key in shown}
     judged = {dataset: _judged(store, rows, labels, dataset) for dataset in ours}
     cells = {}
     for dataset in datasets:
-        top1 = _top1(judged.get(dataset, {}))
+        top1 = _top1(judged.get(dataset, []))
         for key, metric in product(labels, table.metrics):
             judgement = top1.get(key, {}) if metric == "top1" else {}
             cell = _cell(rows, accuracies, key, dataset, metric)
@@ -168,7 +169,7 @@ def load(
         warnings=_warnings(rows, labels, facts),
         footers=[
             *_our_footers(facts, theirs, rows),
-            *_other_protocols(rows, selections),
+            *other_protocols,
             *_interval_footers(judged, labels, cells),
             *_vertex_footers(rows, labels),
             *_published_footers(printed, splits),
@@ -187,6 +188,41 @@ def _printed(table: Table) -> list[Row]:
     ]
 
 
+def _rows_of_spaces(
+    store: ResultStore, own: str, table: Table, study: str | None, protocol: str | None
+) -> tuple[list[Row], list[str]]:
+    """Returns our rows of a table, and a footer for each study of which other protocols have rows.
+
+    A study or protocol that is named is of one space. Rows of the others are those that would be
+    shown if none were named, on the datasets of the named one.
+    """
+    named: dict[str, _OfSpace] = {}
+    others: dict[str, _OfSpace] = {}
+    refused: list[ValueError] = []
+    for space in (own, *table.other_spaces):
+        arms = table.arms if space == own else table.arms_of(space)
+        try:
+            named[space] = _rows_of_space(store, space, arms, study, protocol)
+        except ValueError as error:
+            refused.append(error)
+            others[space] = _rows_of_space(store, space, arms, None, None)
+    if not named:
+        raise refused[0]
+    datasets = {row["dataset"] for rows, _ in named.values() for row in rows}
+    rows = [row for found, _ in named.values() for row in found]
+    rows += [row for found, _ in others.values() for row in found if row["dataset"] in datasets]
+    return rows, [footer for _, footers in (named | others).values() for footer in footers]
+
+
+def _rows_of_space(
+    store: ResultStore, space: str, arms: frozenset[str], study: str | None, protocol: str | None
+) -> _OfSpace:
+    selections = select_protocols(store, space=space, wanted=protocol)
+    with store.connect() as connection:
+        rows = _our_rows(connection, space, arms, study, selections)
+    return rows, _other_protocols(rows, selections)
+
+
 def _our_rows(
     connection: Connection,
     space: str,
@@ -194,7 +230,7 @@ def _our_rows(
     study: str | None,
     selections: Mapping[tuple[str, str], Selection],
 ) -> list[Row]:
-    """Returns our test rows of the table's arms: of one study and protocol for each dataset.
+    """Returns our test rows of a space's arms: of one study and protocol for each dataset.
 
     A row that reads several trainings comes once with each.
     """
@@ -206,7 +242,7 @@ def _our_rows(
                t.train_videos, t.validation_videos,
                t.hyperparameters,
                coalesce(r.missing_videos, t.missing_videos) AS missing_videos,
-               CASE WHEN r.fusion = 'awf-simplex' THEN r.details END AS details,
+               CASE WHEN r.fusion IN ('awf-simplex', 'awf-train') THEN r.details END AS details,
                coalesce(r.classes,
                         (SELECT max(len(s.scores)) FROM scores s
                          WHERE s.scoring_id = split_part(r.scoring_id, '+', 1))) AS classes
@@ -222,7 +258,7 @@ def _our_rows(
     studies = sorted({row["study"] for row in found})
     if study is not None and study not in studies:
         raise ValueError(
-            f"there is no study {study!r} with test rows of {space}; "
+            f"there is no study {study!r} with test rows of {space}{meant(study, studies)}; "
             f"there {'are ' + ', '.join(studies) if studies else 'is none'}"
         )
     last: dict[str, str] = {}
@@ -252,24 +288,31 @@ def _other_protocols(
 
 def _judged(
     store: ResultStore, rows: Sequence[Row], labels: Iterable[str], dataset: str
-) -> dict[str, Judgements]:
-    """Returns the judgements of a dataset's test videos, by arm in the table's order."""
-    ((study, protocol),) = {
-        (row["study"], row["protocol"]) for row in rows if row["dataset"] == dataset
-    }
-    found = judgements(store, study=study, dataset=dataset, protocol=protocol)
-    return {arm: found[arm] for arm in labels if arm in found}
+) -> list[dict[str, Judgements]]:
+    """Returns the judgements of a dataset's test videos, by arm in the table's order.
+
+    Each mapping is of one study: arms of two aren't compared.
+    """
+    arms: dict[tuple[str, str], set[str]] = {}
+    for row in rows:
+        if row["dataset"] == dataset:
+            arms.setdefault((row["study"], row["protocol"]), set()).add(row["arm"])
+    judged = []
+    for (study, protocol), shown in arms.items():
+        found = judgements(store, study=study, dataset=dataset, protocol=protocol)
+        judged.append({arm: found[arm] for arm in labels if arm in found and arm in shown})
+    return [one for one in judged if one]
 
 
-def _top1(judged: Mapping[str, Judgements]) -> dict[str, dict[str, Any]]:
-    """Returns each arm's top-1 with its variance, and its comparison with the reference."""
-    if not judged:
-        return {}
-    compared = {one.arm: one for one in compare(judged, reference_of(list(judged)))}
-    return {
-        arm: {"estimate": aligned(of_arm).contrast([1]), "comparison": compared.get(arm)}
-        for arm, of_arm in judged.items()
-    }
+def _top1(judged: Iterable[Mapping[str, Judgements]]) -> dict[str, dict[str, Any]]:
+    """Returns each arm's top-1 with its variance, and its comparison with its reference."""
+    top1 = {}
+    for of_study in judged:
+        compared = {one.arm: one for one in compare(of_study, reference_of(list(of_study)))}
+        for arm, of_arm in of_study.items():
+            estimate = aligned(of_arm).contrast([1])
+            top1[arm] = {"estimate": estimate, "comparison": compared.get(arm)}
+    return top1
 
 
 def _cell(rows: Sequence[Row], printed: Sequence[Row], key: str, dataset: str, metric: str) -> Cell:
@@ -305,8 +348,8 @@ def _facts(rows: Sequence[Row], labels: Mapping[str, str]) -> dict[str, str]:
     classes = {row["classes"] for row in rows} - {None}
     splits = dict.fromkeys(row["split"] for row in rows)
     facts = {
-        "study": _list(row["study"] for row in rows),
-        "protocol": _list(row["protocol"] for row in rows),
+        "study": _by_arm(rows, labels, lambda row: row["study"]),
+        "protocol": _by_arm(rows, labels, lambda row: row["protocol"]),
         "splits": ", ".join(splits),
         "seeds": _list(sorted({row["seed"] for row in rows})),
         "test videos": _by_arm(rows, labels, lambda row: _test_videos(rows, row["arm"])),
@@ -378,7 +421,7 @@ def _our_footers(
 
 
 def _interval_footers(
-    judged: Mapping[str, Mapping[str, Judgements]],
+    judged: Mapping[str, Sequence[Mapping[str, Judgements]]],
     labels: Mapping[str, str],
     cells: Mapping[tuple[str, str, str], Cell],
 ) -> list[str]:
@@ -389,7 +432,7 @@ def _interval_footers(
             "± is half the width of the 95 % interval of top-1 over training seeds and source "
             "videos together; of one seed, over source videos alone: it tells nothing of others."
         )
-    for dataset, arms in judged.items():
+    for dataset, arms in ((name, one) for name, studies in judged.items() for one in studies):
         found = (cells.get((arm, dataset, "top1"), Cell()).comparison for arm in arms)
         if known := [one for one in found if one is not None]:
             reference = labels[reference_of(list(arms))]
@@ -575,7 +618,7 @@ def _decimals(fraction: float) -> int:
 
 
 _CSV_COLUMNS = (
-    *("table", "arm", "label", "dataset", "metric", "ours", "low", "high", "runs"),
+    *("table", "arm", "label", "dataset", "metric", "unit", "ours", "low", "high", "runs"),
     *("difference", "difference low", "difference high", "p", "verdict"),
     *("published", "published split"),
 )
@@ -587,7 +630,8 @@ def _csv(table: FilledTable) -> str:
     writer = csv.DictWriter(sink, [*_CSV_COLUMNS, *facts], lineterminator="\n")
     writer.writeheader()
     for (key, dataset, metric), cell in table.cells.items():
-        line = [table.name, key, table.labels[key], dataset, metric, _number(cell.mean)]
+        line = [table.name, key, table.labels[key], dataset, metric]
+        line += ["fraction", _number(cell.mean)]
         line += [*_ends(cell.estimate.interval() if cell.estimate else None), str(len(cell.runs))]
         one = cell.comparison
         line += [_number(one.estimate.value if one else None)]

@@ -6,14 +6,16 @@ The file is what ``torch.save`` writes, followed by the SHA-256 of it all in hex
 import hashlib
 import os
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, cast
 
 import torch
+from torch import Tensor
 
 from study.files import whole_file
 
-__all__ = ["DamagedCheckpointError", "load_checkpoint", "save_checkpoint"]
+__all__ = ["DamagedCheckpointError", "load_checkpoint", "save_checkpoint", "trained_state"]
 
 DIGITS = 64  # of a SHA-256
 PIECE = 1 << 20  # bytes read at once
@@ -62,6 +64,21 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
                 "train from the start"
             ) from error
     return state
+
+
+def trained_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Returns the trained network's state dict: the moving average, where one was asked for.
+
+    Args:
+        checkpoint: What the training loop saved.
+    """
+    if "averaged" not in checkpoint:
+        return dict(checkpoint["model"])
+    return {
+        name.removeprefix("module."): value
+        for name, value in checkpoint["averaged"].items()
+        if name.startswith("module.")
+    }
 
 
 class _HashedFile:

@@ -20,6 +20,7 @@ def clip_settings(hyperparameters: Hyperparameters, *, views: bool = False) -> C
         crop_size=hyperparameters.crop_size,
         scales=hyperparameters.scales,
         flip=hyperparameters.flip,
+        stride=hyperparameters.frame_stride,
         clips=hyperparameters.test_clips if views else 1,
         crops=hyperparameters.test_crops if views else "centre",
     )

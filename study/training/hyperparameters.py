@@ -7,9 +7,11 @@ from typing import Any, Literal
 
 from models.checks import check_count, check_fields, check_names, check_number
 
-__all__ = ["Crops", "Hyperparameters", "Precision", "Schedule"]
+__all__ = ["ClassBalance", "Crops", "Hyperparameters", "Optimizer", "Precision", "Schedule"]
 
+Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["step", "cosine", "constant"]
+ClassBalance = Literal["none", "loss", "sampling"]
 Precision = Literal["float32", "bfloat16"]
 Crops = Literal["centre", "three", "ten"]
 
@@ -22,8 +24,10 @@ class Hyperparameters:
     tuples), so that equal hyperparameters have equal JSON.
 
     Attributes:
-        learning_rate: Of stochastic gradient descent, at the schedule's top.
-        momentum: In [0, 1).
+        learning_rate: At the schedule's top.
+        optimizer: ``sgd``, stochastic gradient descent with momentum, or ``adamw`` (Loshchilov and
+            Hutter, "Decoupled weight decay regularization", ICLR 2019), at torch's betas.
+        momentum: Of ``sgd``, in [0, 1).
         weight_decay: On every parameter, as the field trains.
         batch_size: Videos an optimiser step, over all processes and accumulation steps.
         accumulation_steps: Forward and backward passes into which a process divides its share of
@@ -36,14 +40,30 @@ class Hyperparameters:
         warmup_epochs: Epochs over which the rate rises linearly, step by step; may be a fraction.
         clip_norm: Largest gradient norm, over each stream where a model's streams are
             independent and over the whole model otherwise; None for no limit.
+        ema_decay: Of an exponential moving average of weights and buffers, updated after every
+            step, from which all scores are then taken; in (0, 1), None for no average.
+        label_smoothing: What of each label is spread evenly over the classes, in [0, 1).
+        mixup_alpha: α of the Beta(α, α) that mixup draws its shares from (Zhang et al., "mixup:
+            beyond empirical risk minimization", ICLR 2018); 0 for no mixup.
+        cutmix_alpha: α of CutMix (Yun et al., "CutMix: regularization strategy to train strong
+            classifiers with localizable features", ICCV 2019); 0 for no CutMix. With both, each
+            forward pass has one of them, by a fair coin. Clips are mixed with others of their
+            forward pass, all frames and all streams of a clip alike.
+        class_balance: ``loss`` weights a class's losses by V / (N·V_c), V_c of the V training
+            videos being of the class; ``sampling`` draws each of an epoch's V videos from a class
+            drawn evenly out of N, with replacement; or ``none``.
         loss_weights: By name of a stream, auxiliary output or auxiliary loss; missing means 1.
         segments: Equal parts a video is cut into; each gives a frame and a flow stack.
+        frame_stride: Stored frames from one frame of a clip to the next, where `segments` frames in
+            a row make a clip; None takes one from each of as many equal parts.
         flow_length: Flow fields in a stack.
         crop_size: Side of the square that a model sees, in pixels.
         scales: Sides of the training crops as fractions of the frame's short side. Test crops
             have 224/256 of it, or the nearest in these scales' range.
         flip: Whether half of the training clips are mirrored.
         precision: ``float32``, or ``bfloat16`` for autocast.
+        activation_checkpointing: Compute activations again in the backward pass: less memory,
+            about a third more time, the same result.
         test_segments: Segments of a test clip.
         test_clips: Clips a test video is sampled at, evenly shifted within the segments.
         test_crops: ``centre``, ``three`` (along the longer side) or ``ten`` (corners and centre,
@@ -54,6 +74,7 @@ class Hyperparameters:
     """
 
     learning_rate: float = 1e-2
+    optimizer: Optimizer = "sgd"
     momentum: float = 0.9
     weight_decay: float = 5e-4
     batch_size: int = 32
@@ -64,13 +85,20 @@ class Hyperparameters:
     gamma: float = 0.1
     warmup_epochs: float = 0.0
     clip_norm: float | None = None
+    ema_decay: float | None = None
+    label_smoothing: float = 0.0
+    mixup_alpha: float = 0.0
+    cutmix_alpha: float = 0.0
+    class_balance: ClassBalance = "none"
     loss_weights: Mapping[str, float] = field(default_factory=dict)
     segments: int = 3
+    frame_stride: int | None = None
     flow_length: int = 10
     crop_size: int = 224
     scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
     flip: bool = True
     precision: Precision = "float32"
+    activation_checkpointing: bool = False
     test_segments: int = 25
     test_clips: int = 1
     test_crops: Crops = "centre"
@@ -81,9 +109,14 @@ class Hyperparameters:
             check_count(name, getattr(self, name))
         for name in ("learning_rate", "gamma"):
             check_number(name, getattr(self, name), above=0)
-        for name in ("weight_decay", "warmup_epochs"):
+        for name in ("weight_decay", "warmup_epochs", "mixup_alpha", "cutmix_alpha"):
             check_number(name, getattr(self, name), least=0)
-        check_number("momentum", self.momentum, least=0, below=1)
+        for name in ("momentum", "label_smoothing"):
+            check_number(name, getattr(self, name), least=0, below=1)
+        if self.ema_decay is not None:
+            check_number("ema_decay", self.ema_decay, above=0, below=1)
+        if self.frame_stride is not None:
+            check_count("frame_stride", self.frame_stride)
         if self.clip_norm is not None:
             check_number("clip_norm", self.clip_norm, above=0)
         check_number("milestones", self.milestones, above=0, below=1)
@@ -115,18 +148,27 @@ class Hyperparameters:
         check_names("hyperparameters", values, [field.name for field in fields(cls)])
         return cls(**values)
 
+    @property
+    def mixes_videos(self) -> bool:
+        """Whether a video is trained on together with others of its forward pass."""
+        return self.mixup_alpha > 0 or self.cutmix_alpha > 0
+
     def of_training(self) -> dict[str, Any]:
         """Returns what can change a training, by name, in a form that is equal for equal trainings.
 
         What touches the scoring of test videos alone is left out, and so is what has no effect
-        with the others as they are.
+        with the others as they are, such as what is switched off.
         """
-        values = {
-            name: value for name, value in asdict(self).items() if name not in self.of_scoring()
-        }
+        left_out = {*self.of_scoring(), "activation_checkpointing"}
+        left_out |= {name for name in _SWITCHES if getattr(self, name) == _default(name)}
+        if self.optimizer != "sgd":
+            left_out.add("momentum")
+        values = {name: value for name, value in asdict(self).items() if name not in left_out}
         values["loss_weights"] = {
             name: weight for name, weight in self.loss_weights.items() if weight != 1
         }
+        if self.frame_stride is None:
+            del values["frame_stride"]
         if self.schedule != "step":
             del values["milestones"]
         if self.schedule != "step" or not self.milestones:
@@ -139,6 +181,18 @@ class Hyperparameters:
         return {name: getattr(self, name) for name in names}
 
 
+def _default(name: str) -> Any:
+    return next(field.default for field in fields(Hyperparameters) if field.name == name)
+
+
+_SWITCHES = (
+    "optimizer",
+    "ema_decay",
+    "label_smoothing",
+    "mixup_alpha",
+    "cutmix_alpha",
+    "class_balance",
+)
 _COUNTS = (
     "batch_size",
     "accumulation_steps",

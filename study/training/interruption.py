@@ -1,11 +1,12 @@
-"""When to write checkpoints within an epoch."""
+"""When to write checkpoints."""
 
 import time
 from collections.abc import Callable
 
-__all__ = ["CHECKPOINT_EVERY_SECONDS", "CheckpointTimes"]
+__all__ = ["CHECKPOINT_EVERY_SECONDS", "EPOCHS_SHARE_SECONDS", "CheckpointTimes"]
 
-CHECKPOINT_EVERY_SECONDS = 300.0  # within an epoch; each epoch's end has a checkpoint of its own
+CHECKPOINT_EVERY_SECONDS = 300.0  # within an epoch
+EPOCHS_SHARE_SECONDS = 10.0  # epochs that end within so many since the last checkpoint write none
 
 
 class CheckpointTimes:

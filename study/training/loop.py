@@ -14,10 +14,11 @@ import logging
 import math
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils._pytree import tree_map_only
 from torch.utils.data import DataLoader
 
@@ -32,22 +34,25 @@ from models import ModelOutput, VideoModel
 from study.data.clips.dataset import ClipDataset, make_loader
 from study.data.clips.transforms import model_inputs
 from study.scores import Scores, top_k_accuracy
+from study.training.allocation import keep_freed_memory
 from study.training.checkpoint import DamagedCheckpointError, load_checkpoint, save_checkpoint
 from study.training.evaluation import score
 from study.training.hyperparameters import Hyperparameters
-from study.training.interruption import CheckpointTimes
+from study.training.interruption import EPOCHS_SHARE_SECONDS, CheckpointTimes
 from study.training.recomputation import recompute_activations
 
 __all__ = [
     "EpochReport",
     "NonFiniteLossError",
+    "class_weights",
     "learning_rate",
+    "mix_clips",
     "put_channels_last",
     "train",
     "video_losses",
 ]
 
-ORDER_STREAM, DROPOUT_STREAM = 0, 2  # first words of seeds; an item's randomness has 1
+ORDER_STREAM, DROPOUT_STREAM, MIX_STREAM = 0, 2, 3  # first words of seeds; an item's has 1
 CHECK_EVERY = 50  # steps between checks of the losses, each of which waits for the device
 
 logger = logging.getLogger(__name__)
@@ -100,7 +105,7 @@ def train(
     loader_workers: int = 0,
     until: int | None = None,
 ) -> list[EpochReport]:
-    """Trains a network by stochastic gradient descent with momentum.
+    """Trains a network.
 
     When ``torch.distributed`` is initialised every process calls this with the same arguments,
     and each batch is divided between them.
@@ -111,14 +116,16 @@ def train(
     with `halved`.
 
     Args:
-        model: Trained in place, and left on `device` in the channels-last memory format.
+        model: Trained in place, and left on `device` in the channels-last memory format, with the
+            weights that its scores are taken from.
         train_data: Augmented clips of the training videos.
         validation_data: Clips of the validation videos, scored after each epoch.
         hyperparameters: How to train.
         seed: Of order and dropout; the data has its own, the initial weights are the caller's.
         device: ``cpu`` or a CUDA device.
-        checkpoint: A file written after every epoch, and every five minutes within a longer one,
-            on storage that all processes see. If it is there the training goes on from it; a
+        checkpoint: A file on storage that all processes see, written after the last epoch, after
+            each other one that ends ten seconds or more after the file was last written, and every
+            five minutes within a long epoch. If it is there the training goes on from it; a
             damaged one is kept as ``NAME.damaged``, and the training starts again.
         report: Called on every process after each epoch. On resuming it is called first with
             the last finished epoch, which the caller may have missed.
@@ -128,8 +135,8 @@ def train(
         accumulation_steps: Passes into which each process divides its share of a batch; None for
             the hyperparameters'. It may differ from those of the epochs in a checkpoint.
         halved: Whether forward passes have half the videos from the start.
-        activation_checkpointing: Whether to compute activations again in the backward pass: less
-            memory, about a third more time, and the same result.
+        activation_checkpointing: Whether to compute activations again in the backward pass, where
+            the hyperparameters don't say so.
         loader_workers: Loader processes of each process; 0 loads in the process itself.
         until: The epoch after which to stop; None goes on to the last. A checkpoint that is
             already beyond it is left out of account, and the training starts from the beginning.
@@ -139,11 +146,12 @@ def train(
 
     Raises:
         ValueError: If the checkpoint is of another training, a loss weight has no loss, or both
-            `compile` and `activation_checkpointing` are asked for.
+            `compile` and activation checkpointing are asked for.
         NonFiniteLossError: If a loss becomes infinite or not a number.
         torch.OutOfMemoryError: If the GPU's memory is too small for half the videos as well, or
             that of one of several processes for all of its own.
     """
+    activation_checkpointing |= hyperparameters.activation_checkpointing
     if compile and activation_checkpointing:
         raise ValueError(
             "compile and activation_checkpointing don't work together; switch one of them off"
@@ -191,9 +199,12 @@ def train(
                 halved=run.halved,
             )
         )
-        _save(run)
+        if epoch + 1 == last or time.perf_counter() - run.saved >= EPOCHS_SHARE_SECONDS:
+            _save(run)
         if report is not None:
             report(history[-1])
+    if run.averaged is not None:
+        model.load_state_dict(run.averaged.module.state_dict())
     return history
 
 
@@ -205,10 +216,13 @@ class _TrainingRun:
         model: The network itself.
         forward: The network as it is called: data-parallel, compiled, both or neither.
         no_sync: Makes the context in which a backward pass keeps its gradients to its process.
+        averaged: The moving average of the network, if one is asked for.
+        class_weights: (N,) what each class's losses are multiplied by; None for 1.
         batches: Indices of each batch of the current epoch; `loader` reads them.
         passes: Forward and backward passes of a process in a step, as planned.
         halved: Whether forward passes have half the videos planned, as the GPU's memory was short.
         checkpoint: The file to write, if any.
+        saved: When it was last written, or the training began, by ``time.perf_counter``.
         history: Reports of the finished epochs.
         unfinished: The state of the epoch that a checkpoint was written in, to go on with.
     """
@@ -217,6 +231,8 @@ class _TrainingRun:
     forward: Callable[..., ModelOutput]
     no_sync: Callable[[], contextlib.AbstractContextManager[None]]
     optimizer: torch.optim.Optimizer
+    averaged: AveragedModel | None
+    class_weights: Tensor | None
     data: ClipDataset
     batches: list[list[int]]
     loader: "DataLoader[dict[str, Tensor]]"
@@ -227,6 +243,7 @@ class _TrainingRun:
     passes: int
     halved: bool
     checkpoint: Path | None
+    saved: float
     history: list[EpochReport] = field(default_factory=list)
     unfinished: dict[str, Any] | None = None
 
@@ -248,8 +265,14 @@ class _TrainingRun:
         cuda = device.type == "cuda"
         if cuda:
             torch.set_float32_matmul_precision("high")  # TF32, which convolutions use by default
+        else:
+            keep_freed_memory()
         torch.backends.cudnn.deterministic = True  # or a seed would not fix a GPU's result
         put_channels_last(model.to(device).train())
+        averaged = None
+        if hyperparameters.ema_decay is not None:
+            average = get_ema_multi_avg_fn(hyperparameters.ema_decay)
+            averaged = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
         forward: Callable[..., ModelOutput] = model
         no_sync: Callable[[], contextlib.AbstractContextManager[None]] = contextlib.nullcontext
         if _world() > 1:
@@ -266,12 +289,11 @@ class _TrainingRun:
             model=model,
             forward=torch.compile(forward) if compile else forward,
             no_sync=no_sync,
-            optimizer=torch.optim.SGD(
-                model.parameters(),
-                lr=hyperparameters.learning_rate,
-                momentum=hyperparameters.momentum,
-                weight_decay=hyperparameters.weight_decay,
-            ),
+            optimizer=_optimizer(model, hyperparameters),
+            averaged=averaged,
+            class_weights=class_weights(data, model.num_classes).to(device)
+            if hyperparameters.class_balance == "loss"
+            else None,
             data=data,
             batches=batches,
             loader=make_loader(data, batches, device=device, workers=loader_workers),
@@ -282,7 +304,27 @@ class _TrainingRun:
             passes=passes,
             halved=halved,
             checkpoint=checkpoint,
+            saved=time.perf_counter(),
         )
+
+    @property
+    def scored(self) -> VideoModel:
+        """The network that scores are taken from."""
+        return self.model if self.averaged is None else cast(VideoModel, self.averaged.module)
+
+    def state(self) -> dict[str, Any]:
+        """Returns what a step of the optimiser changes; the tensors are those in use."""
+        state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+        if self.averaged is not None:
+            state["averaged"] = self.averaged.state_dict()
+        return state
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Takes up what `state` returned."""
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
 
     @property
     def accumulation_steps(self) -> int:
@@ -326,8 +368,7 @@ def _resume(run: _TrainingRun, last: int) -> None:
         if len(state["history"]) + (state["unfinished"] is not None) <= last:
             run.history = [EpochReport(**epoch) for epoch in state["history"]]
             run.unfinished = state["unfinished"]
-            run.model.load_state_dict(state["model"])
-            run.optimizer.load_state_dict(state["optimizer"])
+            run.restore(state)
             run.halved = run.halved or state["halved"]
     if dist.is_initialized():
         epochs, steps = len(run.history), run.unfinished["steps"] if run.unfinished else 0
@@ -368,13 +409,13 @@ def _save(run: _TrainingRun, unfinished: dict[str, Any] | None = None) -> None:
         run.checkpoint,
         {
             "identity": run.identity,
-            "model": run.model.state_dict(),
-            "optimizer": run.optimizer.state_dict(),
+            **run.state(),
             "halved": run.halved,
             "history": [asdict(epoch) for epoch in run.history],
             "unfinished": unfinished,
         },
     )
+    run.saved = time.perf_counter()
 
 
 def _train_first_epoch(
@@ -384,8 +425,7 @@ def _train_first_epoch(
     one_video = run.accumulation_steps >= run.hyperparameters.batch_size
     if run.halved or one_video or _world() > 1:  # other processes would wait for this one
         return _train_epoch(run, epoch, started)
-    states = run.model.state_dict(), run.optimizer.state_dict()
-    model_state, optimizer_state = tree_map_only(Tensor, lambda x: x.to("cpu", copy=True), states)
+    state = tree_map_only(Tensor, lambda x: x.to("cpu", copy=True), run.state())
     try:
         return _train_epoch(run, epoch, started)
     except torch.OutOfMemoryError as error:
@@ -398,13 +438,12 @@ def _train_first_epoch(
     # Only here is the memory of the failed step free: the error's traceback held it.
     run.halved = True
     run.optimizer.zero_grad()
-    run.model.load_state_dict(model_state)
-    run.optimizer.load_state_dict(optimizer_state)
+    run.restore(state)
     return _train_epoch(run, epoch, started)
 
 
 def _train_epoch(run: _TrainingRun, epoch: int, started: float) -> tuple[float, dict[str, float]]:
-    """Trains on every video once, or on those that are left of an interrupted epoch.
+    """Trains on an epoch's videos, or on those that are left of an interrupted epoch.
 
     Args:
         run: The training.
@@ -415,9 +454,8 @@ def _train_epoch(run: _TrainingRun, epoch: int, started: float) -> tuple[float, 
         The last learning rate and the mean losses.
     """
     hyperparameters, unfinished = run.hyperparameters, run.unfinished_state(epoch)
-    steps = _epoch_steps(
-        len(run.data), hyperparameters.batch_size, run.accumulation_steps, run.seed, epoch
-    )
+    order = _epoch_order(run, epoch)
+    steps = _epoch_steps(order, hyperparameters.batch_size, run.accumulation_steps, run.seed, epoch)
     first = 0 if unfinished is None else unfinished["steps"]
     run.batches[:] = [own.indices for step in steps[first:] for own in step.micro_batches]
     run.data.set_epoch(epoch)
@@ -435,12 +473,15 @@ def _train_epoch(run: _TrainingRun, epoch: int, started: float) -> tuple[float, 
         if hyperparameters.clip_norm is not None:
             clip_gradients(run.model, hyperparameters.clip_norm)
         run.optimizer.step()
+        if run.averaged is not None:
+            run.averaged.update_parameters(run.model)
         losses.add(sums, lr)
         if run.checkpoint is not None and number + 1 < len(steps) and times.due():
             _save_within_epoch(run, epoch, number + 1, losses, started)
     if _world() > 1:  # running statistics that weren't synchronised become the first process's
-        for buffer in run.model.buffers():
-            dist.broadcast(buffer, 0)
+        for net in filter(None, (run.model, run.averaged)):
+            for buffer in net.buffers():
+                dist.broadcast(buffer, 0)
     return lr, losses.mean()
 
 
@@ -465,11 +506,13 @@ class _MicroBatch:
         indices: Its videos.
         weights: 1 or 0 as each one's weight.
         seed: Of dropout.
+        mix_seed: Of how its clips are mixed.
     """
 
     indices: list[int]
     weights: list[float]
     seed: int
+    mix_seed: int
 
 
 @dataclass(frozen=True)
@@ -480,21 +523,40 @@ class _Step:
     micro_batches: list[_MicroBatch]
 
 
+def _epoch_order(run: _TrainingRun, epoch: int) -> list[int]:
+    """Returns the indices of an epoch's clips in order: of every video one, or balanced by class.
+
+    Clips of one video in one epoch differ by multiples of the number of videos, see `ClipDataset`.
+    """
+    videos = len(run.data)
+    rng = np.random.default_rng((ORDER_STREAM, run.seed, epoch))
+    if run.hyperparameters.class_balance != "sampling":
+        return list(map(int, rng.permutation(videos)))
+    labels = np.array([video.label for video in run.data.videos])
+    chances = 1 / np.bincount(labels)[labels]
+    drawn = rng.choice(videos, size=videos, p=chances / chances.sum())
+    before: Counter[int] = Counter()
+    order = []
+    for video in drawn.tolist():
+        order.append(video + videos * before[video])
+        before[video] += 1
+    return order
+
+
 def _epoch_steps(
-    videos: int, batch_size: int, accumulation_steps: int, seed: int, epoch: int
+    order: list[int], batch_size: int, accumulation_steps: int, seed: int, epoch: int
 ) -> list[_Step]:
-    """Returns steps over every video once, in random order; the last may be smaller.
+    """Divides an epoch's clips into steps; the last may be smaller.
 
     Every process makes as many passes of the same sizes: where a batch doesn't divide evenly, a
     process one video short takes the batch's first video with weight zero.
     """
-    order = np.random.default_rng((ORDER_STREAM, seed, epoch)).permutation(videos)
     rank, world = _rank(), _world()
     share = math.ceil(batch_size / world)
     size = math.ceil(share / accumulation_steps)
     steps = []
-    for start in range(0, videos, batch_size):
-        batch = order[start : start + batch_size].tolist()
+    for start in range(0, len(order), batch_size):
+        batch = order[start : start + batch_size]
         own, weights = batch[rank::world], [1.0] * len(batch[rank::world])
         if len(own) < math.ceil(len(batch) / world):
             own, weights = [*own, batch[0]], [*weights, 0.0]
@@ -503,6 +565,7 @@ def _epoch_steps(
                 indices=own[first : first + size],
                 weights=weights[first : first + size],
                 seed=_seed(DROPOUT_STREAM, seed, epoch, rank, start, first),
+                mix_seed=_seed(MIX_STREAM, seed, epoch, rank, start, first),
             )
             for first in range(0, len(own), size)
         ]
@@ -554,11 +617,25 @@ def _accumulate_gradients(
         labels = batch["label"].to(run.device, non_blocking=True)
         weights = torch.tensor(own.weights).to(run.device, non_blocking=True)
         last = number == len(step.micro_batches)
+        inputs = model_inputs(batch, run.device)
+        inputs, labels = mix_clips(
+            inputs,
+            labels,
+            run.hyperparameters,
+            num_classes=run.model.num_classes,
+            seed=own.mix_seed,
+        )
         run.model.seed_forward(own.seed)
         with contextlib.nullcontext() if last else run.no_sync():
             with autocast:
-                output = run.forward(**model_inputs(batch, run.device))
-            sums = {name: weights @ loss for name, loss in video_losses(output, labels).items()}
+                output = run.forward(**inputs)
+            losses = video_losses(
+                output,
+                labels,
+                class_weights=run.class_weights,
+                label_smoothing=run.hyperparameters.label_smoothing,
+            )
+            sums = {name: weights @ loss for name, loss in losses.items()}
             loss = _weighted(sums, run.hyperparameters) / step.videos
             torch.autograd.backward(
                 loss * _world()
@@ -568,10 +645,67 @@ def _accumulate_gradients(
     return totals
 
 
-def video_losses(output: ModelOutput, labels: Tensor) -> dict[str, Tensor]:
-    """Returns every loss by name, (B,)."""
+def mix_clips(
+    inputs: dict[str, Tensor],
+    labels: Tensor,
+    hyperparameters: Hyperparameters,
+    *,
+    num_classes: int,
+    seed: int,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Mixes the clips of a forward pass by torchvision's mixup or CutMix, if any is asked for.
+
+    A clip's frames, its inputs and its label are mixed with those of the same other clip and by
+    the same share, so that a stream sees the same alone and with others.
+
+    Args:
+        inputs: By name, each (B, T, C, H, W).
+        labels: (B,) int64.
+        hyperparameters: α of both.
+        num_classes: Number of classes N.
+        seed: Of the shares.
+
+    Returns:
+        Inputs of the same shapes, and labels (B, N), or what was given where nothing is mixed.
+    """
+    if not (hyperparameters.mixup_alpha or hyperparameters.cutmix_alpha):
+        return inputs, labels
+    from torchvision import tv_tensors
+    from torchvision.transforms import v2
+
+    alphas = {v2.MixUp: hyperparameters.mixup_alpha, v2.CutMix: hyperparameters.cutmix_alpha}
+    mixing = [
+        kind(alpha=alpha, num_classes=num_classes) for kind, alpha in alphas.items() if alpha > 0
+    ]
+    torch.default_generator.manual_seed(seed)
+    clips = {name: tv_tensors.Video(x) for name, x in inputs.items()}
+    mixed, shares = v2.RandomChoice(mixing)(clips, labels)
+    return {name: x.as_subclass(Tensor) for name, x in mixed.items()}, shares
+
+
+def video_losses(
+    output: ModelOutput,
+    labels: Tensor,
+    *,
+    class_weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> dict[str, Tensor]:
+    """Returns every loss by name, (B,).
+
+    Args:
+        output: Of B clips.
+        labels: (B,) classes, or (B, N) shares of them.
+        class_weights: (N,) what each class's cross-entropy is multiplied by; None for 1.
+        label_smoothing: What of each label is spread evenly over the classes.
+    """
     losses = {
-        name: F.cross_entropy(logits.float(), labels, reduction="none")
+        name: F.cross_entropy(
+            logits.float(),
+            labels,
+            weight=class_weights,
+            label_smoothing=label_smoothing,
+            reduction="none",
+        )
         for name, logits in (*output.logits.items(), *output.auxiliary_logits.items())
     }
     return losses | {name: loss.float() for name, loss in output.auxiliary_losses.items()}
@@ -606,6 +740,24 @@ def clip_gradients(model: VideoModel, max_norm: float) -> None:
         groups = list(model.stream_parameters().values())
     for parameters in groups:
         nn.utils.clip_grad_norm_(parameters, max_norm)
+
+
+def class_weights(data: ClipDataset, num_classes: int) -> Tensor:
+    """Returns V / (N·V_c) for each class c of N that V_c of the V videos have, (N,); else 0."""
+    counts = torch.bincount(
+        torch.tensor([video.label for video in data.videos]), minlength=num_classes
+    )
+    weights = len(data.videos) / (num_classes * counts.clamp(min=1).float())
+    return weights * (counts > 0)
+
+
+def _optimizer(model: VideoModel, hyperparameters: Hyperparameters) -> torch.optim.Optimizer:
+    lr, decay = hyperparameters.learning_rate, hyperparameters.weight_decay
+    if hyperparameters.optimizer == "adamw":
+        return torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=decay)
+    return torch.optim.SGD(
+        model.parameters(), lr=lr, momentum=hyperparameters.momentum, weight_decay=decay
+    )
 
 
 class _EpochLosses:
@@ -677,7 +829,7 @@ class _EpochLosses:
 
 def _validate(run: _TrainingRun, data: ClipDataset) -> Scores:
     return score(
-        run.model,
+        run.scored,
         data,
         device=run.device,
         batch_size=math.ceil(run.hyperparameters.batch_size / run.accumulation_steps),

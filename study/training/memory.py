@@ -51,9 +51,9 @@ class MemoryEstimate:
     part in a thousand.
 
     Attributes:
-        parameters_bytes: Parameters and buffers.
+        parameters_bytes: Parameters and buffers, and their moving average.
         gradients_bytes: Gradients, which accumulation keeps through the forward pass.
-        optimizer_bytes: Momentum.
+        optimizer_bytes: Momentum, or the two moments of AdamW.
         update_bytes: What the optimiser's step needs for itself, after the activations are freed.
         inputs_bytes: Of one video.
         activations_bytes: Of one video: what the forward pass keeps for the backward pass.
@@ -298,10 +298,12 @@ def _training_estimate(
     inputs = _input_bytes(net, hyperparameters.segments, hyperparameters.crop_size)
     kept, _ = _line(one, most, "kept_bytes")
     of_video, fixed = _line(one, most, "peak_bytes")
+    copies = 1 if hyperparameters.ema_decay is None else 2
+    moments = 2 if hyperparameters.optimizer == "adamw" else bool(hyperparameters.momentum)
     return MemoryEstimate(
-        parameters_bytes=_bytes_of(net.state_dict().values()),
+        parameters_bytes=copies * _bytes_of(net.state_dict().values()),
         gradients_bytes=trained,
-        optimizer_bytes=trained if hyperparameters.momentum else 0,
+        optimizer_bytes=moments * trained,
         update_bytes=trained,  # the gradients with weight decay added to them
         inputs_bytes=inputs,
         activations_bytes=kept - inputs,

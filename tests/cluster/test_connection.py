@@ -43,7 +43,7 @@ def test_a_folder_that_a_node_does_not_see_is_refused(tmp_path, monkeypatch):
         elsewhere = mark.replace(str(tmp_path), "/nowhere")
         return [task(mark), ("worker-7", task(elsewhere)[1])]
 
-    monkeypatch.setattr(connection, "_on_every_node", ask)
+    monkeypatch.setattr(connection, "on_every_node", ask)
     with pytest.raises(FileNotFoundError, match=r"node worker-7 doesn't see .*/results"):
         connection.check_shared(tmp_path / "results")
     assert list((tmp_path / "results").iterdir()) == []

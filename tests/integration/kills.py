@@ -85,10 +85,10 @@ class Subject:
         began = time.monotonic()
         with checkpoints_written(folder) as saved:
             done = run(self.command(folder), folder)
-            seconds, epochs = time.monotonic() - began, saved()
+            seconds, saves = time.monotonic() - began, saved()
         if done.returncode:
             raise FindingError(f"the uninterrupted run failed: {done.stderr}")
-        expected = self.content(folder), epochs
+        expected = self.content(folder), saves
         return Subject(self.command, self.targets, self.content, seconds, expected)
 
 
@@ -198,7 +198,9 @@ def kill_part(process: "subprocess.Popen[str]", target: str, rng: random.Random)
 
 @contextmanager
 def checkpoints_written(results: Path) -> Iterator[Callable[[], dict[str, int]]]:
-    """Counts how often each checkpoint takes its place: once for each epoch that is trained.
+    """Counts how often each checkpoint takes its place: once for each job that trains to its end.
+
+    The study's epochs are too short to write checkpoints between them.
 
     Yields:
         What returns the counts so far, by the checkpoint's name.
@@ -313,13 +315,13 @@ def finish(subject: Subject, folder: Path, told: list[str]) -> None:
 
 def check(subject: Subject, folder: Path, saved: dict[str, int], shared: set[str]) -> None:
     """Checks what is left when a command has ended well."""
-    content, epochs = subject.expected
+    content, saves = subject.expected
     found = subject.content(folder)
     if found != content:
         raise FindingError(f"other content: {difference(content, found)}")
-    if more := {name: times for name, times in saved.items() if times > epochs.get(name, 0)}:
+    if more := {name: times for name, times in saved.items() if times > saves.get(name, 0)}:
         raise FindingError(
-            f"epochs trained again although checkpoints held them: {more}, not {epochs}"
+            f"epochs trained again although checkpoints held them: {more}, not {saves}"
         )
     if strays := [path for path in folder.rglob("*") if path.name.endswith(".tmp")]:
         raise FindingError(f"files left: {strays}")

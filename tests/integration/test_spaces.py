@@ -134,7 +134,7 @@ def test_a_study_that_trains_on_all_videos_gives_test_rows_alone(
         train_videos.append(len(parts["train"].features["spatial"]))
         return Fitted(fuse=lambda part: part.scores["spatial"])
 
-    monkeypatch.setitem(FUSIONS, "weighted", Fusion(fit=fit, reads_features=True))
+    monkeypatch.setitem(FUSIONS, "weighted", Fusion(fit=fit, reads_train=True))
     arms = ("spatial", "two-stream-weighted")
     study = study_of("stilt", tiny_store, tmp_path, arms=arms, train_on="all")
     assert not run_here(study).failures

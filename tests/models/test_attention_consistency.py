@@ -11,7 +11,7 @@ from torchvision.models import resnet50
 from models import VideoModel, create_model
 from models.attention_consistency import activation_energy, attention_distance, class_activation
 from models.flops import count_flops, count_parameters
-from models.layers.slow_fast import Lateral
+from models.layers.slow_fast import Lateral, Pathway
 from tests.models.configuration import SMALL_BACKBONE, Configuration
 
 CONFIGURATIONS = {
@@ -20,16 +20,16 @@ CONFIGURATIONS = {
         frames=3,
         interacts="a loss compares them",
         golden=(
-            3.512647,
-            0.826229,
-            0.538419,
-            0.441584,
-            0.34177,
-            0.25523,
-            0.197863,
-            0.160549,
-            0.131936,
-            0.1077,
+            3.336545,
+            2.016388,
+            1.350999,
+            1.021749,
+            0.836238,
+            0.688203,
+            0.554606,
+            0.451695,
+            0.368172,
+            0.295482,
         ),
     ),
 }
@@ -266,3 +266,12 @@ def test_weights_of_another_network_are_refused() -> None:
 def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=f"model 'attention_consistency': {message}"):
         _model(**options)
+
+
+def test_a_pathways_blocks_start_as_their_shortcuts() -> None:
+    pathway: Any = Pathway(4, (2, 1, 1, 1), stem_frames=1, block_frames=(1, 1, 3, 3))
+    x = torch.rand(1, 4, 2, 8, 8)
+    first, second = pathway.layer1
+    expected = first.downsample(x).relu()
+    torch.testing.assert_close(first(x), expected)
+    torch.testing.assert_close(second(expected), expected)

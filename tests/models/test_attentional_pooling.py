@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.nn import functional as F
 
 from models import create_model
 from tests.models.configuration import BOTH_STREAMS, Configuration
@@ -45,6 +46,19 @@ def test_the_score_is_second_order_pooling_with_a_low_rank_weight(rank: int) -> 
         weights = torch.stack([torch.outer(a[k, p], b[p]) for p in range(rank)]).sum(dim=0)
         expected = torch.trace(second_order @ weights.T) + head.bias[k]
         torch.testing.assert_close(model(rgb=clip).logits["spatial"][0, k], expected)
+
+
+def test_a_bias_of_the_maps_is_inside_the_product() -> None:
+    torch.manual_seed(0)
+    model: Any = create_model(
+        "attentional_pooling", num_classes=4, backbone="small", bias="map"
+    ).eval()
+    clip = model.example_inputs(frames=1, size=48)["rgb"]
+    maps = model.backbones["spatial"](clip[:, 0])
+    weight = model.heads["spatial"][-1].weight  # a_k and c_k
+    class_maps = F.conv2d(maps, weight[:, :-1, None, None], weight[:, -1])
+    expected = (class_maps * model.saliency["spatial"](maps)).mean(dim=(2, 3))
+    torch.testing.assert_close(model(rgb=clip).logits["spatial"], expected)
 
 
 def test_a_rank_below_one_is_refused() -> None:

@@ -22,6 +22,8 @@ from models.fusion import (
     TEMPERATURE,
     AdaptiveFusion,
     EarlyFusion,
+    LinearClassifier,
+    WeightedSum,
     choose_lambda,
     chosen_without,
     cross_fit,
@@ -119,9 +121,16 @@ def test_a_fusion_depends_on_what_its_entry_says_and_on_nothing_else(name):
 
     test = PARTS["test"]
     turned = {stream: array[:, ::-1] for stream, array in test.features.items()}
-    assert makes_a_difference(test=replace(test, features=turned)) == fusion.reads_features
-    assert makes_a_difference(train=random_part(60)) == fusion.reads_features
-    others = [makes_a_difference(validation=random_part(seed)) for seed in range(61, 66)]
+    assert makes_a_difference(test=replace(test, features=turned)) == (name == "early")
+    trained = [makes_a_difference(train=random_part(seed)) for seed in range(53, 58)]
+    assert any(trained) == fusion.reads_train
+    free = fused_test_part(name, fusion_lambda=None)
+    others = [
+        not np.array_equal(
+            free, fused_test_part(name, {**PARTS, "validation": random_part(seed)}, None)
+        )
+        for seed in range(61, 66)
+    ]
     assert any(others) == fusion.fits_on_validation  # one alone may lead to the same choice
     at_other = fused_test_part(name, fusion_lambda=8.0)
     assert np.array_equal(plain, at_other) != fusion.takes_lambda
@@ -132,6 +141,34 @@ def test_a_fusion_depends_on_what_its_entry_says_and_on_nothing_else(name):
         }
         reads = fusion.stream in (None, stream)
         assert makes_a_difference(test=replace(test, **changed)) == reads
+
+
+@pytest.mark.parametrize("name", FUSIONS)
+def test_a_fitted_fusions_rule_gives_its_scores(name):
+    fitted = FUSIONS[name].fit(PARTS, GROUPS, 0.3)
+    test, rule = PARTS["test"], fitted.rule
+    if rule is None:
+        pytest.skip("this fusion is neither a weighted sum nor a linear classifier")
+    if isinstance(rule, WeightedSum):
+        by_rule = sum(rule.weights[stream] * test.scores[stream] for stream in rule.weights)
+    else:
+        assert isinstance(rule, LinearClassifier)
+        joined = np.hstack([test.features[stream] for stream in rule.streams])
+        values = (joined - rule.mean) @ rule.weight.T + rule.bias
+        by_rule = np.repeat(values.min(axis=1, keepdims=True) - 1, rule.num_classes, axis=1)
+        by_rule[:, rule.classes] = values
+    np.testing.assert_allclose(by_rule, fitted.fuse(test), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("labels", [[0] * 6, [0, 2, 0, 2, 0, 2], [0, 1, 2, 0, 1, 2]])
+def test_the_rule_of_early_fusion_knows_classes_without_a_video(labels):
+    features = {"spatial": np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)}
+    (fusion,) = EarlyFusion.fit_each(features, np.array(labels), num_classes=4, grid=(1.0,))
+    rule = fusion.rule()
+    values = (features["spatial"] - rule.mean) @ rule.weight.T + rule.bias
+    by_rule = np.repeat(values.min(axis=1, keepdims=True) - 1, 4, axis=1)
+    by_rule[:, rule.classes] = values
+    np.testing.assert_allclose(by_rule, fusion.decide(features), rtol=1e-6, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", [name for name in FUSIONS if FUSIONS[name].takes_lambda])
@@ -357,6 +394,33 @@ def test_weights_are_those_of_the_printed_sums_at_a_smaller_lambda_where_classes
         np.testing.assert_allclose(weights[y], np.eye(2)[int(np.argmax(values))], atol=1e-9)
 
 
+def test_awf_on_training_scores_solves_the_printed_sums():
+    train, test = PARTS["train"], PARTS["test"]
+    fused = FUSIONS["awf-train"].fuse(PARTS, groups=GROUPS, fusion_lambda=0.05)
+    for y, weights in enumerate(fused.details["weights"]):
+        values = []
+        for w in np.eye(2):
+            positive, negative = rows_of_eqs_6_and_7(w, train.scores, train.labels, y)
+            values.append(sum(positive) - 0.05 * sum(negative))
+        assert weights == np.eye(2)[int(np.argmax(values))].tolist()
+        of_class = sum(w * test.scores[s][:, y] for w, s in zip(weights, test.scores, strict=True))
+        np.testing.assert_allclose(fused.parts["test"][:, y], of_class)
+
+
+def test_awf_on_training_scores_is_fitted_on_all_that_the_tested_network_saw():
+    """Its λ is chosen on the network that held the validation part out."""
+    every = random_part(54)
+    refitted = FUSIONS["awf-train"].fuse({**PARTS, "all": every}, groups=GROUPS)
+    held_out = FUSIONS["awf-train"].fuse(PARTS, groups=GROUPS)
+    assert refitted.fusion_lambda == held_out.fusion_lambda
+    np.testing.assert_array_equal(refitted.parts["validation"], held_out.parts["validation"])
+    of_all, of_train, direct = (
+        FUSIONS["awf-train"].fuse(parts, groups=GROUPS, fusion_lambda=0.05).details
+        for parts in ({**PARTS, "all": every}, PARTS, {**PARTS, "train": every})
+    )
+    assert of_all == direct != of_train
+
+
 @pytest.mark.parametrize(
     ("constraint", "equal"), [("simplex", 0.5), ("floor", 0.5), ("l2", 0.5**0.5), ("entropy", 0.5)]
 )
@@ -486,7 +550,7 @@ def vague_part(rng, videos, *, signal=1.0):
     return SomePart(labels, scores, features)
 
 
-@pytest.mark.parametrize("name", ["awf-simplex", "awf-entropy", "early"])
+@pytest.mark.parametrize("name", ["awf-simplex", "awf-entropy", "awf-train", "early"])
 def test_validation_accuracy_is_that_of_fresh_videos_where_something_is_chosen(name):
     """The accuracy at the λ or C that is best on the same videos is above it, by simulation."""
     rng = np.random.default_rng(60)
@@ -589,6 +653,21 @@ def test_early_fusion_is_scikit_learns_pipeline_at_the_best_c():
     assert fusion.c == c
     assert top1(fusion.decide(held_out), held_out_y) == pytest.approx(accuracy)
     np.testing.assert_allclose(fusion.decide(held_out), decisions, atol=1e-2)
+
+
+def test_the_svm_on_scores_is_early_fusion_of_stacked_scores_of_length_one():
+    def stacked(part):
+        return {
+            stream: np.array([row / np.sqrt(np.square(row).sum()) for row in array])
+            for stream, array in part.scores.items()
+        }
+
+    expected = fit_early(
+        *(f for part in ("train", "validation") for f in (stacked(PARTS[part]), PARTS[part].labels))
+    )
+    fused = FUSIONS["scores-svm"].fuse(PARTS, groups=GROUPS)
+    assert fused.details["c"] == expected.c
+    np.testing.assert_allclose(fused.parts["test"], expected.decide(stacked(PARTS["test"])))
 
 
 def test_early_fusion_does_not_depend_on_a_features_unit_or_the_order_of_a_mapping():

@@ -1,5 +1,7 @@
 """I3D inflated from an image classifier: a still video has the image's features."""
 
+import itertools
+import math
 from typing import Any
 
 import pytest
@@ -15,16 +17,16 @@ CONFIGURATIONS = {
         options={"width": 0.125, "streams": ("spatial",)},
         frames=4,
         golden=(
-            1.581591,
-            1.520131,
-            1.43951,
-            1.087361,
-            1.04384,
-            0.630527,
-            0.410785,
-            0.219856,
-            0.137718,
-            0.085428,
+            1.820137,
+            1.059762,
+            1.644691,
+            1.533254,
+            1.251334,
+            0.778042,
+            0.45207,
+            0.320956,
+            0.188644,
+            0.132851,
         ),
     ),
 }
@@ -55,8 +57,9 @@ def test_a_still_video_has_the_images_features(googlenet: GoogLeNet) -> None:
     first, *rest = model.nets["spatial"]
     image = torch.rand(1, 3, 48, 48)
     with torch.no_grad():
-        # GoogLeNet sees −1..1; its padding has another colour, so the border is left out.
-        maps = googlenet.conv1(2 * image - 1)
+        # GoogLeNet sees −1..1; its padding has another colour, so the border is left out, and its
+        # first windows begin a pixel before those of "same" padding.
+        maps = googlenet.conv1(2 * image.roll((-1, -1), dims=(2, 3)) - 1)
         ours = first(_still((image - MEAN) / STD, 12))[:, :, 3]
         inside = (..., slice(2, -2), slice(2, -2))
         torch.testing.assert_close(ours[inside], maps[inside], rtol=1e-3, atol=1e-4)
@@ -90,3 +93,36 @@ def test_flow_starts_from_the_mean_over_colours(googlenet: GoogLeNet) -> None:
 def test_weights_of_another_width_are_refused(googlenet: GoogLeNet) -> None:
     with pytest.raises(ValueError, match="the weights don't fit model 'i3d'"):
         create_model("i3d", num_classes=4, width=0.25).load_backbone_weights(googlenet.state_dict())
+
+
+@pytest.mark.parametrize("sizes", [(8, 6, 7), (5, 8, 10)])
+@pytest.mark.parametrize("layer", ["conv1", "pool1", "pool3", "pool4"])
+def test_padding_is_the_originals_same(layer: str, sizes: tuple[int, int, int]) -> None:
+    """Each window from its definition: ⌈n/s⌉ of them, the smaller half of the zeros before."""
+    model: Any = create_model("i3d", num_classes=4, width=0.1, streams=("spatial",)).eval()
+    module = model.nets["spatial"].get_submodule(layer)
+    x = torch.rand(1, 3, *sizes)
+    with torch.no_grad():
+        ours = module(x)
+    kernel, stride = {
+        "conv1": ((7, 7, 7), (2, 2, 2)), "pool1": ((1, 3, 3), (1, 2, 2)),
+        "pool3": ((3, 3, 3), (2, 2, 2)), "pool4": ((2, 2, 2), (2, 2, 2)),
+    }[layer]  # fmt: skip
+    places = [math.ceil(n / s) for n, s in zip(sizes, stride, strict=True)]
+    assert ours.shape[2:] == torch.Size(places)
+    before = [
+        max((p - 1) * s + k - n, 0) // 2
+        for p, s, k, n in zip(places, stride, kernel, sizes, strict=True)
+    ]
+    for place in itertools.product(*map(range, places)):
+        window = torch.zeros(3, *kernel)
+        first = [p * s - b for p, s, b in zip(place, stride, before, strict=True)]
+        for t, i, j in itertools.product(*map(range, kernel)):
+            at = (first[0] + t, first[1] + i, first[2] + j)
+            if all(0 <= cell < n for cell, n in zip(at, sizes, strict=True)):
+                window[:, t, i, j] = x[0, :, at[0], at[1], at[2]]
+        expected = window.amax(dim=(1, 2, 3))
+        if layer == "conv1":
+            summed = (module.conv.weight * window).sum(dim=(1, 2, 3, 4))
+            expected = summed.clamp(min=0) / (1 + module.bn.eps) ** 0.5
+        torch.testing.assert_close(ours[(0, slice(None), *place)], expected)

@@ -74,6 +74,21 @@ def test_a_name_is_taken_once(toy: str) -> None:
         register_model(toy, _Options)(_Toy)
 
 
+def test_options_without_a_default_and_what_is_no_model_are_refused(toy: str) -> None:
+    @dataclasses.dataclass
+    class Needy:
+        depth: int
+        width: int = 3
+
+    with pytest.raises(ValueError, match="option of model 'new' needs a default, but depth has"):
+        register_model("new", Needy)(_Toy)
+    with pytest.raises(ValueError, match="options of model 'new' must be a dataclass, but got"):
+        register_model("new", dict)(_Toy)
+    with pytest.raises(ValueError, match="model 'new' must be a VideoModel, but got"):
+        register_model("new", _Options)(nn.Linear)  # type: ignore[type-var]
+    assert "new" not in list_models()
+
+
 def test_an_unknown_model_is_answered_with_those_there_are(toy: str) -> None:
     for ask in (lambda: create_model("stilts", num_classes=2), lambda: model_options("stilts")):
         with pytest.raises(ValueError, match=r"no model 'stilts'; there are .*stilt, .*toy"):

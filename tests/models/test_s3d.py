@@ -1,10 +1,13 @@
-"""S3D-G's gates."""
+"""S3D's head and S3D-G's gates."""
 
 from typing import Any
 
+import pytest
 import torch
+from torch.nn import functional as F
 
 from models import create_model
+from models.flops import count_parameters
 from tests.models.configuration import Configuration
 
 CONFIGURATIONS = {
@@ -62,3 +65,30 @@ def test_gates_keep_their_start_when_a_plain_checkpoint_loads() -> None:
     assert all(torch.equal(value, after[key]) for key, value in before.items())
     key = "spatial.features.2.0.weight"
     assert torch.equal(after[key], plain.nets.state_dict()[key])
+
+
+def test_windows_of_two_frames_are_classified_and_averaged() -> None:
+    model: Any = create_model("s3d", num_classes=4).eval()
+    maps = torch.randn(2, 1024, 5, 8, 7)
+    last = model.heads["spatial"][-1]
+    windows = [
+        F.linear(maps[:, :, t : t + 2, i : i + 7].mean(dim=(2, 3, 4)), last.weight, last.bias)
+        for t in range(4)
+        for i in range(2)
+    ]
+    _, logits = model._classify("spatial", maps)
+    torch.testing.assert_close(logits, torch.stack(windows).mean(dim=0), rtol=1e-4, atol=1e-5)
+
+
+def test_gates_at_the_places_of_the_published_code() -> None:
+    with torch.device("meta"):
+        model: Any = create_model("s3d_g", num_classes=400, gates="branches")
+        plain = create_model("s3d", num_classes=400)
+    widths = [gate.gate.out_features for gate in model.modules() if hasattr(gate, "gate")]
+    # conv2c, and the branches of 3b to 5c, whose widths add up to those of the blocks.
+    blocks = [256, 480, 512, 512, 512, 528, 832, 832, 1024]
+    assert widths[0] == 192
+    assert [sum(widths[1 + 4 * i : 5 + 4 * i]) for i in range(9)] == blocks
+    added = count_parameters(model) - count_parameters(plain)
+    assert added == sum(width * (width + 1) for width in widths)
+    assert count_parameters(model) / 1e6 == pytest.approx(9.55, abs=0.006)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from models import VideoModel, create_model
-from models.spatiotemporal_multiplier import gated_block
+from models.spatiotemporal_multiplier import residual_sum
 from tests.models.configuration import SMALL_BACKBONE, Configuration
 
 CONFIGURATIONS = {
@@ -16,16 +16,16 @@ CONFIGURATIONS = {
         frames=3,
         interacts="motion gates appearance",
         golden=(
-            3.247787,
-            2.945997,
-            2.652911,
-            2.372618,
-            2.08265,
-            1.83634,
-            1.595924,
-            1.345963,
-            1.137808,
-            0.949658,
+            3.30862,
+            2.532495,
+            1.841475,
+            1.20457,
+            0.83979,
+            0.541783,
+            0.347265,
+            0.249684,
+            0.1717,
+            0.116212,
         ),
     ),
 }
@@ -47,25 +47,35 @@ def test_a_block_that_sees_its_own_input_is_the_plain_block(backbone: str) -> No
     model = _model(backbone=backbone).eval()
     for block in model.backbones["spatial"].layer2:
         x = torch.randn(1, block.conv1.in_channels, 8, 8)
-        torch.testing.assert_close(gated_block(block, x, x), block(x))
+        torch.testing.assert_close(residual_sum(block, x, x).relu(), block(x))
+
+
+def _branch(block: Any, x: Tensor) -> Tensor:
+    return block.bn2(block.conv2(block.bn1(block.conv1(x)).relu()))
 
 
 @pytest.mark.parametrize("interaction", ["multiply", "add", "none"])
-def test_motion_enters_the_second_block_of_each_stage(interaction: str) -> None:
+def test_motion_multiplies_appearance_before_its_relu(interaction: str) -> None:
+    """Equation 5 over every block, with sums x and rectified sums f(x) kept apart."""
     model = _model(interaction=interaction, temporal_conv=False).eval()
     clips = _clips(model)
     a, m = model.backbones["spatial"], model.backbones["temporal"]
-    x, y = (net.forward_stage("stem", c[0]) for net, c in ((a, clips["rgb"]), (m, clips["flow"])))
+    f_a, f_m = (n.forward_stage("stem", c[0]) for n, c in ((a, clips["rgb"]), (m, clips["flow"])))
+    x_a = f_a
     for i in range(1, 5):
-        ours, theirs = a.get_submodule(f"layer{i}"), m.get_submodule(f"layer{i}")
-        x, y = ours[0](x), theirs[0](y)
-        seen = {"multiply": x * y, "add": x + y, "none": x}[interaction]
-        block = ours[1]
-        branch = block.bn2(block.conv2(block.relu(block.bn1(block.conv1(seen)))))
-        x, y = (branch + x).relu(), theirs[1](y)
+        for j in range(2):
+            ours, theirs = a.get_submodule(f"layer{i}")[j], m.get_submodule(f"layer{i}")[j]
+            seen = f_a
+            if j == 1 and interaction != "none":
+                seen = x_a * f_m if interaction == "multiply" else x_a + f_m
+            x_a, x_m = _branch(ours, seen), _branch(theirs, f_m)
+            x_a = x_a + (f_a if ours.downsample is None else ours.downsample(f_a))
+            x_m = x_m + (f_m if theirs.downsample is None else theirs.downsample(f_m))
+            f_a, f_m = x_a.clamp(min=0), x_m.clamp(min=0)
     output = model(**clips)
-    torch.testing.assert_close(output.features["spatial"][0], x.mean(dim=(0, 2, 3)))
-    torch.testing.assert_close(output.features["temporal"][0], y.mean(dim=(0, 2, 3)))
+    for stream, maps in (("spatial", f_a), ("temporal", f_m)):
+        pooled = torch.maximum(maps[0], maps[1]).mean(dim=(1, 2))  # over the two frames
+        torch.testing.assert_close(output.features[stream][0], pooled)
 
 
 @pytest.mark.parametrize("backbone", ["small", "resnet18"])

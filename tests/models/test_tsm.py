@@ -8,7 +8,7 @@ import torch
 from models import create_model
 from models.backbones import create_backbone
 from models.flops import count_flops, count_parameters
-from models.layers.temporal_conv import set_frames
+from models.layers.frames import set_frames
 from tests.models.configuration import BOTH_STREAMS, Configuration
 
 CONFIGURATIONS = {

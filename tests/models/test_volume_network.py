@@ -11,6 +11,7 @@ from models import create_model
 from models.flops import count_flops, count_parameters
 from models.volume_network import as_volume
 
+TORCHVISIONS: dict[str, dict[str, Any]] = {"r2plus1d": {"middle": "torchvision"}}
 NETWORKS: dict[str, dict[str, Any]] = {
     "artnet": {"width": 0.25, "depths": (1, 1, 1, 1)},
     "c3d": {"width": 0.125, "head_dims": (16,), "head_grid": 2},
@@ -58,8 +59,8 @@ def test_frames_become_a_volume() -> None:
 def test_they_have_their_published_sizes(
     name: str, parameters: int, flops: float, frames: int, size: int, tolerance: float
 ) -> None:
-    streams = {"streams": ("spatial",)}
-    model = create_model(name, num_classes=400, **streams)
+    options = {"streams": ("spatial",), **TORCHVISIONS.get(name, {})}
+    model = create_model(name, num_classes=400, **options)
     assert count_parameters(model) == parameters
     ours = count_flops(model, model.example_inputs(frames=frames, size=size))
     assert ours == pytest.approx(flops, rel=tolerance)
@@ -77,7 +78,7 @@ def test_with_its_weights_they_are_torchvisions_networks(
     for module in theirs.modules():
         if isinstance(module, nn.BatchNorm3d):
             nn.init.uniform_(module.get_buffer("running_var"), 0.5, 2)
-    model: Any = create_model(name, num_classes=4).eval()
+    model: Any = create_model(name, num_classes=4, **TORCHVISIONS.get(name, {})).eval()
     model.load_backbone_weights(theirs.state_dict())
     head, last = model.heads["spatial"][-1], theirs.get_submodule(classifier)
     with torch.no_grad():

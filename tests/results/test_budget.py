@@ -1,12 +1,22 @@
 """What searches and trainings cost, counted again from their lines."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
+import numpy as np
 import pytest
 
-from study.results.budget import budgets, expected_best, search_costs
+from study.results.budget import (
+    ArmCost,
+    arm_costs,
+    budgets,
+    expected_best,
+    pareto_front,
+    search_costs,
+)
 from study.results.store import ResultStore
 from tests.sample_results import ARMS, PROTOCOL, write_study
 
@@ -54,3 +64,51 @@ def test_searches_of_several_seeds_are_told_apart(tmp_path: Path) -> None:
     store.write("trials", "another search", again)
     costs = search_costs(store, study="stilt-ucf101", dataset="ucf101", protocol=PROTOCOL)
     assert [(cost.seed, cost.trials) for cost in costs] == [(0, 20), (1, 4)]
+
+
+def test_the_pareto_front_is_what_no_other_point_beats() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        costs, values = rng.integers(0, 6, (2, 12)).tolist()
+        unbeaten = {
+            i
+            for i in range(12)
+            if not any(
+                costs[j] <= costs[i]
+                and values[j] >= values[i]
+                and (costs[j], values[j]) != (costs[i], values[i])
+                for j in range(12)
+            )
+        }
+        front = pareto_front(costs, values)
+        assert set(front) == unbeaten
+        assert [costs[i] for i in front] == sorted(costs[i] for i in front)
+
+
+def test_an_arms_cost_is_that_of_the_networks_that_its_rows_read() -> None:
+    def of(identity: str, **values: Any) -> dict[str, Any]:
+        line = {"gflops": 4.0, "parameters": 10, "seconds": 100.0, "workers": 2, "serves": "[]"}
+        return {"training_id": identity, **line, **values}
+
+    trainings = [
+        of("joint", serves='["s", "t"]'),
+        of("again", serves='["s", "t"]', seconds=300.0, workers=None),
+        of("spatial", gflops=1.0),
+        of("temporal", gflops=2.0, parameters=None),
+    ]
+    rows = [
+        {"arm": "alone", "training_id": "joint", "fusion": "spatial"},
+        {"arm": "both", "training_id": "joint", "fusion": "average"},
+        {"arm": "both", "training_id": "again", "fusion": "average"},
+        {"arm": "apart", "training_id": "spatial+temporal", "fusion": "average"},
+        {"arm": "lost", "training_id": "nowhere", "fusion": "average"},
+    ]
+    epochs = [
+        {"training_id": name, "clips_per_second": speed}
+        for name, speed in [("joint", 50.0), ("joint", 70.0), ("spatial", 30.0), ("temporal", 60.0)]
+    ]
+    both, apart = arm_costs(rows, trainings, epochs)
+    assert both == ArmCost("both", 4.0, 10, 250.0, 60.0)
+    # A clip through the one and then the other takes 1/30 + 1/60 of a second.
+    assert replace(apart, clips_per_second=None) == ArmCost("apart", 3.0, None, 400.0, None)
+    assert apart.clips_per_second == pytest.approx(20.0)

@@ -1,11 +1,19 @@
 """SQL can read the results and do nothing else."""
 
+from itertools import islice
 from pathlib import Path
 
 import duckdb
 import pytest
 
-from study.results.connection import Connection, RefusedStatementError
+from study.results import connection as connection_module
+from study.results import open_results
+from study.results.connection import (
+    ChangedResultsError,
+    Connection,
+    RefusedStatementError,
+    TooLargeError,
+)
 from study.results.store import ResultStore
 from tests.sample_results import row, write_rows
 
@@ -135,3 +143,56 @@ def test_nothing_is_written_where_the_command_runs(
     monkeypatch.chdir(tmp_path / "here")
     connection.execute("SELECT * FROM range(1000000) r(x) ORDER BY hash(x)")
     assert list(Path().iterdir()) == []
+
+
+def test_python_has_an_answer_as_arrow_as_pandas_and_as_a_relation(store: ResultStore) -> None:
+    with open_results(store.root).connect() as connection:
+        answer = connection.execute("SELECT arm, top1 FROM rows ORDER BY top1")
+        assert answer.table.to_pydict() == {"arm": ["spatial", "stil"], "top1": [0.25, 0.5]}
+        assert answer.table.to_pandas().set_index("arm").top1["stil"] == 0.5
+        assert answer.fetchall() == list(answer.rows()) == [("spatial", 0.25), ("stil", 0.5)]
+        best = connection.relation("FROM rows").filter("top1 > 0.3").project("arm")
+        assert best.fetchall() == [("stil",)]
+        with pytest.raises(RefusedStatementError):
+            connection.relation("DROP VIEW rows")
+
+
+ENDLESS = "SELECT a.range AS x, b.range AS y FROM range(1000000) a, range(1000000) b"
+
+
+def test_an_endless_answer_is_read_as_it_is_computed(connection: Connection) -> None:
+    answer = connection.execute(ENDLESS)
+    assert len(list(islice(answer.rows(), 50_000))) == 50_000
+    with pytest.raises(ValueError, match="was read before; ask again"):
+        answer.fetchall()
+
+
+def test_what_outgrows_its_share_of_the_machine_is_refused(
+    connection: Connection, store: ResultStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "WHOLE_BYTES", connection_module.HELD_BYTES)
+    with pytest.raises(TooLargeError, match=r"answer is larger.* narrow it with WHERE"):
+        connection.execute(ENDLESS).fetchall()
+    monkeypatch.setattr(connection_module, "MEMORY", "64 MiB")
+    with (
+        store.connect() as small,
+        pytest.raises(TooLargeError, match=r"more than 64 MiB of memory and 8 GiB of temporary"),
+    ):
+        small.execute(f"SELECT list(x) FROM ({ENDLESS})").fetchall()
+
+
+def test_a_large_answer_whose_files_are_merged_under_it_says_so(
+    store: ResultStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "HELD_BYTES", 0)
+    monkeypatch.setattr(connection_module, "BATCH", 1)
+    with store.connect() as connection:
+        answer = connection.execute("SELECT 1 FROM range(100000), rows")
+
+        def gone() -> None:
+            raise OSError("no such file")
+
+        monkeypatch.setattr(connection, "_interruptible", lambda work: gone())
+        store.compact(above=0)
+        with pytest.raises(ChangedResultsError, match="replaced meanwhile; ask again"):
+            list(answer.rows())

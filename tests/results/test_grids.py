@@ -1,5 +1,11 @@
 """Grids of cells in each format, and what they escape."""
 
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
 from study.results.grids import (
     Grid,
     Section,
@@ -59,13 +65,14 @@ def test_markdown_is_one_table_with_its_marks_escaped() -> None:
 def test_latex_is_a_tabular_with_its_marks_escaped() -> None:
     assert GRID.latex().splitlines() == [
         r"\begin{tabular}{lrrr}",
-        r"\hline",
+        r"\toprule",
         r"\multicolumn{1}{l}{} & \multicolumn{2}{c}{UCF101} & \multicolumn{1}{c}{x} \\",
+        r"\cmidrule(lr){2-3} \cmidrule(lr){4-4}",
         r"arm & ours & published & n \\",
-        r"\hline",
+        r"\midrule",
         r"Spatial & 81.0 $\pm$ 0.3 & 81.2 & 1 \\",
         r"a\textbar{}b\_c \& d & -- & 7 & 22 \\",
-        r"\hline",
+        r"\bottomrule",
         r"\end{tabular}",
     ]
     assert latex_text("\\input{x} 50% $1 #2 a^b ~") == (
@@ -89,7 +96,11 @@ def test_a_section_wraps_its_notes_and_says_its_warnings_first() -> None:
     assert lines.index("!! loud") < next(i for i, line in enumerate(lines) if "a note" in line)
     assert section.rendered("markdown").startswith("**T\\_1**\n\n| arm |")
     latex = section.rendered("latex").splitlines()
-    assert latex[:2] == [r"\begin{table}", r"\caption{T\_1}"]
+    assert latex[:3] == [
+        r"\begin{table}  % \usepackage{booktabs}",
+        r"\centering",
+        r"\caption{T\_1}",
+    ]
     assert r"\textbf{loud}\par" in latex
 
 
@@ -102,3 +113,32 @@ def test_numbers_in_names_sort_by_their_size() -> None:
 def test_a_name_cannot_steer_the_terminal_or_break_the_line() -> None:
     assert printable("a\x1b[2Jb\nc\u202ed") == "a\\x1b[2Jb\\nc\\u202ed"
     assert "\x1b" not in Grid(header=["\x1b[31m"], rows=[["\x07"]], right=[False]).text()
+
+
+def test_latex_compiles(tmp_path: Path) -> None:
+    if not shutil.which("pdflatex"):
+        pytest.skip("no LaTeX here")
+    every = "".join(map(chr, range(32, 127))) + "±×λαβ–—…−·→≤≥é"
+    section = Section(
+        title=every,
+        grid=Grid(
+            upper_header=["", *GRID.upper_header],
+            header=[every, *GRID.header],
+            rows=[["x", *row] for row in GRID.rows],
+            right=[False, *GRID.right],
+        ),
+        notes=[every],
+        warnings=[every],
+    )
+    document = "\n".join(
+        [
+            r"\documentclass{article}\usepackage{booktabs}\begin{document}",
+            section.latex(),
+            r"\end{document}",
+        ]
+    )
+    (tmp_path / "table.tex").write_text(document)
+    command = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "table.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "table.pdf").stat().st_size > 1000

@@ -84,9 +84,9 @@ def test_a_table_without_a_public_number_has_no_line() -> None:
 
 def test_stilt_fusion_has_both_nets_under_every_fusion() -> None:
     fusions = ["", "-weighted", "-early"]
-    fusions += [f"-awf-{form}" for form in ("simplex", "floor", "l2", "entropy")]
+    fusions += [f"-awf-{form}" for form in ("simplex", "floor", "l2", "entropy", "train")]
     expected = ["spatial", "temporal"]
     expected += [net + fusion for net in ("two-stream", "stil") for fusion in fusions]
     _, table = search_spaces.find_table("stilt-fusion")
     assert [row.arm for row in table.rows] == expected
-    assert len(expected) == 16
+    assert len(expected) == 18

@@ -1,5 +1,7 @@
 """Fusing stored scores: against hand computations, and that nothing is judged on what it fitted."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -71,11 +73,12 @@ def test_cross_fitting_holds_out_the_groups_of_the_parts_own_videos():
     np.testing.assert_allclose(fused.parts["validation"], straight[order])
 
 
-def test_the_average_stands_in_during_a_search_for_a_fusion_that_reads_features():
+def test_the_average_stands_in_during_a_search_for_a_fusion_that_reads_the_train_part():
     held_out = PARTS["validation"]
     average = np.mean(list(held_out.scores.values()), axis=0)
     expected = (average.argmax(axis=1) == held_out.labels).mean()
-    assert validation_accuracy("early", held_out, groups=GROUPS) == pytest.approx(expected)
+    for fusion in ("early", "scores-svm", "awf-train"):
+        assert validation_accuracy(fusion, held_out, groups=GROUPS) == pytest.approx(expected)
 
 
 def test_top5_of_fewer_than_five_classes_is_one():
@@ -112,3 +115,34 @@ def test_scores_come_back_as_they_were_written(tmp_path):
         )
     assert loaded["test"].videos == PARTS["test"].videos
     np.testing.assert_array_equal(loaded["train"].labels, PARTS["train"].labels)
+
+
+def test_scores_of_shuffled_lines_are_matrices_in_the_order_of_the_videos(tmp_path: Path) -> None:
+    store, rng = ResultStore(tmp_path), np.random.default_rng(0)
+    widths = {"spatial": 4, "temporal": 3}
+    expected = {
+        (part, stream, f"v{n}"): rng.random(width).astype(np.float32)
+        for part in ("validation", "test")
+        for stream, width in widths.items()
+        for n in range(20)
+    }
+    lines = [
+        {
+            "training_id": "t",
+            "scoring_id": "s",
+            "part": part,
+            "stream": stream,
+            "video": video,
+            "label": int(video[1:]) % 3,
+            "scores": values,
+        }
+        for (part, stream, video), values in expected.items()
+    ]
+    rng.shuffle(lines)
+    store.write("scores", "s", lines)
+    for part, scores in load_scores(store, "s").items():
+        assert scores.videos == sorted(f"v{n}" for n in range(20))
+        assert scores.labels.tolist() == [int(video[1:]) % 3 for video in scores.videos]
+        for stream, matrix in scores.scores.items():
+            for video, line in zip(scores.videos, matrix, strict=True):
+                assert np.array_equal(line, expected[part, stream, video])

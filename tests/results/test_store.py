@@ -4,13 +4,17 @@ import json
 import multiprocessing
 import os
 import random
+import re
 import subprocess
 import sys
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import pandas
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -95,6 +99,123 @@ def test_any_text_is_a_key(store: ResultStore, key: str) -> None:
     assert store.read("trainings", keys=[key])["seed"].to_pylist() == [3]
 
 
+def test_a_file_name_says_what_it_holds(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    store.write("rows", ("stilt-ucf101", "stil", "split-1", "seed-2"), [row("stil", 0.5)])
+    store.write("trials", ("s", "ucf101-1/stil/0123", "trial-7"), [])
+    (name,) = (path.name for path in (tmp_path / "rows").iterdir())
+    key, _, version = name.partition("~")
+    assert key == "stilt-ucf101,stil,split-1,seed-2"
+    written = datetime.strptime(version.partition(".")[0], "%Y%m%dT%H%M%S").replace(tzinfo=UTC)
+    assert abs((datetime.now(UTC) - written).total_seconds()) < 60
+    (name,) = (path.name for path in (tmp_path / "trials").iterdir())
+    assert re.match(r"s,ucf101-1-stil-0123,trial-7\+[0-9a-f]{16}~", name)
+
+
+def test_words_of_a_key_that_would_be_one_name_are_two_files(store: ResultStore) -> None:
+    for n, key in enumerate([("a", "b"), "a,b", ("a,b",), ("a/b",), ("a", "b", "c"), "a-b"]):
+        store.write("trainings", key, [numbered(n)])
+    assert seeds(store) == [0, 2, 3, 4, 5]  # a text is a key of one word
+    with pytest.raises(ValueError, match="a key must not be empty"):
+        store.write("trainings", ("a", ""), [])
+
+
+def plain_seeds(folder: Path) -> list[int]:
+    """What DuckDB and pandas alone read of a view's files, which must be the same."""
+    sql = f"SELECT seed FROM '{folder}/*.parquet'"
+    by_duckdb = sorted(seed for (seed,) in duckdb.sql(sql).fetchall())
+    assert sorted(pandas.read_parquet(folder)["seed"]) == by_duckdb
+    return by_duckdb
+
+
+def test_files_alone_have_each_line_once_after_it_was_written_again(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    for _ in range(3):
+        for n in range(5):
+            store.write("trainings", f"t{n}", [numbered(n)])
+        assert plain_seeds(tmp_path / "trainings") == list(range(5))
+    store.compact(above=0)
+    assert plain_seeds(tmp_path / "trainings") == list(range(5))
+    store.write("trainings", "t3", [numbered(103)])
+    store.write("trainings", "t9", [numbered(9)])
+    store.compact()  # they are few, but one of them replaces a merged one
+    assert plain_seeds(tmp_path / "trainings") == [0, 1, 2, 4, 9, 103]
+    assert seeds(store) == [0, 1, 2, 4, 9, 103]
+    for n in range(5):
+        store.write("trainings", f"t{n}", [numbered(200 + n)])
+    store.compact()  # nothing of the merged file is left
+    assert plain_seeds(tmp_path / "trainings") == [9, *range(200, 205)]
+
+
+@pytest.mark.parametrize("merged", [False, True])
+def test_a_writer_that_dies_while_it_replaces_leaves_one_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, merged: bool
+) -> None:
+    store = ResultStore(tmp_path)
+    store.write("trainings", "t", [numbered(1)])
+
+    def dying(*_: object) -> None:
+        raise CrashError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", dying)
+        with pytest.raises(CrashError):
+            store.write("trainings", "t", [numbered(2)])
+    assert seeds(store) == plain_seeds(tmp_path / "trainings") == [2]
+    if merged:
+        store.compact(above=0)
+    store.write("trainings", "t", [numbered(3)])
+    store.compact()
+    assert seeds(store) == plain_seeds(tmp_path / "trainings") == [3]
+
+
+def test_a_file_that_a_compaction_deletes_while_it_is_replaced_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ResultStore(tmp_path)
+    store.write("trainings", "t", [numbered(1)])
+    rename = Path.rename
+
+    def late(self: Path, target: Path) -> Path:
+        monkeypatch.setattr(Path, "rename", rename)
+        self.unlink()
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", late)
+    store.write("trainings", "t", [numbered(2)])
+    assert seeds(store) == [2]
+
+
+def test_files_that_are_replaced_all_the_time_are_read_all_the_same(tmp_path: Path) -> None:
+    store, stop = ResultStore(tmp_path), threading.Event()
+    for n in range(10):
+        store.write("trainings", f"t{n}", [numbered(n)])
+
+    def writing() -> None:
+        while not stop.is_set():
+            for n in range(10):
+                store.write("trainings", f"t{n}", [numbered(n)])
+
+    writer = threading.Thread(target=writing)
+    writer.start()
+    try:
+        for _ in range(5):
+            assert seeds(ResultStore(tmp_path)) == list(range(10))
+    finally:
+        stop.set()
+        writer.join()
+
+
+def test_the_folder_explains_itself(tmp_path: Path) -> None:
+    store = ResultStore(tmp_path)
+    store.write("trainings", "t", [numbered(1)])
+    text = (store.file("README.md") or b"").decode()
+    assert all(f"| `{name}` |" in text for view in STORED_VIEWS for name in schema(view).names)
+    store.put_file("README.md", b"of an older version")
+    ResultStore(store.root).write("trainings", "t", [numbered(2)])
+    assert (store.file("README.md") or b"").decode() == text
+
+
 def test_keys_stay_inside_the_folder(tmp_path: Path) -> None:
     ResultStore(tmp_path / "results").write("trainings", "../../x", [numbered(1)])
     assert [path.parent for path in tmp_path.rglob("*.parquet")] == [tmp_path / "results/trainings"]
@@ -164,7 +285,7 @@ def test_compaction_changes_nothing_that_is_read(store: ResultStore) -> None:
     store.write("trainings", "t3", [numbered(103)])
     expected = sorted({*range(20), 103} - {3})
     assert store.compact() == 0  # few small files are left alone
-    assert store.compact(above=0) == 21
+    assert store.compact(above=0) == 20
     assert seeds(store) == expected
     store.write("trainings", "t4", [numbered(104)])  # newer than the merged file's
     store.write("trainings", "t99", [numbered(99)])
@@ -317,7 +438,7 @@ def steps_of_a_compaction(store: ResultStore) -> Any:
     newest = listing.newest()
     dead = listing.superseded(newest)
     yield
-    for batch in store_module._batches(listing, dead):
+    for batch in store_module._batches(listing, newest, dead, 0):
         try:
             store._merge("trainings", listing, newest, batch)
         except FileNotFoundError:

@@ -232,7 +232,7 @@ def test_csv_has_a_line_a_cell_with_fractions(store: ResultStore) -> None:
 
 
 def test_what_is_unknown_is_refused_with_what_there_is(store: ResultStore) -> None:
-    with pytest.raises(ValueError, match="no table 'stilt-9'; there are all,"):
+    with pytest.raises(ValueError, match=r"no table 'stilt-9' .*; there are all,"):
         render("stilt-9", store)
     with pytest.raises(ValueError, match="no format 'pdf'; there are text, markdown"):
         render("stilt-4", store, "pdf")
@@ -340,3 +340,49 @@ def test_a_row_of_two_trainings_has_the_notes_and_the_machines_of_both(store: Re
     said = " ".join(table.warnings)
     assert "Two-stream on UCF101: it was halved." in said
     assert "TRAINED ON DIFFERENT MACHINES on UCF101: device" in said
+
+
+def test_a_row_of_another_space_has_the_numbers_of_that_spaces_last_study(
+    store: ResultStore,
+) -> None:
+    other = {"space": "comparators", "protocol": "ba9876543210"}
+    write_rows(
+        store,
+        row("stilt-resnet50", 0.9),
+        row("c3d", 0.75, study="volumes", **other),
+        row("c3d", 0.25, study="elsewhere", dataset="hmdb51", **other),
+        row("c3d", 0.5),  # an arm of this name in the table's own space is none of its rows
+    )
+    text = render("stilt-6", store, study="first")
+    assert cells_of(text, "C3D [6]") == ["75.0", "77.4"]
+    assert cells_of(text, "STILT (ResNet-50)") == ["90.0", "95.6"]
+    said = " ".join(text.split())
+    assert "study volumes (C3D [6]), first (the others)" in said
+    assert "HMDB51" not in said
+    assert "Meng et al. [26], TDD [37]" in said
+    assert "published numbers alone, as there is no model of it here" in said
+    assert cells_of(render("stilt-6", store, study="volumes"), "STILT (ResNet-50)") == [
+        "90.0",
+        "95.6",
+    ]
+    with pytest.raises(ValueError, match=r"no study 'third' with test rows of stilt; there are fi"):
+        render("stilt-6", store, study="third")
+
+
+def test_arms_are_tested_against_those_of_their_own_study(store: ResultStore) -> None:
+    nets = {"plain": ("plain", "average", 0.6), "better": ("stil", "average", 0.7)}
+    for space, arms in (
+        ("stilt", ("stilt-vgg19", "stilt-resnet50")),
+        ("comparators", ("c3d", "artnet")),
+    ):
+        write_study(
+            store, study=space, space=space, arms=dict(zip(arms, nets.values(), strict=True))
+        )
+    table = load("stilt-6", store)
+    compared = {
+        arm for arm, *_ in table.cells if table.cells[arm, "ucf101", "top1"].comparison is not None
+    }
+    assert compared == {"stilt-resnet50", "artnet"}
+    said = " ".join(render("stilt-6", store).split())
+    for reference in ("STILT(VGG-19)", "C3D [6]"):
+        assert f"* on UCF101: differs from {reference}; tested against it as one of 1" in said

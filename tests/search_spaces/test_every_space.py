@@ -11,7 +11,7 @@ import torch
 import search_spaces
 from models import create_model, list_models, make_options
 from search_spaces import METRICS, Arm, Settings, Space
-from study.plan import Plan, Target, make_plan, meta_network, settings_of
+from study.plan import Plan, Target, Training, make_plan, meta_network, settings_of
 from study.results.published import published
 from study.training.hyperparameters import Hyperparameters
 
@@ -19,7 +19,7 @@ TARGET = Target(dataset="d", store_fingerprint="f", split="1")
 EMBEDDED_STACKS = 3
 EMBEDDED_FIELDS = 4
 # What belongs to a network where the protocol is everyone's.
-CLIP = ("segments", "test_segments", "flow_length", "crop_size")
+CLIP = ("segments", "test_segments", "test_clips", "flow_length", "crop_size")
 
 every_space = pytest.mark.parametrize("name", search_spaces.names())
 both_places = pytest.mark.parametrize("embedded", [True, False], ids=["embedded", "real"])
@@ -132,6 +132,10 @@ def test_the_tables_arms_and_the_spaces_arms_are_the_same(name: str) -> None:
     space = search_spaces.get(name)
     arms = {arm.name for arm in space.arms}
     assert set().union(*(table.arms for table in space.tables)) == arms
+    for table in space.tables:
+        for other in table.other_spaces:
+            assert table.arms_of(other) <= {arm.name for arm in search_spaces.get(other).arms}
+            assert table.name in search_spaces.tables_showing(other, table.arms_of(other))
     without_arm = {row.key for table in space.tables for row in table.rows if row.arm is None}
     assert not without_arm & arms, "our numbers would be missing from the row"
 
@@ -205,3 +209,24 @@ def test_the_comparison_of_all_has_one_protocol_and_every_model() -> None:
         ]
         assert all(one == shared[0] for one in shared)
     assert {arm.model for arm in search_spaces.get("all").arms} == set(list_models())
+
+
+@every_space
+def test_a_net_that_mixes_segments_is_tested_on_as_many_as_it_trains_on(name: str) -> None:
+    """Whether it mixes them shows where a clip's score isn't the mean of its halves' scores."""
+    for training in plan_of(name, embedded=False).trainings.values():
+        own = training.hyperparameters
+        if own.test_segments != own.segments:
+            assert not mixes_segments(training)
+
+
+def mixes_segments(training: Training) -> bool:
+    small = {"backbone": "small", "levels": ()}
+    options = {key: small.get(key, value) for key, value in training.options.items()}
+    net = create_model(training.model, num_classes=2, **options).eval()
+    clip = net.example_inputs(batch_size=1, frames=4, size=32)
+    halves = ({key: x[:, half] for key, x in clip.items()} for half in (slice(2), slice(2, None)))
+    with torch.inference_mode():
+        whole, first, last = (net(**frames).logits for frames in (clip, *halves))
+    means = {stream: (first[stream] + last[stream]) / 2 for stream in whole}
+    return not all(torch.allclose(whole[s], means[s], rtol=0, atol=1e-5) for s in whole)

@@ -6,9 +6,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from study.training import checkpoint
-from study.training.checkpoint import DamagedCheckpointError, load_checkpoint, save_checkpoint
+from study.training.checkpoint import (
+    DamagedCheckpointError,
+    load_checkpoint,
+    save_checkpoint,
+    trained_state,
+)
 
 
 class _Bomb:
@@ -133,3 +139,22 @@ def test_nothing_in_a_checkpoint_is_run(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(DamagedCheckpointError, match="holds more than tensors"):
         load_checkpoint(Path("bomb.pt"))
     assert not Path("exploded").exists()
+
+
+def test_the_trained_network_is_the_moving_average_where_there_is_one(tmp_path: Path) -> None:
+    net = torch.nn.Linear(2, 1)
+    average = AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(0.5))
+    average.update_parameters(net)
+    with torch.no_grad():
+        net.weight += 1
+    average.update_parameters(net)
+    plain = {"model": net.state_dict()}
+    save_checkpoint(tmp_path / "plain.pt", plain)
+    save_checkpoint(tmp_path / "averaged.pt", {**plain, "averaged": average.state_dict()})
+    loaded = torch.nn.Linear(2, 1)
+    loaded.load_state_dict(trained_state(load_checkpoint(tmp_path / "plain.pt")))
+    assert torch.equal(loaded.weight, net.weight)
+    loaded.load_state_dict(trained_state(load_checkpoint(tmp_path / "averaged.pt")))
+    averaged = average.module.state_dict()
+    assert torch.equal(loaded.weight, averaged["weight"])
+    assert not torch.equal(loaded.weight, net.weight)

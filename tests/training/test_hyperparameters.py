@@ -25,6 +25,8 @@ def test_equal_hyperparameters_are_equal_trainings() -> None:
         ({"schedule": "constant"}, {"schedule": "constant", "milestones": []}),
         ({"milestones": []}, {"milestones": [], "gamma": 0.5}),
         ({}, {"test_segments": 3, "test_clips": 2, "test_crops": "ten"}),
+        ({}, {"activation_checkpointing": True}),
+        ({"optimizer": "adamw"}, {"optimizer": "adamw", "momentum": 0.5}),
     ],
 )
 def test_hyperparameters_that_train_alike_are_the_same_training(
@@ -47,19 +49,40 @@ TRAINED_BY: dict[str, Any] = {
     "clip_norm": 1,
     "loss_weights": {"spatial": 2},
     "segments": 4,
+    "frame_stride": 2,
     "flow_length": 3,
     "crop_size": 32,
     "scales": (1.0,),
     "flip": False,
     "precision": "bfloat16",
+    "optimizer": "adamw",
+    "ema_decay": 0.9,
+    "label_smoothing": 0.1,
+    "mixup_alpha": 0.2,
+    "cutmix_alpha": 1,
+    "class_balance": "loss",
+}
+SWITCHED_OFF = {
+    "optimizer": "sgd",
+    "ema_decay": None,
+    "label_smoothing": 0,
+    "mixup_alpha": 0,
+    "cutmix_alpha": 0,
+    "class_balance": "none",
 }
 
 
-def test_every_field_is_of_training_or_of_scoring() -> None:
+def test_every_field_is_of_training_or_of_scoring_or_changes_no_result() -> None:
     default = Hyperparameters()
-    assert {field.name for field in fields(default)} == TRAINED_BY.keys() | default.of_scoring()
+    known = TRAINED_BY.keys() | default.of_scoring() | {"activation_checkpointing"}
+    assert {field.name for field in fields(default)} == known
     for name, value in TRAINED_BY.items():
         assert Hyperparameters.of({name: value}).of_training() != default.of_training(), name
+
+
+def test_what_is_switched_off_is_no_part_of_a_training() -> None:
+    assert Hyperparameters.of(SWITCHED_OFF) == Hyperparameters()
+    assert not Hyperparameters().of_training().keys() & SWITCHED_OFF
 
 
 def test_fields_left_out_take_their_defaults() -> None:
@@ -80,6 +103,11 @@ def test_unknown_names_are_refused_with_those_there_are() -> None:
         ({"momentum": 1.0}, "momentum must be a number of at least 0 and below 1, got 1.0"),
         ({"momentum": -0.1}, "momentum must be a number of at least 0 and below 1, got -0.1"),
         ({"weight_decay": -1}, "weight_decay must be a number of at least 0"),
+        ({"optimizer": "adam"}, "optimizer must be one of 'sgd', 'adamw', got 'adam'"),
+        ({"ema_decay": 1.0}, "ema_decay must be a number above 0 and below 1, got 1.0"),
+        ({"label_smoothing": 1.0}, "label_smoothing must be a number of at least 0 and below 1"),
+        ({"mixup_alpha": -1}, "mixup_alpha must be a number of at least 0, got -1"),
+        ({"class_balance": "both"}, "class_balance must be one of 'none', 'loss', 'sampling'"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
         ({"batch_size": 2.0}, "batch_size must be a whole number, got 2.0"),
         ({"epochs": True}, "epochs must be a whole number, got True"),

@@ -6,11 +6,12 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -34,9 +35,12 @@ from study.training.interruption import CheckpointTimes
 from study.training.loop import (
     EpochReport,
     NonFiniteLossError,
+    class_weights,
     clip_gradients,
     learning_rate,
+    mix_clips,
     train,
+    video_losses,
 )
 from tests.memory_store import make_store
 
@@ -217,20 +221,165 @@ def test_one_step_is_sgd_on_the_weighted_sum_of_all_losses() -> None:
     assert (epoch.epoch, epoch.lr) == (1, 0.1)
 
 
-def test_an_epoch_takes_every_video_once_in_an_order_of_its_own() -> None:
+EXTRAS: dict[str, dict[str, Any]] = {
+    "adamw": {"optimizer": "adamw", "learning_rate": 1e-3},
+    "smoothing": {"label_smoothing": 0.2},
+    "mixup and cutmix": {"mixup_alpha": 0.4, "cutmix_alpha": 1.0},
+    "balanced loss": {"class_balance": "loss"},
+    "balanced sampling": {"class_balance": "sampling"},
+    "average": {"ema_decay": 0.7},
+}
+ALL_EXTRAS = {
+    **EXTRAS["adamw"], **EXTRAS["smoothing"], **EXTRAS["mixup and cutmix"],
+    **EXTRAS["balanced sampling"], **EXTRAS["average"],
+}  # fmt: skip
+
+
+def _first_batch(model: VideoModel, videos: int) -> tuple[ClipDataset, dict[str, Tensor], Tensor]:
+    """The data of one batch of all videos, its inputs and its labels in the first epoch."""
+    data = _data(model, videos)
+    data.set_epoch(0)
+    items = torch.utils.data.default_collate([data[i] for i in range(videos)])
+    return data, model_inputs(items, torch.device("cpu")), items["label"]
+
+
+def test_two_steps_are_adamw_and_the_result_their_moving_average() -> None:
+    """On a smoothed loss that is weighted by class."""
+    model, videos = _auxiliary(), 6
+    expected = copy.deepcopy(model)
+    optimizer = torch.optim.AdamW(expected.parameters(), lr=0.01, weight_decay=0.1)
+    data, _, _ = _first_batch(model, videos)
+    weights = torch.tensor([6 / (4 * 2), 6 / (4 * 2), 6 / 4, 6 / 4])  # classes 0 1 2 3 0 1
+    states = []
+    for epoch in range(2):
+        data.set_epoch(epoch)
+        items = torch.utils.data.default_collate([data[i] for i in range(videos)])
+        output = expected(**model_inputs(items, torch.device("cpu")))
+        target = 0.7 * F.one_hot(items["label"], 4) + 0.3 / 4
+        total = output.auxiliary_losses["penalty"].mean()
+        for logits in (*output.logits.values(), *output.auxiliary_logits.values()):
+            total = total - (target * weights * logits.log_softmax(1)).sum(1).mean()
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        states.append(copy.deepcopy(expected.state_dict()))
+    change = {
+        "optimizer": "adamw", "learning_rate": 0.01, "weight_decay": 0.1, "schedule": "constant",
+        "epochs": 2, "batch_size": videos, "label_smoothing": 0.3, "class_balance": "loss",
+        "ema_decay": 0.8, "loss_weights": {},
+    }  # fmt: skip
+    _train(model, change, data=data)
+    average = {name: 0.8 * first + 0.2 * states[1][name] for name, first in states[0].items()}
+    torch.testing.assert_close(dict(model.state_dict()), average)
+
+
+@pytest.mark.parametrize("kind", ["mixup_alpha", "cutmix_alpha"])
+def test_streams_frames_and_labels_are_mixed_by_the_same_share(kind: str) -> None:
+    model = _stilt()
+    values = torch.arange(5.0)
+    inputs = {
+        name: torch.ones_like(x) * values[:, None, None, None, None]
+        for name, x in model.example_inputs(batch_size=5, frames=2, size=20).items()
+    }
+    change: dict[str, Any] = {kind: 1.0}
+    hyperparameters = replace(BASE, **change)
+    mixed, shares = mix_clips(inputs, torch.arange(5), hyperparameters, num_classes=5, seed=3)
+    own = shares.diagonal()
+    assert 0 < own[0] < 1
+    torch.testing.assert_close(shares.sum(1), torch.ones(5))
+    for x in mixed.values():
+        # A clip's mean is its share of its own value and the rest of the other's.
+        torch.testing.assert_close(
+            x.mean((2, 3, 4)), (shares @ torch.arange(5.0))[:, None].expand(5, 2)
+        )
+    if kind == "cutmix_alpha":
+        assert set(mixed["rgb"][1].unique().tolist()) <= {0.0, 1.0}
+        assert torch.equal(mixed["rgb"][:, 0, 0], mixed["flow"][:, 1, 3])
+    alone, same = mix_clips(
+        {"flow": inputs["flow"]}, torch.arange(5), hyperparameters, num_classes=5, seed=3
+    )
+    assert torch.equal(alone["flow"], mixed["flow"])
+    assert torch.equal(same, shares)
+
+
+def test_the_loss_of_a_mixed_label_is_the_sum_of_its_shares() -> None:
+    model = _auxiliary()
+    _, inputs, labels = _first_batch(model, 4)
+    output, other = model(**inputs), labels.roll(1)
+    shares = 0.3 * F.one_hot(labels, 4) + 0.7 * F.one_hot(other, 4)
+    mixed, first, second = (video_losses(output, x) for x in (shares, labels, other))
+    for name in ("spatial", "temporal", "extra"):
+        torch.testing.assert_close(mixed[name], 0.3 * first[name] + 0.7 * second[name])
+
+
+def test_classes_weigh_the_same_and_a_video_one_on_average() -> None:
+    data = _data(_auxiliary(), 9)  # three of class 0, two of each other
+    weights = class_weights(data, 5)
+    labels = torch.tensor([video.label for video in data.videos])
+    assert weights[labels].mean() == pytest.approx(4 / 5)  # the fifth class has no video
+    totals = torch.bincount(labels, weights=weights[labels], minlength=5)
+    torch.testing.assert_close(totals, torch.tensor([9 / 5] * 4 + [0.0]))
+
+
+def test_balanced_sampling_draws_classes_evenly_and_no_clip_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = _auxiliary()
+    data = _data(model, 40)
+    data.videos = (*[video for video in data.videos if video.label < 2], data.videos[2])
+    taken: list[int] = []
+    batch = data.batch
+
+    def watched(indices: Sequence[int], **options: Any) -> dict[str, Tensor]:
+        taken.extend(indices)
+        return batch(indices, **options)
+
+    monkeypatch.setattr(data, "batch", watched)
+    _train(model, {"class_balance": "sampling", "epochs": 20}, data=data)
+    labels = np.array([data.videos[index % 21].label for index in taken])
+    assert len(taken) == 20 * 21
+    # Each class has a third of 420 draws, so 140 ± 9.7.
+    assert np.bincount(labels).tolist() == pytest.approx([140] * 3, abs=40)
+    assert all(len(set(taken[at : at + 21])) == 21 for at in range(0, 420, 21))
+    data.set_epoch(0)
+    once, twice = data[20], data[20 + 21]
+    assert once["label"] == twice["label"]
+    assert not torch.equal(once["rgb"], twice["rgb"])
+
+
+@pytest.mark.parametrize("name", EXTRAS)
+def test_each_extra_changes_the_result(name: str) -> None:
+    plain, other = _auxiliary(), _auxiliary()
+    _train(plain, {"epochs": 1})
+    _train(other, {"epochs": 1, **EXTRAS[name]})
+    assert not _identical(plain, other)
+
+
+def test_validation_and_the_returned_network_are_of_the_moving_average() -> None:
+    seen: dict[int, Scores] = {}
+    model = _stilt()
+    data = _data(model, augment=False)
+    _train(model, {"ema_decay": 0.9}, validation=data, validated=seen.__setitem__)
+    scores = score(model, data, batch_size=BASE.batch_size).scores["spatial"]
+    np.testing.assert_array_equal(scores, seen[3].scores["spatial"])
+    plain = _stilt()
+    _train(plain)
+    assert not _identical(plain, model)
+
+
+def test_an_epoch_takes_every_video_once_in_an_order_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = _auxiliary()
     data = _data(model)
     taken: list[list[int]] = []
-    read = data.store.record
+    read = data.batch
 
-    class Watched:
-        annotations = data.store.annotations
+    def watched(indices: Sequence[int], **options: Any) -> dict[str, Tensor]:
+        taken[-1].extend(indices)
+        return read(indices, **options)
 
-        def record(self, name: str) -> Any:
-            taken[-1].append(int(name.split("/")[1]))
-            return read(name)
-
-    data.store = Watched()
+    monkeypatch.setattr(data, "batch", watched)
     taken.append([])
     _train(model, data=data, report=lambda epoch: taken.append([]))
     assert [sorted(epoch) for epoch in taken[:3]] == [list(range(VIDEOS))] * 3
@@ -262,6 +411,14 @@ def test_activation_checkpointing_changes_no_bit_dropout_included() -> None:
     expected = _train(plain, validation=_data(plain, augment=False))
     data = _data(ours, augment=False)
     assert _same(_train(ours, validation=data, activation_checkpointing=True), expected)
+    assert _identical(plain, ours)
+
+
+def test_activation_checkpointing_is_asked_for_by_hyperparameter_too() -> None:
+    plain, ours = _stilt(dropout=0.5), _stilt(dropout=0.5)
+    _train(plain, {"epochs": 1})
+    _train(ours, {"epochs": 1, "activation_checkpointing": True})
+    assert "forward_stage" in vars(ours.get_submodule("backbones.spatial"))
     assert _identical(plain, ours)
 
 
@@ -391,7 +548,11 @@ def test_clips_resized_on_the_device_train_to_about_the_same(
     assert not _identical(*models)
 
 
-def test_a_resumed_training_is_bit_for_bit_the_uninterrupted_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("apart", [0.0, math.inf], ids=["of every epoch", "of the last epoch"])
+def test_a_resumed_training_is_bit_for_bit_the_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, apart: float
+) -> None:
+    monkeypatch.setattr(loop, "EPOCHS_SHARE_SECONDS", apart)
     straight, stopped = _stilt(dropout=0.5), _stilt(dropout=0.5)
     expected = _train(straight, validation=_data(straight, augment=False))
     checkpoint = tmp_path / "one.pt"
@@ -406,8 +567,9 @@ def test_a_resumed_training_is_bit_for_bit_the_uninterrupted_one(tmp_path: Path)
             checkpoint=checkpoint,
             report=killed,
         )
+    assert checkpoint.exists() == (apart == 0)
     for epoch in (2, 3):
-        other = _stilt(9, dropout=0.5)
+        other = _stilt(9 if checkpoint.exists() else 0, dropout=0.5)
         history = _train(
             other,
             validation=_data(other, augment=False),
@@ -416,6 +578,33 @@ def test_a_resumed_training_is_bit_for_bit_the_uninterrupted_one(tmp_path: Path)
         )
     assert _same(history, expected)
     assert _identical(other, straight)
+
+
+def test_short_epochs_share_a_checkpoint_that_is_written_after_ten_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert loop.EPOCHS_SHARE_SECONDS == 10
+    clock, held = [0.0], []
+    monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    checkpoint = tmp_path / "one.pt"
+
+    def reported(epoch: EpochReport) -> None:
+        held.append(len(load_checkpoint(checkpoint)["history"]) if checkpoint.exists() else 0)
+
+    model = _auxiliary()
+    data = _data(model)
+    next_epoch = data.set_epoch
+
+    def six_seconds(epoch: int) -> None:
+        next_epoch(epoch)
+        clock[0] += 6
+
+    monkeypatch.setattr(data, "set_epoch", six_seconds)
+    _train(model, {"epochs": 6}, data=data, checkpoint=checkpoint, report=reported)
+    assert held == [0, 2, 2, 4, 4, 6]
+    # The last epoch of a call has its checkpoint however short it is.
+    _train(_auxiliary(), {"epochs": 6}, data=data, until=1, checkpoint=tmp_path / "two.pt")
+    assert len(load_checkpoint(tmp_path / "two.pt")["history"]) == 1
 
 
 class _InterruptedError(Exception):
@@ -448,12 +637,12 @@ def _interrupted_before(step: float, *, chance: float = 1.0, seed: int = 0) -> I
 SMALL_BATCHES = {"batch_size": 2, "epochs": 2}  # 7 steps an epoch
 
 
-@pytest.mark.parametrize("accumulation_steps", [1, 2])
+@pytest.mark.parametrize("more", [{}, {"accumulation_steps": 2}, ALL_EXTRAS], ids=str)
 @pytest.mark.parametrize("seed", range(3))
 def test_an_epoch_interrupted_within_is_bit_for_bit_the_uninterrupted_one(
-    tmp_path: Path, seed: int, accumulation_steps: int
+    tmp_path: Path, seed: int, more: dict[str, Any]
 ) -> None:
-    change = {**SMALL_BATCHES, "accumulation_steps": accumulation_steps}
+    change = {**SMALL_BATCHES, **more}
     straight, checkpoint = _stilt(dropout=0.5), tmp_path / "one.pt"
     with _interrupted_before(math.inf):
         expected = _train(straight, change, validation=_data(straight, augment=False))
@@ -608,6 +797,8 @@ def test_gradients_are_clipped_by_stream_where_streams_are_independent(interacti
     "options",
     [
         {},
+        ALL_EXTRAS,
+        {"class_balance": "loss"},
         {"activation_checkpointing": True},
         pytest.param(
             {"device": "cuda"},
@@ -624,10 +815,11 @@ def test_independent_streams_train_together_to_the_last_bit_as_each_alone(
         "clip_norm": 0.5,
         "loss_weights": {"spatial": 0.7, "temporal": 1.3},
         "accumulation_steps": 2,
+        **{name: value for name, value in options.items() if name != "device"},
     }
     both = _stilt(interaction=False, dropout=0.5)
     device = options.get("device", "cpu")
-    options = {**options, "checkpoint": tmp_path / "both.pt"}
+    options = {"device": device, "checkpoint": tmp_path / "both.pt"}
     _train(_stilt(interaction=False, dropout=0.5), change, until=1, **options)
     history = _train(both, change, **options)
     for stream in ("spatial", "temporal"):
@@ -694,7 +886,10 @@ def test_the_loop_runs_without_the_packages_that_a_gpu_image_lacks() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
 
 
-DISTRIBUTED = {"accumulation_steps": 2, "clip_norm": 1.0}
+DISTRIBUTED = {
+    "accumulation_steps": 2, "clip_norm": 1.0,
+    **EXTRAS["smoothing"], **EXTRAS["balanced sampling"], **EXTRAS["average"],
+}  # fmt: skip
 
 
 def _train_in_one_of_two_processes(rank: int, folder: Path) -> None:

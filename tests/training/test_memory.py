@@ -196,7 +196,7 @@ def test_all_views_of_a_video_are_on_the_device_while_it_is_scored() -> None:
         ("stin", "stin", {}, 63),
         ("conv_fusion", "two-towers", {}, 68),
         ("comparators", "tsm", {}, 52),
-        ("comparators", "i3d", {"flow_length": 10}, 875),
+        ("comparators", "i3d", {"flow_length": 10}, 836),
     ],
 )
 def test_papers_settings_need_what_was_worked_out(
@@ -395,3 +395,13 @@ def test_a_gpu_needs_what_was_estimated(
     needed = measured.tensor_bytes(8)
     assert needed < estimate.total_bytes(8)
     assert estimate.tensor_bytes(8) == pytest.approx(needed, rel=0.25)
+
+
+def test_adamw_keeps_two_moments_and_an_average_the_network_twice() -> None:
+    net = small_net("tsm")
+    plain, adamw, average = (
+        estimate_memory(net, replace(SMALL, batch_size=1, **change))
+        for change in ({}, {"optimizer": "adamw", "momentum": 0.0}, {"ema_decay": 0.9})
+    )
+    assert adamw.optimizer_bytes == 2 * plain.optimizer_bytes == 2 * plain.gradients_bytes
+    assert average.parameters_bytes == 2 * plain.parameters_bytes

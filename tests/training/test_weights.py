@@ -7,10 +7,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 
-from study.training import weights as weights_module
-from study.training.weights import find_weights, read_state_dict
+from models import create_model
+from study.training.weights import (
+    divided_name,
+    find_file,
+    find_weights,
+    joined_name,
+    read_state_dict,
+    wanted_network,
+    wanted_of,
+    wanted_weights,
+)
 
 CONTENT = b"the published weights"
 PUBLISHED = f"resnet18-{hashlib.sha256(CONTENT).hexdigest()[:8]}.pth"
@@ -23,7 +33,7 @@ def server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     folder = tmp_path / "server"
     folder.mkdir()
     entry = SimpleNamespace(IMAGENET1K_V1=SimpleNamespace(url=f"file://{folder}/{PUBLISHED}"))
-    monkeypatch.setattr(weights_module, "get_model_weights", lambda network: entry)
+    monkeypatch.setattr("torchvision.models.get_model_weights", lambda network: entry)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
     return folder
 
@@ -41,7 +51,7 @@ def test_a_file_is_known_by_its_content(tmp_path: Path):
 
 
 def test_a_missing_file_is_refused(tmp_path: Path):
-    with pytest.raises(FileNotFoundError, match="there is no such file; give imagenet, none"):
+    with pytest.raises(FileNotFoundError, match="no such file; give imagenet, kinetics, none"):
         find_weights(str(tmp_path / "none.pt"), "resnet18", folder=tmp_path)
 
 
@@ -107,9 +117,25 @@ def test_a_backbone_without_imagenet_weights_starts_from_scratch(tmp_path: Path)
         {"state_dict": TENSORS, "epoch": 3, "arch": "resnet18"},
         {"model": TENSORS, "optimizer": {"lr": 0.1}},
         {f"module.{name}": value for name, value in TENSORS.items()},
+        {f"module.backbone.{name}": value for name, value in TENSORS.items()},
+        {
+            "model": {"conv.weight": torch.zeros(1)},
+            "averaged": {
+                "n_averaged": torch.tensor(2),
+                **{f"module.{name}": value for name, value in TENSORS.items()},
+            },
+        },
         {"state_dict": {f"module.{name}": value for name, value in TENSORS.items()}},
     ],
-    ids=["bare", "state_dict", "model", "module.", "state_dict of module."],
+    ids=[
+        "bare",
+        "state_dict",
+        "model",
+        "module.",
+        "module.backbone.",
+        "moving average",
+        "state_dict of module.",
+    ],
 )
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "torch < 1.6"])
 def test_a_state_dict_is_read_as_tools_wrap_it(tmp_path: Path, content: Any, zipped: bool):
@@ -117,6 +143,17 @@ def test_a_state_dict_is_read_as_tools_wrap_it(tmp_path: Path, content: Any, zip
     read = read_state_dict(tmp_path / "w.pt")
     assert list(read) == list(TENSORS)
     assert all(torch.equal(read[name], value) for name, value in TENSORS.items())
+
+
+def test_safetensors_are_read_by_their_content(tmp_path: Path):
+    safetensors.torch.save_file(TENSORS, tmp_path / "w.bin")
+    read = read_state_dict(tmp_path / "w.bin")
+    assert read.keys() == TENSORS.keys()
+    assert all(torch.equal(read[name], value) for name, value in TENSORS.items())
+    whole = (tmp_path / "w.bin").read_bytes()
+    (tmp_path / "w.bin").write_bytes(whole[:-3])
+    with pytest.raises(ValueError, match="begins as safetensors do, but is damaged or cut short"):
+        read_state_dict(tmp_path / "w.bin")
 
 
 def test_a_prefix_of_some_names_is_a_name(tmp_path: Path):
@@ -207,3 +244,55 @@ def test_a_damaged_file_is_read_or_refused_in_a_line(
                 refused.append(str(error))
     assert len(refused) > 100
     assert all(line.startswith(f"weights file {path} ") and "\n" not in line for line in refused)
+
+
+def test_an_arms_weights_come_before_a_streams_and_a_streams_before_all() -> None:
+    given = {"*": "none", "temporal": "flow.pt", "tsn": "tsn.pt"}
+    wanted = wanted_weights(given, default="imagenet", arms=["tsn", "tsm"])
+    assert wanted_of(wanted, "tsm") == {"spatial": "none", "temporal": "flow.pt"}
+    assert wanted_of(wanted, "tsn") == {"spatial": "tsn.pt", "temporal": "tsn.pt"}
+    assert wanted_of(wanted, "temporal") == {"spatial": "none", "temporal": "flow.pt"}
+    assert wanted_weights("a.pt", default="imagenet", arms=[]) == {"*": "a.pt"}
+    assert wanted_weights({"spatial": "a.pt"}, default="imagenet", arms=[])["*"] == "imagenet"
+    with pytest.raises(ValueError, match="no stream or arm 'flow'; there are the streams spatial"):
+        wanted_weights({"flow": "a.pt"}, default="imagenet", arms=["tsn"])
+
+
+@pytest.mark.parametrize(
+    "names", [{"spatial": "a:1", "temporal": "none"}, {"spatial": "none", "temporal": "none"}]
+)
+def test_streams_names_are_joined_and_divided(names: dict[str, str]) -> None:
+    assert divided_name(joined_name(names), names) == names
+    assert divided_name(joined_name({"spatial": "b"}), ["spatial"]) == {"spatial": "b"}
+
+
+def test_a_name_leads_back_to_its_file(server: Path, tmp_path: Path) -> None:
+    (server / PUBLISHED).write_bytes(CONTENT)
+    (tmp_path / "a.pt").write_bytes(b"a")
+    wanted = ["none", "imagenet", str(tmp_path / "a.pt")]
+    for word in wanted[1:]:
+        found = find_weights(word, "resnet18", folder=tmp_path)
+        assert find_file(found.name, wanted, folder=tmp_path) == found.file
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "network"),
+    [
+        ("r2plus1d", {"middle": "torchvision"}, "r2plus1d_18"),
+        ("r2plus1d", {}, None),
+        ("s3d", {}, "s3d"),
+        ("s3d_g", {}, None),
+        ("r2plus1d", {"depths": (3, 4, 6, 3)}, None),
+        ("tsn", {"backbone": "small"}, None),
+    ],
+)
+def test_kinetics_weights_are_of_networks_equal_to_torchvisions(
+    model: str, options: dict[str, Any], network: str | None
+) -> None:
+    with torch.device("meta"):
+        net = create_model(model, num_classes=2, **options)
+    if network is not None:
+        assert wanted_network("kinetics", net) == network
+        return
+    with pytest.raises(ValueError, match=f"no Kinetics-400 weights of model '{model}'"):
+        wanted_network("kinetics", net)

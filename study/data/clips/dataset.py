@@ -13,42 +13,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from models.checks import check_number
-from study.data.clips.sampling import segment_positions, view_positions
+from study.data.clips.decoding import KEPT_BYTES, DecodedVideo, Record
+from study.data.clips.sampling import clip_positions
 from study.data.clips.transforms import Crop, cut, sampling, test_crops, training_crop
 from study.data.datasets.annotations import Annotations, Video
 
-__all__ = ["ClipDataset", "ClipSettings", "Record", "Store", "make_loader"]
+__all__ = ["ClipDataset", "ClipSettings", "Store", "make_loader"]
 
 INPUTS = ("rgb", "flow")
 PREFETCH = 2  # batches that a loader process makes ahead of the one that is in use
 Memory = Callable[[str, tuple[int, ...]], Tensor]
 CLIP_STREAM = 1  # the first word of an item's seed, apart from those of order and dropout
-
-
-class Record(Protocol):
-    """What a dataset reads of a stored video; `study.data.store.record.ClipRecord` has it."""
-
-    @property
-    def name(self) -> str:
-        """The video's name."""
-
-    @property
-    def width(self) -> int:
-        """Width of its stored frames in pixels."""
-
-    @property
-    def height(self) -> int:
-        """Height of its stored frames in pixels."""
-
-    @property
-    def positions(self) -> int:
-        """Number of positions at which a frame and a flow stack can be read."""
-
-    def rgb(self, position: int) -> Any:
-        """Returns the encoded frame at a position."""
-
-    def flow(self, position: int, length: int) -> Sequence[tuple[Any, Any]]:
-        """Returns the encoded x and y planes of the `length` flow fields at a position."""
 
 
 class Store(Protocol):
@@ -68,6 +43,8 @@ class ClipSettings:
 
     Attributes:
         segments: Segments T of a clip.
+        stride: Positions from one segment to the next, as of
+            `study.data.clips.sampling.clip_positions`.
         flow_length: Flow fields L in a stack.
         crop_size: Side of a model's input in pixels.
         scales: Sides of the training crops as fractions of the short side; a test crop's side is
@@ -83,6 +60,7 @@ class ClipSettings:
     crop_size: int
     scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
     flip: bool = True
+    stride: int | None = None
     clips: int = 1
     crops: str = "centre"
 
@@ -92,14 +70,14 @@ class _Clips:
     """The clips of one video that an item has.
 
     Attributes:
-        record: The stored video.
+        video: The video.
         positions: (K, T) where the segments of each clip are taken.
         crops: The crops of each clip.
         sides: Height and width to which the crops are resized.
         label: The item's class.
     """
 
-    record: Record
+    video: DecodedVideo
     positions: NDArray[np.int64]
     crops: Sequence[Crop]
     sides: tuple[int, int]
@@ -124,8 +102,12 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
     settings give a test video V > 1 views, ``rgb`` and ``flow`` have them in front: (V, T, …), all
     crops of the first clip, then of the next. `make_loader` gives items stacked.
 
+    Images of a dataset that is small enough stay in memory once they are decoded: each video may
+    keep its part of `KEPT_BYTES`.
+
     Augmented items depend on the seed, the epoch and the index alone, whatever process makes
-    them. An augmented item that is mirrored has the mirrored video's label.
+    them; of V videos, video i has the indices i + V, i + 2·V, … too, each another augmented clip.
+    An augmented item that is mirrored has the mirrored video's label.
 
     Attributes:
         flip_classes: For each label, that of the mirrored video.
@@ -165,6 +147,7 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
         self.clip = clip
         self.augment = augment
         self.seed = seed
+        self._kept: dict[int, DecodedVideo] = {}
         # In shared memory, so that loader processes that outlive an epoch see it change.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -215,25 +198,40 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
 
     def _choose(self, index: int) -> _Clips:
         """Chooses where and how the clips of one video are taken."""
-        video, clip = self.videos[index], self.clip
-        record = self.store.record(video.name)
+        place = index % len(self.videos)
+        video, clip, label = self._decoded(place), self.clip, self.videos[place].label
         sides = (clip.crop_size, clip.crop_size)
         if not self.augment:
-            positions = view_positions(record.positions, clip.segments, clips=clip.clips)
-            crops = self._test_crops(record.height, record.width)
-            return _Clips(record, positions, crops, sides, video.label)
+            positions = clip_positions(
+                video.positions, clip.segments, stride=clip.stride, clips=clip.clips
+            )
+            crops = self._test_crops(video.height, video.width)
+            return _Clips(video, positions, crops, sides, label)
         rng = np.random.default_rng((CLIP_STREAM, self.seed, int(self._epoch), index))
-        positions = segment_positions(record.positions, clip.segments, rng=rng)[None]
+        positions = clip_positions(video.positions, clip.segments, stride=clip.stride, rng=rng)
         crop = training_crop(
-            record.height,
-            record.width,
+            video.height,
+            video.width,
             size=clip.crop_size,
             scales=clip.scales,
             flip=clip.flip,
             rng=rng,
         )
-        label = self.flip_classes[video.label] if crop.mirrored else video.label
-        return _Clips(record, positions, [crop], sides, label)
+        if crop.mirrored:
+            label = self.flip_classes[label]
+        return _Clips(video, positions, [crop], sides, label)
+
+    def _decoded(self, index: int) -> DecodedVideo:
+        if index in self._kept:
+            return self._kept[index]
+        video = DecodedVideo(
+            self.store.record(self.videos[index].name),
+            flow_length=self.clip.flow_length,
+            kept_bytes=KEPT_BYTES // len(self),
+        )
+        if video.is_kept:
+            self._kept[index] = video
+        return video
 
     def _test_crops(self, height: int, width: int) -> list[Crop]:
         clip = self.clip
@@ -252,40 +250,26 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
             height, width = one.sides
             for k, t in np.ndindex(count, segments):
                 out = images[k, :, t, :, :height, :width]
-                read(one.record, int(one.positions[k, t]), one.crops, out)
+                read(one.video, int(one.positions[k, t]), one.crops, out)
         batch = batch.flatten(1, 2)
         return batch[:, 0] if batch.shape[1] == 1 else batch
 
     def _rgb(
-        self, record: Record, position: int, crops: Sequence[Crop], out: NDArray[np.uint8]
+        self, video: DecodedVideo, position: int, crops: Sequence[Crop], out: NDArray[np.uint8]
     ) -> None:
-        frame = _decode(record.rgb(position), cv2.IMREAD_COLOR_RGB, record, position)
+        frame = video.rgb(position)
         for crop, image in zip(crops, out, strict=True):  # image: (3, H, W), channels last
             cut(frame, crop, image.transpose(1, 2, 0))
 
     def _flow(
-        self, record: Record, position: int, crops: Sequence[Crop], out: NDArray[np.uint8]
+        self, video: DecodedVideo, position: int, crops: Sequence[Crop], out: NDArray[np.uint8]
     ) -> None:
-        pairs = record.flow(position, self.clip.flow_length)
-        for k, data in enumerate(plane for pair in pairs for plane in pair):
-            plane = _decode(data, cv2.IMREAD_GRAYSCALE, record, position)
+        for k, plane in enumerate(video.flow(position)):
             for crop, stack in zip(crops, out, strict=True):  # stack: (2L, H, W)
                 cut(plane, crop, stack[k])
-                if crop.mirrored and k % 2 == 0:
-                    np.subtract(255, stack[k], out=stack[k])
-
-
-def _decode(data: Any, flags: int, record: Record, position: int) -> NDArray[np.uint8]:
-    image: NDArray[np.uint8] | None = None
-    if len(data):
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    if image is None or image.shape[:2] != (record.height, record.width):
-        got = "no image" if image is None else f"{image.shape[1]}×{image.shape[0]} pixels"
-        raise ValueError(
-            f"clip store: position {position} of {record.name} gives "
-            f"{got} instead of {record.width}×{record.height} pixels; prepare the store again"
-        )
-    return image
+        for crop, stack in zip(crops, out, strict=True):
+            if crop.mirrored:
+                np.subtract(255, stack[0::2], out=stack[0::2])
 
 
 def make_loader(

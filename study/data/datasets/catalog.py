@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
+from models.plugins import DATASETS, PluginError, import_entry_points, import_named, names_plugin
 from study.data import datasets
 from study.data.datasets.annotations import Annotations
 from study.data.datasets.folder import NAME
@@ -21,6 +22,7 @@ __all__ = [
     "dataset_title",
     "find_reader",
     "list_datasets",
+    "load_dataset",
     "videos_folder",
 ]
 
@@ -34,8 +36,40 @@ _NEEDED = {
 
 
 def list_datasets() -> list[str]:
-    """Returns the names that `find_reader` and `annotate` know, sorted."""
+    """Returns the names that `find_reader` and `annotate` know, sorted.
+
+    Raises:
+        PluginError: If a module of an installed package can't be imported.
+    """
+    import_entry_points(DATASETS)
     return sorted(READERS)
+
+
+def load_dataset(text: str) -> str:
+    """Returns the name of the dataset that a user names, which may come from outside.
+
+    Args:
+        text: A name of `list_datasets()`, or ``FILE.py``, ``FILE.py:NAME`` or ``MODULE:NAME``,
+            where the name is that of a dataset or of its decorated function.
+
+    Raises:
+        PluginError: If there is no such file, module or dataset, or it can't be imported.
+    """
+    if not names_plugin(text):
+        return text
+    module, name = import_named(text)
+    own = {
+        reader.name: reader.annotate
+        for reader in READERS.values()
+        if reader.annotate.__module__ == module.__name__
+    }
+    chosen = [one for one in own if name in ("", one) or own[one] is getattr(module, name, None)]
+    if len(chosen) != 1:
+        raise PluginError(
+            f"{text} must name one dataset that {module.__file__} registers; it registers "
+            f"{', '.join(own) or 'none'}"
+        )
+    return chosen[0]
 
 
 def find_reader(dataset: str) -> DatasetReader:
@@ -44,14 +78,14 @@ def find_reader(dataset: str) -> DatasetReader:
     Raises:
         ValueError: If there is no such dataset.
     """
-    if dataset not in READERS:
+    if dataset not in list_datasets():
         raise ValueError(f'unknown dataset "{dataset}"; there are: {", ".join(list_datasets())}')
     return READERS[dataset]
 
 
 def dataset_title(dataset: str) -> str:
     """The dataset's name as its authors write it; that of one without a reader as it is."""
-    return READERS[dataset].title if dataset in READERS else dataset
+    return READERS[dataset].title if dataset in list_datasets() else dataset
 
 
 def annotate(

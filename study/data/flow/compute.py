@@ -2,13 +2,14 @@
 
 TV-L1 flow (Zach, Pock and Bischof, "A duality based approach for realtime TV-L1 optical flow",
 2007) or RAFT (Teed and Deng, "RAFT: recurrent all-pairs field transforms for optical flow", 2020)
-between each frame and the next, and the storage of two-stream practice: displacements clipped to
-±bound pixels and mapped linearly to 0..255.
+between each frame and the next, TV-L1 also without the camera's motion, and the storage of
+two-stream practice: displacements clipped to ±bound pixels and mapped linearly to 0..255.
 """
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ class FlowSettings:
     RAFT takes `updates` and `bound` alone, and TV-L1 all others and `bound`.
 
     Attributes:
-        backend: One of `BACKENDS`.
+        backend: One of `BACKENDS`; ``tvl1-warped`` is TV-L1 without the camera's motion.
         lambda_: Weight of the data term, for intensities in 0..255.
         theta: Tightness of the coupling between the flow and its auxiliary copy.
         scales: Levels of the pyramid at most; levels under 16 pixels are left out.
@@ -162,7 +163,8 @@ def compute_flow(
 
     Returns:
         (F-1, 2, H, W) float32, x then y, in pixels: frame t at (x, y) is found again in frame
-        t+1 at (x + flow_x, y + flow_y). Each pair's flow depends on its two frames alone.
+        t+1 at (x + flow_x, y + flow_y), in a warped flow as if the camera stood still. Each pair's
+        flow depends on its two frames alone.
 
     Raises:
         ValueError: If `frames` is not uint8 of that shape with at least two frames and a pixel.
@@ -277,6 +279,17 @@ def _flow_by_tvl1(gray: NDArray[np.uint8], settings: FlowSettings) -> NDArray[np
     return tvl1.solve(gray, settings.scheme)
 
 
+def _warped_flow_by_tvl1(gray: NDArray[np.uint8], settings: FlowSettings) -> NDArray[np.float32]:
+    """Runs our solver on each frame and the next as the camera of the first would have seen it."""
+    from study.data.flow.camera_motion import without_camera_motion
+
+    flow = np.empty((len(gray) - 1, 2, *gray.shape[1:]), np.float32)
+    for t, (first, second) in enumerate(pairwise(gray)):
+        pair = np.stack([first, without_camera_motion(first, second)])
+        flow[t] = _flow_by_tvl1(pair, settings)[0]
+    return flow
+
+
 def _flow_by_tvl1_gpu(gray: NDArray[np.uint8], settings: FlowSettings) -> NDArray[np.float32]:
     """Runs our solver on a GPU."""
     from study.data.flow import tvl1_torch
@@ -296,6 +309,7 @@ def _flow_by_raft(frames: NDArray[np.uint8], settings: FlowSettings) -> NDArray[
 BACKENDS: dict[str, Callable[[NDArray[np.uint8], FlowSettings], NDArray[np.float32]]] = {
     "tvl1": _flow_by_tvl1,
     "tvl1-gpu": _flow_by_tvl1_gpu,
+    "tvl1-warped": _warped_flow_by_tvl1,
     "opencv": _flow_by_opencv,
     "raft": _flow_by_raft,
     "raft-small": _flow_by_raft,

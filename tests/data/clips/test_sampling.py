@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from study.data.clips.sampling import segment_positions, view_positions
+from study.data.clips.sampling import (
+    clip_positions,
+    dense_positions,
+    segment_positions,
+    view_positions,
+)
 
 
 @pytest.mark.parametrize(("positions", "segments"), [(1, 1), (1, 3), (2, 3), (10, 3), (299, 25)])
@@ -47,3 +52,36 @@ def test_one_clip_is_the_centre_clip() -> None:
 def test_nothing_to_sample_is_refused(positions: int, segments: int, clips: int) -> None:
     with pytest.raises(ValueError, match="at least one"):
         view_positions(positions, segments, clips=clips)
+
+
+def test_a_dense_clip_has_frames_a_stride_apart_and_starts_anywhere_that_it_fits() -> None:
+    rng = np.random.default_rng(0)
+    clips = np.concatenate([dense_positions(20, 4, stride=5, rng=rng) for _ in range(500)])
+    assert (np.diff(clips, axis=1) == 5).all()
+    assert set(clips[:, 0]) == {0, 1, 2, 3, 4}
+    assert chisquare(np.bincount(clips[:, 0])).pvalue > 1e-3
+
+
+def test_dense_test_clips_reach_from_the_first_to_the_last() -> None:
+    assert dense_positions(100, 64, stride=1, clips=3)[:, [0, -1]].tolist() == [
+        [0, 63],
+        [18, 81],
+        [36, 99],
+    ]
+    assert dense_positions(100, 8, stride=8)[0].tolist() == list(range(21, 78, 8))
+
+
+@pytest.mark.parametrize("clips", [1, 3])
+def test_a_video_shorter_than_a_dense_clip_ends_with_its_last_frame(clips: int) -> None:
+    expected = [[0, 2, 4, 4, 4]] * clips
+    assert dense_positions(5, 5, stride=2, clips=clips).tolist() == expected
+    rng = np.random.default_rng(0)
+    assert dense_positions(5, 5, stride=2, rng=rng).tolist() == expected[:1]
+
+
+def test_without_a_stride_a_clip_takes_one_frame_of_each_segment() -> None:
+    test = clip_positions(30, 3, stride=None, clips=2)
+    np.testing.assert_array_equal(test, view_positions(30, 3, clips=2))
+    train, same = (np.random.default_rng(1) for _ in range(2))
+    expected = segment_positions(30, 3, rng=same)[None]
+    np.testing.assert_array_equal(clip_positions(30, 3, stride=None, rng=train), expected)

@@ -37,9 +37,9 @@ def test_every_file_that_registers_a_dataset_is_found(
 ) -> None:
     """A file put into the package is all that a new dataset takes."""
     root = Path(__file__).parents[3]
-    shutil.copytree(
-        root / "study", tmp_path / "study", ignore=shutil.ignore_patterns("__pycache__")
-    )
+    for package in ("models", "study"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(root / package, tmp_path / package, ignore=ignored)
     (tmp_path / "study/data/datasets/planted.py").write_text(PLANTED)
     script = (
         "from study.data.datasets.catalog import annotate, find_reader, list_datasets; "
