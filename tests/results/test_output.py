@@ -78,11 +78,11 @@ SQL = "SELECT range AS n, range / 7 AS x, 'a,\"' || range AS t FROM range(40000)
 
 
 def test_files_hold_what_duckdb_answers_itself(connection: Connection, tmp_path: Path) -> None:
-    expected = duckdb.sql(SQL).fetchall()
+    expected = duckdb.execute(SQL).fetchall()
     for ending in ("parquet", "csv", "json"):
         path = tmp_path / f"answer.{ending}"
         write_answer(connection.execute(SQL), path)
-        assert duckdb.sql(f"SELECT * FROM '{path}' ORDER BY n").fetchall() == expected, ending
+        assert duckdb.execute(f"SELECT * FROM '{path}' ORDER BY n").fetchall() == expected, ending
 
 
 def test_a_sheet_holds_text_as_text_and_numbers_as_numbers(

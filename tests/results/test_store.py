@@ -123,7 +123,7 @@ def test_words_of_a_key_that_would_be_one_name_are_two_files(store: ResultStore)
 def plain_seeds(folder: Path) -> list[int]:
     """What DuckDB and pandas alone read of a view's files, which must be the same."""
     sql = f"SELECT seed FROM '{folder}/*.parquet'"
-    by_duckdb = sorted(seed for (seed,) in duckdb.sql(sql).fetchall())
+    by_duckdb = sorted(seed for (seed,) in duckdb.execute(sql).fetchall())
     assert sorted(pandas.read_parquet(folder)["seed"]) == by_duckdb
     return by_duckdb
 

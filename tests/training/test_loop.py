@@ -31,7 +31,7 @@ from study.training.checkpoint import load_checkpoint, save_checkpoint
 from study.training.clips import clip_settings
 from study.training.evaluation import score
 from study.training.hyperparameters import Hyperparameters
-from study.training.interruption import CheckpointTimes
+from study.training.interruption import EPOCHS_SHARE_SECONDS, CheckpointTimes
 from study.training.loop import (
     EpochReport,
     NonFiniteLossError,
@@ -583,7 +583,7 @@ def test_a_resumed_training_is_bit_for_bit_the_uninterrupted_one(
 def test_short_epochs_share_a_checkpoint_that_is_written_after_ten_seconds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert loop.EPOCHS_SHARE_SECONDS == 10
+    assert EPOCHS_SHARE_SECONDS == 10
     clock, held = [0.0], []
     monkeypatch.setattr(loop, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     checkpoint = tmp_path / "one.pt"
