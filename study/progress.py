@@ -183,6 +183,7 @@ class _Running:
             until=self.job.until,
             seconds_per_epoch=self.seconds_per_epoch,
             validation_top1=self.accuracy,
+            training_id=self.job.training.training_id,
         )
 
 

@@ -1,15 +1,20 @@
-"""``python -m study.report``: a study's results as one HTML page."""
+"""``python -m study.report``: the results of a study, or of several, as one HTML page."""
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from itertools import starmap
 from pathlib import Path
 
 import search_spaces
 from study.results.figures import write_figures
 from study.results.findings import studies
-from study.results.page import render_page
-from study.results.store import DamagedResultError, open_results
+from study.results.live import LivePage, PageServer, watch, write_page
+from study.results.page import render_comparison, render_page
+from study.results.status import is_running
+from study.results.store import DamagedResultError, ResultStore, open_results
 
 __all__ = ["main"]
 
@@ -20,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0 done, 1 failed, 2 refused input."""
     options = _parser().parse_args(arguments)
     try:
-        output = _report(options)
+        _report(options)
     except DamagedResultError as error:
         return _stopped(str(error), FAILED)
     except (ValueError, FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
@@ -29,7 +34,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _stopped(str(error), FAILED)
     except KeyboardInterrupt:
         return _stopped("interrupted", FAILED)
-    print(f"wrote {output}")
     return DONE
 
 
@@ -40,14 +44,25 @@ def _parser() -> argparse.ArgumentParser:
         "page that needs no network.",
     )
     parser.add_argument(
-        "--results", default="results", metavar="DIR", help="folder or URI (default: results)"
+        "--results",
+        nargs="+",
+        default=["results"],
+        metavar="DIR",
+        help="folder or URI (default: results); of several, each one's study is compared with "
+        "that of the first",
+    )
+    parser.add_argument(
+        "--study",
+        nargs="+",
+        metavar="NAME",
+        help="the study (default: the last that started a training); several are compared: one "
+        "for each folder, or all of the same",
     )
     parser.add_argument(
         "--space",
         metavar="FILE.py|MODULE:NAME",
         help="a space of your own, whose tables and labels the page then has",
     )
-    parser.add_argument("--study", help="the study (default: the last that started a training)")
     parser.add_argument(
         "--protocol",
         metavar="HASH",
@@ -59,44 +74,105 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", type=Path, default=Path("report.html"), help="default: report.html"
     )
-    parser.add_argument(
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument(
+        "--serve",
+        action="store_true",
+        help="serve the page to this machine's browsers, renewed as the study goes on, and write "
+        "no file; Ctrl-C ends it",
+    )
+    ways.add_argument(
+        "--watch", action="store_true", help="rewrite the file until the study has ended"
+    )
+    ways.add_argument(
         "--figures",
         type=Path,
         metavar="DIR",
-        help="write every figure there, too, as PNG, SVG and PDF",
+        help="write every figure of the one study there, too, as PNG, SVG and PDF",
     )
     return parser
 
 
-def _report(options: argparse.Namespace) -> Path:
-    output: Path = options.output
+def _report(options: argparse.Namespace) -> None:
+    if not options.serve:
+        _check_output(options.output)
+    if options.space:
+        search_spaces.load(options.space)
+    asked = [(open_results(root), name) for root, name in _paired(options.results, options.study)]
+    named = [(store, name or _last(store)) for store, name in asked]
+    if options.figures and len(named) > 1:
+        raise ValueError("--figures writes those of one study; name one --results and --study")
+    _warn_of_unknown_spaces(named)
+    shown = {"against": options.against, "protocol": options.protocol}
+    render = (
+        partial(render_page, *named[0], **shown)
+        if len(named) == 1
+        else partial(render_comparison, named, **shown)
+    )
+    if options.serve:
+        _serve(partial(render, live="poll"))
+        return
+    if options.watch:
+        print(f"rewriting {options.output} until the study has ended; Ctrl-C stops it", flush=True)
+        watch(render, options.output, runs=lambda: any(starmap(is_running, named)))
+    else:
+        page = render()
+        if options.figures:
+            written = write_figures(*named[0], options.figures, **shown)
+            print(f"wrote {len(written)} files to {options.figures}")
+        write_page(page, options.output)
+    print(f"wrote {options.output}")
+
+
+def _paired(folders: Sequence[str], names: Sequence[str] | None) -> list[tuple[str, str | None]]:
+    """Returns each study's folder and name; None for the last study of its folder."""
+    if names is None:
+        return [(folder, None) for folder in folders]
+    if 1 not in (len(folders), len(names)) and len(folders) != len(names):
+        raise ValueError(
+            f"--study takes one name, or one for each folder of --results; got {len(names)} names "
+            f"for {len(folders)} folders"
+        )
+    count = max(len(folders), len(names))
+    every = (list(values) * (count if len(values) == 1 else 1) for values in (folders, names))
+    return list(zip(*every, strict=True))
+
+
+def _last(store: ResultStore) -> str:
+    """Returns the study that last started a training."""
+    for study in studies(store):
+        return study
+    raise ValueError(f"{store.root!r} holds no study; run python -m study.run first")
+
+
+def _check_output(output: Path) -> None:
     if output.is_dir():
         raise IsADirectoryError(f"--output {output} is a folder; name a file, such as report.html")
     if not output.parent.is_dir():
         raise FileNotFoundError(f"--output {output}: there is no folder {output.parent}")
-    if options.space:
-        search_spaces.load(options.space)
-    store = open_results(options.results)
-    study = options.study or next(iter(studies(store)), None)
-    if study is None:
-        raise ValueError(f"{store.root!r} holds no training; run python -m study.run first")
-    for space in sorted({*store.read("rows", columns=["space"], study=study)["space"].to_pylist()}):
-        if space not in search_spaces.names():
-            print(
-                f"study.report: space {space!r} isn't known here, so the page lacks its tables and "
-                "labels; give --space FILE.py or MODULE:NAME",
-                file=sys.stderr,
-            )
-    text = render_page(store, study, against=options.against, protocol=options.protocol)
-    if options.figures:
-        written = write_figures(
-            store, study, options.figures, against=options.against, protocol=options.protocol
+
+
+def _warn_of_unknown_spaces(named: Iterable[tuple[ResultStore, str]]) -> None:
+    spaces = {
+        space
+        for store, study in named
+        for space in store.read("rows", columns=["space"], study=study)["space"].to_pylist()
+    }
+    for space in sorted(spaces.difference(search_spaces.names())):
+        print(
+            f"study.report: space {space!r} isn't known here, so the page lacks its tables and "
+            "labels; give --space FILE.py or MODULE:NAME",
+            file=sys.stderr,
         )
-        print(f"wrote {len(written)} files to {options.figures}")
-    temporary = output.with_name(f".{output.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(output)
-    return output
+
+
+def _serve(render: Callable[[], str]) -> None:
+    page = LivePage(render)
+    page.content()  # so that what can't be shown is refused here
+    with PageServer(page) as server:
+        print(f"serving {server.address}\nCtrl-C ends it", flush=True)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()
 
 
 def _stopped(message: str, code: int) -> int:

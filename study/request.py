@@ -306,11 +306,12 @@ class Study:
         if older is None:
             return ()
         results = ResultStore(self.request.results)
+        newest = newest_protocols(results, older)
         lines = results.read(
             "trials",
             study=older,
             dataset=dataset,
-            protocol=newest_protocols(results, older).get(dataset, ""),
+            protocol=newest[dataset].protocol if dataset in newest else "",
             state="complete",
         ).select(["arm", "split", "search_seed", "trial", "parameters", "validation_top1"])
         order = [(name, "ascending") for name in ("arm", "split", "search_seed", "trial")]

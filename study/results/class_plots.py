@@ -1,7 +1,6 @@
 """Figures by class: what an arm gains on each, and what it takes for what."""
 
 import json
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,22 +9,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from study.results.comparison import ClassGain
+from study.results.confusion import names_shown, shares
 from study.results.drawing import COLOURS, GREY, INK, cut, name_rows, number_axis, styled
 from study.results.statistics import LEAST_GROUPS, Interval
 
 __all__ = [
-    "OTHER",
     "class_gains_plot",
-    "confusion",
     "confusion_difference_plot",
     "confusion_plot",
-    "frequent_classes",
     "fusion_weights",
     "fusion_weights_plot",
 ]
 
-OTHER = "other"
-CLASSES_SHOWN = 20  # of a confusion matrix, before the rest
 FARTHEST = 105  # percentage points that are drawn; no difference is over 100
 ENDS = 20  # classes that are named at each end of a ranking of many
 
@@ -171,51 +166,13 @@ def _panels(rows: int, *, many: bool) -> tuple[Figure, Axes, Axes | None]:
     return figure, named, every
 
 
-def frequent_classes(labels: Sequence[int], *predicted: Sequence[int]) -> list[int]:
-    """Returns the 20 most frequent true classes, or all where there are no more than 21.
-
-    Args:
-        labels: The true class of each of V judgements.
-        *predicted: The predicted class of each, by one arm or several.
-
-    Returns:
-        The classes, the most frequent first and of equals the lower number. What is predicted and
-        no judgement's true class comes last.
-    """
-    frequency = Counter(labels)
-    classes = sorted({*labels, *(one for arm in predicted for one in arm)})
-    classes.sort(key=lambda label: -frequency[label])
-    return classes if len(classes) <= CLASSES_SHOWN + 1 else classes[:CLASSES_SHOWN]
-
-
-def confusion(
-    labels: Sequence[int], predicted: Sequence[int], classes: Sequence[int]
-) -> np.ndarray:
-    """Counts confusions between some classes, the rest as one (STILT, Fig. 5).
-
-    Args:
-        labels: The true class of each of V judgements.
-        predicted: The predicted class of each.
-        classes: The C classes that are told apart.
-
-    Returns:
-        Counts (C + 1, C + 1), true class by row and predicted class by column; the last are of all
-        other classes.
-    """
-    index = {label: i for i, label in enumerate(classes)}
-    counts = np.zeros((len(classes) + 1, len(classes) + 1), int)
-    rows = [index.get(label, len(classes)) for label in labels]
-    columns = [index.get(label, len(classes)) for label in predicted]
-    np.add.at(counts, (rows, columns), 1)
-    return counts
-
-
 @styled
 def confusion_plot(counts: np.ndarray, names: Sequence[str]) -> Figure:
     """Draws a confusion matrix with each true class's predictions in per cent.
 
     Args:
-        counts: As ``confusion`` returns them. Other classes are drawn where there are any.
+        counts: As ``confusion.confusion`` returns them. Other classes are drawn where there are
+            any.
         names: The C classes' names.
 
     Returns:
@@ -231,7 +188,7 @@ def confusion_difference_plot(
     """Draws where two arms' confusions differ, in percentage points of each true class.
 
     Args:
-        counts: An arm's, as ``confusion`` returns them.
+        counts: An arm's, as ``confusion.confusion`` returns them.
         reference: The other arm's, of the same judgements and classes.
         names: The C classes' names.
         arm: What to call the arm.
@@ -246,18 +203,11 @@ def confusion_difference_plot(
     return figure
 
 
-def shares(counts: np.ndarray) -> np.ndarray:
-    """Returns each row's counts as shares of the row, zero where it has none."""
-    total = counts.sum(1, keepdims=True)
-    part: np.ndarray = np.divide(counts, total, out=np.zeros(counts.shape), where=total > 0)
-    return part
-
-
 def _matrix(
     values: np.ndarray, counts: np.ndarray, names: Sequence[str], *, colours: str, signed: bool
 ) -> Figure:
     """Draws fractions of true classes; counts say what there is and how often."""
-    named = [*names, OTHER] if counts[-1].any() or counts[:, -1].any() else list(names)
+    named = names_shown(counts, names)
     size = len(named)
     side = 1.6 + 0.36 * size
     figure = Figure(figsize=(max(4.2, side + 0.8), max(3.4, side)), layout="constrained")

@@ -4,6 +4,7 @@ A figure is drawn once as a matplotlib ``Figure``. On the page it is inline SVG:
 any browser scales, prints and reads out, where an interactive library would add megabytes.
 """
 
+import html
 import io
 import math
 import re
@@ -77,20 +78,23 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     return drawn
 
 
-def svg(figure: Figure, salt: str) -> str:
+def svg(figure: Figure, label: str) -> str:
     """Returns a figure as an ``<svg>`` element that scales with the page.
 
     Args:
         figure: The figure.
-        salt: What tells its identifiers from those of the page's other figures.
+        label: What names it to a screen reader, and tells its identifiers from those of the page's
+            other figures.
     """
     sink = io.StringIO()
-    with mpl.rc_context(STYLE | {"svg.hashsalt": salt}):
+    with mpl.rc_context(STYLE | {"svg.hashsalt": label}):
         figure.savefig(
             sink, format="svg", transparent=True, metadata={"Date": None, "Creator": None}
         )
     text = sink.getvalue()
-    return text[text.index("<svg") :]
+    # Groups are numbered alike in each figure, and nothing refers to them.
+    text = re.sub(r'<g id="[^"]*"', "<g", text[text.index("<svg") :])
+    return text.replace("<svg", f'<svg role="img" aria-label="{html.escape(label)}"', 1)
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:

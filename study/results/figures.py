@@ -1,19 +1,18 @@
 """Every figure of a study, from its results: what ``study.report --figures`` writes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
 from matplotlib.figure import Figure
 
 from models.fusion import FUSIONS
 from study.results import class_plots, cost_plots, plots, search_plots
 from study.results.budget import arm_costs
 from study.results.comparison import class_gains
+from study.results.confusion import confusion, count_confusions, frequent_classes
 from study.results.drawing import save
 from study.results.embedding import (
     LEAST_VIDEOS,
@@ -109,23 +108,9 @@ class _Source:
         self.of = {"study": shown.study, "dataset": shown.dataset, "protocol": shown.protocol}
 
     @cached_property
-    def predictions(self) -> pa.Table:
-        """The predictions of all arms, in an order that they have in common."""
-        columns = ["arm", "split", "seed", "video", "label", "predicted"]
-        lines = self.store.read("predictions", columns=columns, part="test", **self.of)
-        return lines.sort_by([(name, "ascending") for name in ("split", "seed", "video")])
-
-    @cached_property
-    def class_names(self) -> dict[int, str]:
-        """The names of the test videos' classes."""
-        return {
-            label: video.partition("/")[0]
-            for label, video in zip(
-                self.predictions["label"].to_pylist(),
-                self.predictions["video"].to_pylist(),
-                strict=True,
-            )
-        }
+    def counted(self) -> tuple[dict[str, dict[tuple[int, int], int]], dict[int, str]]:
+        """By arm the test judgements by true and predicted class, and the true classes' names."""
+        return count_confusions(self.store, **self.of)
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
@@ -147,10 +132,6 @@ class _Source:
         ids = [line["training_id"] for line in self.trainings]
         lines: list[dict[str, Any]] = self.store.read("epochs", training_id=ids).to_pylist()
         return lines
-
-    def predicted(self, arm: str) -> pa.Table:
-        """Returns an arm's predictions."""
-        return self.predictions.filter(pc.equal(self.predictions["arm"], arm))
 
 
 _Named = Iterator[tuple[str, Figure]]
@@ -179,24 +160,19 @@ def _gains(of: _Source) -> _Named:
 
 def _confusions(of: _Source) -> _Named:
     found = of.found
+    counted, _ = of.counted
     for arm in found.judged:
-        lines = of.predicted(arm)
-        labels, predicted = lines["label"].to_pylist(), lines["predicted"].to_pylist()
-        classes = class_plots.frequent_classes(labels, predicted)
-        counts = class_plots.confusion(labels, predicted, classes)
+        classes = frequent_classes(counted[arm])
+        counts = confusion(counted[arm], classes)
         yield f"confusion-{arm}", class_plots.confusion_plot(counts, _named(of, classes))
     for one in found.comparisons:
-        ours, theirs = of.predicted(one.arm), of.predicted(found.reference)
-        labels = ours["label"].to_pylist()
-        both = [lines["predicted"].to_pylist() for lines in (ours, theirs)]
-        classes = class_plots.frequent_classes(labels, *both)
-        first = class_plots.confusion(labels, both[0], classes)
-        second = class_plots.confusion(theirs["label"].to_pylist(), both[1], classes)
+        ours, theirs = counted[one.arm], counted[found.reference]
+        classes = frequent_classes(ours, theirs)
         yield (
             f"confusion-{one.arm}-less-{found.reference}",
             class_plots.confusion_difference_plot(
-                first,
-                second,
+                confusion(ours, classes),
+                confusion(theirs, classes),
                 _named(of, classes),
                 arm=found.labels[one.arm],
                 other=found.labels[found.reference],
@@ -204,13 +180,14 @@ def _confusions(of: _Source) -> _Named:
         )
 
 
-def _named(of: _Source, classes: Sequence[int]) -> list[str]:
-    return [of.class_names.get(label, str(label)) for label in classes]
+def _named(of: _Source, classes: Iterable[int]) -> list[str]:
+    _, names = of.counted
+    return [names.get(label, str(label)) for label in classes]
 
 
 def _weights(of: _Source) -> _Named:
     for arm, weights in class_plots.fusion_weights(of.rows).items():
-        names = [of.class_names.get(label, str(label)) for label in range(weights.shape[1])]
+        names = _named(of, range(weights.shape[1]))
         streams = _streams(of, arm)
         if len(streams) == weights.shape[2]:
             label = of.found.labels[arm]
@@ -246,7 +223,7 @@ def _embeddings(of: _Source) -> _Named:
             embedding_plot(
                 {stream: embed(matrix) for stream, matrix in fused_features(shown).items()},
                 test.labels[videos].tolist(),
-                {label: of.class_names.get(label, str(label)) for label in classes},
+                dict(zip(classes, _named(of, classes), strict=True)),
                 arm=of.found.labels[row["arm"]],
             ),
         )

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 
@@ -61,6 +62,7 @@ class Findings:
         gains: Of the compared arm with the highest accuracy, by class.
         searches: What each search spent.
         budgets: What each arm's reported trainings took.
+        accuracies: By arm, the mean over splits of the mean top-1 over seeds, a fraction.
     """
 
     study: str
@@ -73,18 +75,37 @@ class Findings:
     gains: Sequence[ClassGain]
     searches: Sequence[SearchCost]
     budgets: Mapping[str, Budget]
+    accuracies: Mapping[str, float]
 
     @property
     def best(self) -> Comparison | None:
         """The compared arm with the highest accuracy."""
         return max(self.comparisons, key=lambda one: one.estimate.value, default=None)
 
+    @property
+    def best_arm(self) -> str:
+        """The arm of the highest accuracy of those compared, the reference included.
+
+        Without any comparison, of all.
+        """
+        if self.best is None:
+            return max(self.accuracies, key=self.accuracies.__getitem__)
+        return self.best.arm if self.best.estimate.value > 0 else self.reference
+
 
 def studies(store: ResultStore) -> list[str]:
-    """Returns the names of the studies with any training, the last that started one first."""
+    """Returns the names of the studies that were started, the last that started a training first.
+
+    A study without a finished or failed training counts from when it was started itself.
+    """
     with store.connect() as connection:
         found = connection.execute(
-            "SELECT study FROM trainings GROUP BY study ORDER BY max(started_at) DESC, study"
+            """
+            SELECT study FROM (
+                SELECT study, started_at FROM trainings
+                UNION ALL SELECT study, started_at FROM protocols
+            ) GROUP BY study ORDER BY max(started_at) DESC, study
+            """
         ).fetchall()
     return [name for (name,) in found]
 
@@ -123,7 +144,8 @@ def find(store: ResultStore, shown: Protocol, *, against: str | None = None) -> 
     """
     study, dataset = shown.study, shown.dataset
     of = {"study": study, "dataset": dataset, "protocol": shown.protocol}
-    rows = store.read("rows", columns=["arm", "space"], **of, part="test")
+    columns = ["arm", "space", "split", "top1"]
+    rows = store.read("rows", columns=columns, **of, part="test")
     labels = arm_labels(rows["space"].to_pylist(), rows["arm"].to_pylist())
     if against is not None and against not in labels:
         raise ValueError(
@@ -148,7 +170,16 @@ def find(store: ResultStore, shown: Protocol, *, against: str | None = None) -> 
         gains=class_gains(judged[reference], judged[best.arm]) if best else [],
         searches=search_costs(store, **of),
         budgets=budgets(store, **of),
+        accuracies=_accuracies(rows.to_pylist()),
     )
+
+
+def _accuracies(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """Returns each arm's mean over splits of its mean top-1 over seeds."""
+    values: dict[str, dict[str, list[float]]] = {}
+    for row in rows:
+        values.setdefault(row["arm"], {}).setdefault(row["split"], []).append(row["top1"])
+    return {arm: fmean(map(fmean, by_split.values())) for arm, by_split in values.items()}
 
 
 def arm_labels(spaces: Sequence[str], arms: Sequence[str]) -> dict[str, str]:

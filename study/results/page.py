@@ -1,34 +1,60 @@
 """A study's results as one HTML page that refers to nothing outside it."""
 
+import base64
+import hashlib
+import shlex
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 import jinja2
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
 import search_spaces
 from study.data.datasets.catalog import dataset_title
-from study.results import class_plots, plots, search_plots, tables
-from study.results.drawing import svg
-from study.results.findings import find, sections, studies
-from study.results.grids import natural_order
-from study.results.protocols import (
-    ENVIRONMENT,
-    Protocol,
-    newest_protocols,
-    select_protocols,
+from study.durations import told_duration, told_left
+from study.results import plots, search_plots, tables
+from study.results.answer import answer
+from study.results.confusion import (
+    confusion,
+    count_confusions,
+    frequent_classes,
+    names_shown,
+    shares,
 )
+from study.results.drawing import svg
+from study.results.findings import Findings, find, sections, studies
+from study.results.grids import MISSING, Grid, Section, natural_order
+from study.results.live import POLL_SECONDS
+from study.results.protocols import Protocol, newest_protocols, select_protocols
+from study.results.side_by_side import read_side, side_by_side
+from study.results.status import RunningJob, read_statuses
 from study.results.store import ResultStore
 
-__all__ = ["render_page"]
+__all__ = ["render_comparison", "render_page"]
 
+TEMPLATES = Path(__file__).parent / "templates"
+PARTS = {
+    "tables": ("tables", "Tables"),
+    "datasets": ("comparisons", "Comparisons"),
+    "searches": ("search", "Search"),
+    "curves": ("trainings", "Trainings"),
+    "failed": ("failures", "Failures"),
+}
+
+Live = Literal["poll", "reload"]
 Row = Mapping[str, Any]
 
 
 def render_page(
-    store: ResultStore, study: str, *, against: str | None = None, protocol: str | None = None
+    store: ResultStore,
+    study: str,
+    *,
+    against: str | None = None,
+    protocol: str | None = None,
+    live: Live | None = None,
 ) -> str:
     """Returns the page of a study.
 
@@ -39,6 +65,8 @@ def render_page(
             study has it, else its first.
         protocol: The protocol to show, or the beginning of its hash; by default the last under
             which the study has rows.
+        live: Whether the page asks its server for a newer one (``poll``), or reloads itself as the
+            file that it is (``reload``).
 
     Returns:
         A whole HTML document.
@@ -54,33 +82,185 @@ def render_page(
         for (_, dataset), one in select_protocols(store, study=study, wanted=protocol).items()
     }
     # Before a study has rows, the page shows what has been trained under the last protocol.
-    shown = {name: one.shown.protocol for name, one in selections.items()} or newest_protocols(
-        store, study
+    shown = {name: one.shown for name, one in selections.items()} or newest_protocols(store, study)
+    hashes = {name: one.protocol for name, one in shown.items()}
+    rows = _of_protocols(_lines(store, "rows", study=study, part="test"), hashes)
+    trials = _of_protocols(_lines(store, "trials", study=study), hashes)
+    trainings = _trainings(store, study, hashes, [*rows, *trials])
+    found = [
+        find(store, selections[name].shown, against=against) for name in _order(rows, "dataset")
+    ]
+    answers = [
+        answer(one, [row for row in rows if row["dataset"] == one.dataset], trainings)
+        for one in found
+    ]
+    parts = {
+        "tables": _tables(store, study, protocol),
+        "datasets": [
+            {
+                **_dataset(store, one, hashes[one.dataset]),
+                "environments": answered.environments,
+                "chooser": f"confusions-{number}",
+            }
+            for number, (one, answered) in enumerate(zip(found, answers, strict=True))
+        ],
+        "searches": _searches(trials),
+        "curves": _curves(store, trainings, rows),
+        "failed": [line for line in trainings if line["status"] == "failed"],
+    }
+    now = _now(store, study)
+    request = store.files(f"studies/{study}").get("study.toml")
+    return _render(
+        "study.html",
+        live=live,
+        study=study,
+        now=now,
+        parts=[
+            ("answer", "Answer"),
+            *([("now", "Now")] if now else []),
+            ("run", "What was run"),
+            *(PARTS[name] for name, part in parts.items() if part),
+            ("repeat", "How to repeat it"),
+        ],
+        answers=answers,
+        summary=_summary(trainings),
+        protocols=[_protocol(one) for one in shown.values()],
+        notes=[one.note for one in selections.values() if one.note],
+        warnings=_missing(trainings),
+        request=request.decode() if request else None,
+        command=shlex.join(_command(store, study)),
+        **parts,
     )
-    rows = _of_protocols(_lines(store, "rows", study=study, part="test"), shown)
-    trials = _of_protocols(_lines(store, "trials", study=study), shown)
-    trainings = _trainings(store, study, shown, [*rows, *trials])
+
+
+def render_comparison(
+    studies_of: Sequence[tuple[ResultStore, str]],
+    *,
+    against: str | None = None,
+    protocol: str | None = None,
+    live: Live | None = None,
+) -> str:
+    """Returns the page of several studies side by side, each less the first.
+
+    Args:
+        studies_of: Each study's results and its name.
+        against: The arm that each study's others are compared with.
+        protocol: The protocol to show, as of ``render_page``.
+        live: As of ``render_page``.
+
+    Raises:
+        ValueError: If a study has no rows, or no dataset is in two of them.
+    """
+    names = [study for _, study in studies_of]
+    places = {
+        study if names.count(study) == 1 else f"{study} in {store.root}": (store, study)
+        for store, study in studies_of
+    }
+    if len(places) < len(names):
+        raise ValueError(f"a study can't be compared with itself, but got {', '.join(names)}")
+    sides = [
+        read_side(store, study, name, against=against, protocol=protocol)
+        for name, (store, study) in places.items()
+    ]
+    return _render(
+        "comparison.html",
+        live=live,
+        title=" against ".join(reversed(places)),
+        compared=side_by_side(sides),
+        places={name: store.root for name, (store, _) in places.items()},
+    )
+
+
+def _now(store: ResultStore, study: str) -> dict[str, Any] | None:
+    """Returns where a study stands that is not done, with the curves of what runs."""
+    status = next((one for one in read_statuses(store) if one.study == study), None)
+    if status is None or status.state == "done":
+        return None
+    running = status.state == "running" and not status.interrupted
+    curves: dict[str, list[dict[str, Any]]] = {}
+    for line in _lines(store, "epochs", training_id=[job.training_id for job in status.jobs]):
+        curves.setdefault(line["training_id"], []).append(line)
+    shown = {
+        job.label: [curves[job.training_id]] for job in status.jobs if job.training_id in curves
+    }
+    return {
+        "status": status,
+        "state": "interrupted" if status.interrupted else status.state,
+        "left": told_left(status.seconds_left),
+        "jobs": [(job, _left(job)) for job in status.jobs] if running else [],
+        "updated": datetime.fromtimestamp(status.updated_at, UTC),
+        "plot": _drawn(
+            plots.epochs_plot(shown), "Training loss and validation top-1 by epoch of what runs"
+        )
+        if running and shown
+        else None,
+    }
+
+
+def _drawn(figure: Figure, label: str) -> Markup:
+    """Returns a figure for a template; no two of a page may have the same label."""
+    return Markup(svg(figure, label))
+
+
+def _left(job: RunningJob) -> str:
+    return MISSING if job.seconds_left is None else f"about {told_duration(job.seconds_left)}"
+
+
+def _render(template: str, *, live: Live | None = None, **content: Any) -> str:
+    """Fills in a template, with the style and the script that every page has within it."""
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html").render(
-        study=study,
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template(template).render(
         title_of=dataset_title,
-        summary={**_summary(trainings), "protocol": ", ".join(shown.values())},
-        notes=[one.note for one in selections.values() if one.note],
-        warnings=_missing(trainings),
-        failed=[line for line in trainings if line["status"] == "failed"],
-        tables=_tables(store, study, protocol),
-        datasets=[
-            _dataset(store, selections[name].shown, rows, trainings, against)
-            for name in _order(rows, "dataset")
-        ],
-        searches=_searches(trials),
-        curves=_curves(store, trainings, rows),
+        style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
+        script=Markup(script),
+        script_hash=f"sha256-{digest}",
+        live=live,
+        seconds=POLL_SECONDS,
+        **content,
+    )
+
+
+def _command(store: ResultStore, study: str) -> list[str]:
+    path = f"{store.root.rstrip('/')}/studies/{study}/study.toml"
+    return ["python", "-m", "study.run", "--config", path]
+
+
+def _protocol(shown: Protocol) -> dict[str, Any]:
+    """Returns how a protocol chooses the settings, and all that it holds."""
+    leaves = [[name, str(value)] for name, value in shown.leaves().items()]
+    grid = Grid(header=("setting", "value"), rows=leaves, right=(False, False))
+    return {
+        "dataset": shown.dataset,
+        "protocol": shown.protocol,
+        "chosen": _chosen(shown.settings),
+        "settings": Section(title=f"Settings on {shown.dataset}", grid=grid) if leaves else None,
+    }
+
+
+def _chosen(settings: Mapping[str, Any]) -> str:
+    """Returns how a protocol's hyperparameters are chosen, in a sentence."""
+    tuning = settings.get("tuning")
+    if tuning is None:
+        return "how the settings were chosen is not known."
+    if tuning["kind"] == "fixed":
+        return "nothing was searched; all arms were trained at the settings given."
+    whose = {
+        "net": "each network has a search of its own, whose best trial all of its arms take",
+        "own": "each network has a search of its own, among whose trials each arm chooses",
+        "shared": "one search serves all arms",
+    }
+    return (
+        f"{whose[tuning['kind']]}. A search is {tuning['trials']} trials, proposed by "
+        f"{tuning['sampler']} and judged by validation top-1 alone; test videos were scored only "
+        "for the rows shown."
     )
 
 
@@ -163,74 +343,58 @@ def _tables(store: ResultStore, study: str, protocol: str | None) -> list[dict[s
     return shown
 
 
-def _dataset(
-    store: ResultStore,
-    shown: Protocol,
-    rows: Sequence[Row],
-    trainings: Sequence[Row],
-    against: str | None,
-) -> dict[str, Any]:
-    """Returns what is shown of one dataset: arms compared, and the best one's confusions."""
-    rows = [row for row in rows if row["dataset"] == shown.dataset]
-    machines = {line["training_id"]: line for line in trainings}
-    trained = [
-        {"arm": row["arm"], **{name: machines[one][name] for name in ENVIRONMENT}}
-        for row in rows
-        for one in row["training_id"].split("+")
-        if one in machines
-    ]
-    found = find(store, shown, against=against)
-    mean = {arm: fmean(row["top1"] for row in rows if row["arm"] == arm) for arm in found.labels}
-    best = max(mean, key=mean.__getitem__)
-    predicted = _lines(
-        store,
-        "predictions",
-        study=shown.study,
-        dataset=shown.dataset,
-        protocol=shown.protocol,
-        part="test",
-        arm=best,
-    )
+def _dataset(store: ResultStore, found: Findings, protocol: str) -> dict[str, Any]:
+    """Returns what is shown of one dataset: arms compared, and each one's confusions."""
     reference = found.labels[found.reference]
     return {
-        "name": shown.dataset,
+        "name": found.dataset,
         "reference": reference,
         "sections": sections(found, found.labels),
-        "environments": tables.environments(trained, found.labels),
-        "plot": Markup(
-            svg(
-                plots.comparison_plot(found.comparisons, found.labels, reference=reference),
-                f"comparison {shown.dataset}",
-            )
+        "plot": _drawn(
+            plots.comparison_plot(found.comparisons, found.labels, reference=reference),
+            f"Top-1 on {dataset_title(found.dataset)} less that of {reference}, with intervals",
         )
         if found.comparisons
         else None,
-        "best": found.labels[best],
-        "confusion": _confusion(predicted, f"{shown.dataset} {best}") if predicted else None,
+        "best": found.best_arm,
+        "confusions": _confusions(store, found, protocol),
         "predicted": bool(found.judged),
     }
 
 
-def _confusion(lines: Sequence[Row], title: str) -> Markup:
-    names = {line["label"]: line["video"].partition("/")[0] for line in lines}
-    labels = [line["label"] for line in lines]
-    predicted = [line["predicted"] for line in lines]
-    classes = class_plots.frequent_classes(labels, predicted)
-    counts = class_plots.confusion(labels, predicted, classes)
-    figure = class_plots.confusion_plot(counts, [names.get(c, str(c)) for c in classes])
-    return Markup(svg(figure, f"confusion {title}"))
+def _confusions(store: ResultStore, found: Findings, protocol: str) -> list[dict[str, Any]]:
+    """Returns each arm's confusions of a dataset's test videos, as shares of the true class."""
+    by_arm, names = count_confusions(
+        store, study=found.study, dataset=found.dataset, protocol=protocol
+    )
+    shown = []
+    for arm in (arm for arm in found.labels if arm in by_arm):
+        classes = frequent_classes(by_arm[arm])
+        counts = confusion(by_arm[arm], classes)
+        named = names_shown(counts, [names.get(label, str(label)) for label in classes])
+        size = len(named)
+        lines = zip(
+            named,
+            counts.sum(1)[:size].tolist(),
+            shares(counts)[:size, :size].tolist(),
+            strict=True,
+        )
+        shown.append({"arm": arm, "label": found.labels[arm], "names": named, "lines": list(lines)})
+    return shown
 
 
 def _searches(lines: Sequence[Row]) -> list[dict[str, Any]]:
     """Returns each search of a study's trials with its plot and the best trial."""
     searches = []
     for (arm, dataset, split, seed), trials in search_plots.by_search(lines).items():
+        title = f"{arm} on {dataset_title(dataset)}, split {split}, search seed {seed}"
         complete = [t for t in trials if t["state"] == "complete" and t["validation_top1"]]
         searches.append(
             {
-                "title": f"{arm} on {dataset_title(dataset)}, split {split}, search seed {seed}",
-                "plot": Markup(
-                    svg(search_plots.search_plot(trials), f"{arm} {dataset} {split} {seed}")
+                "title": title,
+                "plot": _drawn(
+                    search_plots.search_plot(trials),
+                    f"Validation top-1 by trial and by each value: {title}",
                 ),
                 "states": {
                     state: sum(trial["state"] == state for trial in trials)
@@ -253,6 +417,7 @@ def _curves(
     for dataset in _order(chosen, "dataset"):
         here = [training for training in chosen if training["dataset"] == dataset]
         if curves := plots.curves_by_network(here, epochs):
-            plot = svg(plots.epochs_plot(curves), f"epochs {dataset}")
-            shown.append({"dataset": dataset, "plot": Markup(plot)})
+            label = f"Training loss and validation top-1 by epoch on {dataset_title(dataset)}"
+            plot = _drawn(plots.epochs_plot(curves), label)
+            shown.append({"dataset": dataset, "plot": plot})
     return shown

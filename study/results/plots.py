@@ -13,6 +13,8 @@ from study.results.drawing import COLOURS, GREY, INK, cut, name_rows, number_axi
 
 __all__ = ["comparison_plot", "curves_by_network", "epochs_plot"]
 
+EPOCH_TICKS = 7
+
 
 @styled
 def comparison_plot(
@@ -86,6 +88,7 @@ def epochs_plot(curves: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> 
     Returns:
         The figure: each network's mean over its trainings, and from the least to the most.
     """
+    last = max((epoch["epoch"] for of in curves.values() for one in of for epoch in one), default=1)
     figure = Figure(figsize=(10.4, 3.1), layout="constrained")
     for axes, column, label, scale in zip(
         figure.subplots(1, 2),
@@ -99,16 +102,29 @@ def epochs_plot(curves: Mapping[str, Sequence[Sequence[Mapping[str, Any]]]]) -> 
             colour = COLOURS[number % len(COLOURS)]
             name = cut(net, 60) + (f", {len(trainings)} trainings" if len(trainings) > 1 else "")
             marker = "o" if len(epochs) == 1 else None
-            axes.plot(epochs, scale * mean, color=colour, linewidth=1.5, marker=marker, label=name)
+            axes.plot(
+                epochs,
+                scale * mean,
+                color=colour,
+                linewidth=1.5,
+                marker=marker,
+                label=name,
+                clip_on=False,
+            )
             axes.fill_between(
                 epochs, scale * low, scale * high, color=colour, alpha=0.2, linewidth=0
             )
-        number_axis(axes, "x", [], whole=True)
+        axes.set(xlabel="epoch", ylabel=label, xlim=(1, last) if last > 1 else (0.5, 1.5))
+        axes.set_xticks(_epoch_ticks(last))
         number_axis(axes, "y", [])
-        axes.set(xlabel="epoch", ylabel=label)
     handles, names = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=2)
     return figure
+
+
+def _epoch_ticks(last: int) -> list[int]:
+    """Returns ticks from the first epoch to the last, as even as whole epochs allow."""
+    return sorted({round(epoch) for epoch in np.linspace(1, last, min(last, EPOCH_TICKS))})
 
 
 def band(

@@ -1,7 +1,7 @@
 """Which rows stand side by side: of a study on a dataset, those of one protocol."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,7 +9,14 @@ from typing import Any
 from study.data.datasets.catalog import dataset_title
 from study.results.store import ResultStore
 
-__all__ = ["ENVIRONMENT", "Protocol", "Selection", "newest_protocols", "select_protocols"]
+__all__ = [
+    "ENVIRONMENT",
+    "Protocol",
+    "Selection",
+    "differing_settings",
+    "newest_protocols",
+    "select_protocols",
+]
 
 DIFFERENCES_SHOWN = 4
 NEVER = datetime.min
@@ -41,6 +48,11 @@ class Protocol:
     dataset: str
     settings: Mapping[str, Any]
     started_at: datetime
+
+    def leaves(self) -> dict[str, Any]:
+        """Returns the settings by dotted name, those of the code last."""
+        found = dict(_leaves(self.settings))
+        return {name: found[name] for name in sorted(found, key=_code_last)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,11 +135,11 @@ def select_protocols(
     }
 
 
-def newest_protocols(store: ResultStore, study: str) -> dict[str, str]:
+def newest_protocols(store: ResultStore, study: str) -> dict[str, Protocol]:
     """Returns by dataset the protocol that a study was last started under, rows or not."""
-    newest: dict[str, str] = {}
+    newest: dict[str, Protocol] = {}
     for one in _read(store, study):
-        newest.setdefault(one.dataset, one.protocol)
+        newest.setdefault(one.dataset, one)
     return newest
 
 
@@ -146,13 +158,23 @@ def _first(of_study: Iterable[Protocol], wanted: str | None) -> list[Protocol]:
     return [one for one in of_study if one.protocol.startswith(wanted or "")][:1]
 
 
+def differing_settings(protocols: Sequence[Protocol]) -> dict[str, list[Any]]:
+    """Returns the settings in which protocols differ, with each one's value; None where unset."""
+    every = [one.leaves() for one in protocols]
+    names = sorted(set().union(*every), key=_code_last)
+    values = {name: [leaves.get(name) for leaves in every] for name in names}
+    return {name: of for name, of in values.items() if any(value != of[0] for value in of)}
+
+
+def _code_last(name: str) -> tuple[bool, str]:
+    return name.startswith("code."), name
+
+
 def _differences(shown: Protocol, other: Protocol) -> str:
     """Returns the settings in which two protocols differ, in a few words."""
-    ours, theirs = dict(_leaves(shown.settings)), dict(_leaves(other.settings))
     differing = [
-        _difference(name, theirs.get(name), ours.get(name))
-        for name in sorted({*ours, *theirs}, key=lambda name: (name.startswith("code."), name))
-        if ours.get(name) != theirs.get(name)
+        _difference(name, theirs, ours)
+        for name, (ours, theirs) in differing_settings([shown, other]).items()
     ]
     said = differing[:DIFFERENCES_SHOWN]
     if more := len(differing) - len(said):

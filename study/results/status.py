@@ -15,6 +15,7 @@ __all__ = [
     "FailedTraining",
     "RunningJob",
     "Status",
+    "is_running",
     "read_failed",
     "read_statuses",
     "render_status",
@@ -35,6 +36,7 @@ class RunningJob:
         until: The epoch at whose end it ends.
         seconds_per_epoch: How long its epochs take, or None where none is known.
         validation_top1: The validation accuracy of its last epoch, 0..1, or None.
+        training_id: The training that it is of, by which view ``epochs`` has its curve.
     """
 
     label: str
@@ -42,6 +44,14 @@ class RunningJob:
     until: int
     seconds_per_epoch: float | None = None
     validation_top1: float | None = None
+    training_id: str = ""
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long its epochs will still take, or None where that isn't known."""
+        if self.seconds_per_epoch is None or self.epoch >= self.until:
+            return None
+        return self.seconds_per_epoch * (self.until - self.epoch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +91,19 @@ class Status:
     failures: Sequence[str] = ()
     seconds_left: float | None = None
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether it says that it runs, but its driver was on this machine and has ended."""
+        if self.state != "running" or self.host != socket.gethostname():
+            return False
+        try:
+            os.kill(self.process, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:  # another user's
+            return False
+        return False
+
 
 def write_status(results: ResultStore, status: Status) -> None:
     """Writes a study's status in the place of its last."""
@@ -96,6 +119,15 @@ def read_statuses(results: ResultStore) -> list[Status]:
         jobs = [RunningJob(**job) for job in said.pop("jobs")]
         found.append(Status(**said, jobs=jobs))
     return sorted(found, key=lambda status: -status.updated_at)
+
+
+def is_running(results: ResultStore, study: str) -> bool:
+    """Returns whether a study runs, as far as its status and this machine tell."""
+    return any(
+        one.state == "running" and not one.interrupted
+        for one in read_statuses(results)
+        if one.study == study
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -162,7 +194,7 @@ def render_status(
 def _heading(status: Status, now: float) -> str:
     ago = told_duration(max(0.0, now - status.updated_at))
     driver = f"process {status.process} on {status.host}"
-    if status.state == "running" and _is_gone(status):
+    if status.interrupted:
         return (
             f"{status.study}: interrupted, last seen {ago} ago; {driver} is gone. The same command "
             "goes on from there"
@@ -178,19 +210,6 @@ def _heading(status: Status, now: float) -> str:
     return f"{status.study}: {status.state}{said.get(status.state, '')}{left}, {ago} ago ({driver})"
 
 
-def _is_gone(status: Status) -> bool:
-    """Whether the driver was on this machine and has ended."""
-    if status.host != socket.gethostname():
-        return False
-    try:
-        os.kill(status.process, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:  # another user's
-        return False
-    return False
-
-
 def _said(status: Status) -> Iterator[tuple[str, str]]:
     """What a status holds, each with its name."""
     yield "arms", ", ".join(status.arms)
@@ -199,7 +218,7 @@ def _said(status: Status) -> Iterator[tuple[str, str]]:
         said = ", ".join(f"{count} {state}" for state, count in counts.items() if count)
         best = f"; best {100 * status.best[name]:.1f} %" if name in status.best else ""
         yield "search", f"{name}: {said}{best}"
-    if status.state == "running" and not _is_gone(status):
+    if status.state == "running" and not status.interrupted:
         for job in status.jobs:
             yield "running", _told_job(job)
         for what in status.waits:
@@ -212,9 +231,8 @@ def _told_job(job: RunningJob) -> str:
     said = f"{job.label}: epoch {job.epoch}/{job.until}"
     if job.validation_top1 is not None:
         said += f", validation {100 * job.validation_top1:.1f} %"
-    if job.seconds_per_epoch is not None and job.epoch < job.until:
-        left = job.seconds_per_epoch * (job.until - job.epoch)
-        said += f", about {told_duration(left)} left"
+    if job.seconds_left is not None:
+        said += f", about {told_duration(job.seconds_left)} left"
     return said
 
 

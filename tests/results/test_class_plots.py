@@ -5,19 +5,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.metrics import confusion_matrix
 
 from study.results.class_plots import (
     class_gains_plot,
-    confusion,
     confusion_difference_plot,
     confusion_plot,
     ends,
-    frequent_classes,
     fusion_weights,
     fusion_weights_plot,
 )
 from study.results.comparison import class_gains
+from study.results.confusion import confusion, frequent_classes
 from study.results.drawing import svg
 from study.results.statistics import Judgements
 from tests.drawn import check_drawn, words
@@ -80,45 +78,8 @@ def test_of_many_ranked_classes_both_ends_are_named() -> None:
     assert ends(100) == [*range(20), *range(80, 100)]
 
 
-def test_few_classes_are_all_kept_as_scikit_learn_counts_them() -> None:
-    rng = np.random.default_rng(0)
-    labels, predicted = rng.integers(0, 5, (2, 200)).tolist()
-    classes = frequent_classes(labels, predicted)
-    counts = confusion(labels, predicted, classes)
-    assert (counts[:-1, :-1] == confusion_matrix(labels, predicted, labels=classes)).all()
-    assert not counts[-1].any()
-    assert [n for _, n in Counter(labels).most_common()] == counts.sum(1)[:-1].tolist()
-
-
-def test_the_rest_of_many_classes_is_one() -> None:
-    rng = np.random.default_rng(1)
-    labels, predicted = rng.integers(0, 30, (2, 3000)).tolist()
-    kept = frequent_classes(labels, predicted)
-    counts = confusion(labels, predicted, kept)
-    assert len(kept) == 20
-    assert counts.sum() == 3000
-    whole = confusion_matrix(labels, predicted, labels=range(30))
-    rest = [c for c in range(30) if c not in kept]
-    assert (counts[:20, :20] == whole[np.ix_(kept, kept)]).all()
-    assert (counts[:20, 20] == whole[np.ix_(kept, rest)].sum(1)).all()
-    assert counts[20, 20] == whole[np.ix_(rest, rest)].sum()
-    assert min(whole.sum(1)[kept]) >= max(whole.sum(1)[rest])
-
-
-def test_one_class_is_never_called_other() -> None:
-    labels = list(range(21))
-    classes = frequent_classes(labels, labels)
-    assert classes == labels
-    figure = confusion_plot(confusion(labels, labels, classes), [f"c{i:02}" for i in labels])
-    assert "other" not in words(svg(figure, "t"))
-
-
-def test_what_any_arm_predicts_has_a_class_of_its_own_after_the_true_ones() -> None:
-    assert frequent_classes([3, 3, 1], [3, 9, 1], [0, 3, 1]) == [3, 1, 0, 9]
-
-
 def test_a_confusion_plot_says_names_shares_and_counts() -> None:
-    counts = confusion([0] * 4, [0, 0, 0, 1], [0, 1])
+    counts = confusion({(0, 0): 3, (0, 1): 1}, [0, 1])
     said = words(svg(confusion_plot(counts, ["a", NASTY]), "t"))
     assert {"75", "25", "a (4)"} <= set(said)
     assert any(text.startswith("<script>") for text in said)
@@ -126,9 +87,8 @@ def test_a_confusion_plot_says_names_shares_and_counts() -> None:
 
 
 def test_a_difference_of_confusions_is_in_points_of_each_true_class() -> None:
-    labels = [0] * 10 + [1] * 4
-    ours = confusion(labels, [0] * 9 + [1] + [1] * 4, [0, 1])
-    theirs = confusion(labels, [0] * 6 + [1] * 4 + [1, 1, 0, 0], [0, 1])
+    ours = confusion({(0, 0): 9, (0, 1): 1, (1, 1): 4}, [0, 1])
+    theirs = confusion({(0, 0): 6, (0, 1): 4, (1, 1): 2, (1, 0): 2}, [0, 1])
     said = words(
         svg(confusion_difference_plot(ours, theirs, ["a", "b"], arm="Ours", other="Theirs"), "t")
     )
@@ -139,9 +99,10 @@ def test_a_difference_of_confusions_is_in_points_of_each_true_class() -> None:
 def test_confusions_of_any_number_of_classes_can_be_read(classes: int) -> None:
     rng = np.random.default_rng(2)
     labels, ours, theirs = rng.integers(0, classes, (3, 4000)).tolist()
-    kept = frequent_classes(labels, ours, theirs)
+    both = [Counter(zip(labels, arm, strict=True)) for arm in (ours, theirs)]
+    kept = frequent_classes(*both)
     names = [f"A class with a long name {c}" for c in kept]
-    first, second = confusion(labels, ours, kept), confusion(labels, theirs, kept)
+    first, second = (confusion(counted, kept) for counted in both)
     check_drawn(confusion_plot(first, names))
     check_drawn(confusion_difference_plot(first, second, names, arm="a", other="b"))
 

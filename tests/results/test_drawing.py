@@ -1,9 +1,13 @@
 """Labels of few digits, and ticks that are round and few."""
 
+import re
+import xml.etree.ElementTree as ET
+
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from study.results.drawing import cut, digits, log_ticks
+from study.results.drawing import cut, digits, log_ticks, styled, svg
 
 
 @pytest.mark.parametrize(
@@ -38,3 +42,18 @@ def test_logarithmic_ticks_are_few_round_and_within_the_range() -> None:
 def test_a_long_name_is_cut() -> None:
     assert cut("abc", 3) == "abc"
     assert cut("abcd", 3) == "ab…"
+
+
+@styled
+def a_figure() -> Figure:
+    figure = Figure()
+    figure.add_subplot().plot([1, 2], [1, 2], marker="o")
+    return figure
+
+
+def test_figures_of_a_page_have_a_name_and_share_no_identifier() -> None:
+    first, second = (svg(a_figure(), label) for label in ("One & <two>", "three"))
+    assert ET.fromstring(first).attrib["aria-label"] == "One & <two>"
+    ours, theirs = (re.findall(r'id="([^"]*)"', text) for text in (first, second))
+    assert ours
+    assert not {*ours} & {*theirs}

@@ -1,6 +1,9 @@
 """Plots of a study as a whole: that they are whole SVG, and where what they show stands."""
 
+from typing import Any
+
 import numpy as np
+import pytest
 
 from study.results.comparison import Comparison
 from study.results.drawing import svg
@@ -40,9 +43,23 @@ def test_a_curve_stands_at_its_epochs_from_one_to_the_last() -> None:
         {"epoch": number, "train_loss": loss, "validation_top1": top1}
         for number, (loss, top1) in enumerate(zip(losses, accuracies, strict=True), start=1)
     ]
-    left, right = (axes.lines[0] for axes in epochs_plot({"net": [epochs]}).axes)
+    figure: Any = epochs_plot({"net": [epochs]})
+    left, right = (axes.lines[0] for axes in figure.axes)
     np.testing.assert_array_equal(left.get_xydata(), [[1, 2.0], [2, 1.0], [3, 0.5]])
     np.testing.assert_array_equal(right.get_xydata(), [[2, 25.0], [3, 75.0]])
+    for axes in figure.axes:
+        assert axes.get_xlim() == (1, 3)
+        assert axes.get_xticks().tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("last", [1, 2, 8, 27, 250])
+def test_epochs_are_ticked_from_one_to_the_last_without_touching(last: int) -> None:
+    one = [{"epoch": n, "train_loss": 1.0, "validation_top1": 0.5} for n in range(1, last + 1)]
+    figure: Any = epochs_plot({"net": [one]})
+    check_drawn(figure)
+    ticks = figure.axes[0].get_xticks().tolist()
+    assert (ticks[0], ticks[-1]) == (1, last)
+    assert len(ticks) == min(last, 7)
 
 
 def test_several_seeds_are_their_mean_and_a_band_from_the_least_to_the_most() -> None:

@@ -81,7 +81,8 @@ def test_a_protocol_without_rows_yet_does_not_hide_one_that_has_some(store: Resu
     write_protocol(store, "first", protocol="cccccccccccc", started_at=latest)
     selected = select_protocols(store, study="first")
     assert selected["first", "ucf101"].shown.protocol == NEW
-    assert newest_protocols(store, "first") == {"ucf101": "cccccccccccc"}
+    newest = newest_protocols(store, "first")
+    assert {name: one.protocol for name, one in newest.items()} == {"ucf101": "cccccccccccc"}
 
 
 def test_a_protocol_that_was_started_again_is_the_newest(store: ResultStore) -> None:
@@ -97,12 +98,12 @@ def test_rows_whose_protocol_has_lost_its_line_are_shown_all_the_same(store: Res
 
 def test_the_report_counts_and_compares_its_own_protocol_alone(store: ResultStore) -> None:
     text = flat(render_page(store, "first"))
-    assert f"<dd>{NEW}</dd>" in text
+    assert f"protocol <code>{NEW}</code>" in text
     assert "1 finished, 0 failed" in text
     assert f"1 other protocol of it in these results: {OLD}" in text
     assert "1 min" in text or "60 s" in text
     other = flat(render_page(store, "first", protocol=OLD))
-    assert f"<dd>{OLD}</dd>" in other
+    assert f"protocol <code>{OLD}</code>" in other
     assert "1 finished, 0 failed" in other
 
 
@@ -133,7 +134,7 @@ def test_both_commands_take_a_protocol(
     assert f"protocol {OLD}" in flat(capsys.readouterr().out)
     page = tmp_path / "page.html"
     assert report.main([*common, "--output", str(page)]) == 0
-    assert f"<dd>{OLD}</dd>" in page.read_text()
+    assert f"protocol <code>{OLD}</code>" in page.read_text()
     assert query.main(["--table", "stilt-4", "--results", store.root, "--protocol", "c"]) == 2
     assert "no protocol with rows begins so" in capsys.readouterr().err
 
