@@ -21,6 +21,12 @@ another seed. All searches are at the study's rungs and choose the best latest v
 what the choice is worth without noise, then how well each cheaper training ranks configurations as
 the full one does, and what it loses by its choice.
 
+With 20 seeds ours is ahead of full trainings at 100 epochs (+5.1 ± 4.0 points); no difference from
+asynchronous ASHA with TPE is shown at any budget. No cheaper training is kept: epoch 12 of 36
+chooses as well as the last at a third of the cost, and the search's rungs use it already. A third
+of the videos, smaller crops and frozen backbones are 2.5, 1.7 and 7.7 times cheaper and lose 2.7,
+4.8 and 4.9 points by their choice (intervals from 0 to 11).
+
 The accuracy depends on little but the learning rate here; a space whose parameters interact may
 tell methods apart that this one doesn't.
 """
