@@ -9,8 +9,8 @@
 2. Ray's overhead: the ablation's two trainings through ``run_study``, one at a time, against the
    same two in plain Python with as many threads. Start-up, until the first job's code runs, is
    apart.
-3. The training work of 16 arms (``stilt-fusion``), search included, against other ways to the same
-   table: each arm trained by itself; best practice, that is the spatial, the temporal and the STIL
+3. The training work of the 16 default arms of ``stilt``, search included, against other ways to
+   them: each arm trained by itself; best practice, that is the spatial, the temporal and the STIL
    net once each, of whose stored scores the 13 other rows are fusions; and each arm with a search
    of its own, of the same budget. Nothing is shared between the nets or arms of another way.
 
@@ -57,7 +57,7 @@ PLACES = 2  # of the main job
 ARMS = tuple(arm.name for arm in search_spaces.get("stilt").arms if arm.default)
 NETS = ("spatial", "temporal", "two-stream", "stil")  # each is the name of an arm that trains it
 EACH = tuple((arm,) for arm in ARMS)
-TRIALS = "of a search, the first of them in the main job (6 as on embedded, 16 as on other data)"
+TRIALS = "of a search, the first of them in the main job (3 as on embedded, 16 as on other data)"
 PRACTICE = (("spatial",), ("temporal",), ("stil",))
 
 Work = Counter[tuple[str, str]]
@@ -400,7 +400,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--epochs", type=int, metavar="N", help="of every training (default: the space's)")
-    add("--trials", type=int, nargs="+", default=[6, 16], metavar="N", help=TRIALS)
+    add("--trials", type=int, nargs="+", default=[3, 16], metavar="N", help=TRIALS)
     add("--seeds", type=int, default=3, metavar="N", help="reported seeds of part 3 (3)")
     add("--rounds", type=int, default=3, metavar="N", help="of part 2, and of its medians (3)")
     add("--draws", type=int, default=5, metavar="N", help="replays of each search (5)")

@@ -139,11 +139,6 @@ class Job:
     search: str | None = None
     trial: int | None = None
 
-    @property
-    def purpose(self) -> str:
-        """What the job is for, in a few words."""
-        return "ablation" if self.search is None else f"{self.search}, trial {self.trial}"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Waiting:

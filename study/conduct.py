@@ -26,6 +26,7 @@ from study.job import Job, checkpoint_path, record_failure, trained_again
 from study.keeping import keep_networks
 from study.labels import describe, trial_label
 from study.ledger import Ledger, look
+from study.plan import PlannedRow
 from study.progress import Progress
 from study.request import Study
 from study.results.store import ResultStore
@@ -273,10 +274,18 @@ class Conductor(JobSource):
         for one in self._agenda.searches:
             self._write_search(one, self._outlook.searches[one.search.name])
         for row in self._outlook.rows:
+            self._claim_networks(row)
             if self._is_new((row.arm.name, row.training.target, row.training.seed)):
                 lines = write_row(self._study, self._results, row, source=self._ledger.source)
                 self._tracked.row(row, lines)
         self._progress.publish(self._outlook, at_once=True)
+
+    def _claim_networks(self, row: PlannedRow) -> None:
+        """Notes that this study is to keep a finished row's networks, whoever trained them."""
+        for training in row.distinct_trainings if self._study.request.keep != "none" else ():
+            identity = self._ledger.source(training)
+            if self._is_new(("claim", identity)):
+                claim(self._study.claims(identity), self._study.name)
 
     def _write_search(self, one: ArmSearch, trials: Sequence[Trial]) -> None:
         """Writes the trials that have newly ended; releases checkpoints that it needs no more.

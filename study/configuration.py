@@ -19,7 +19,15 @@ from study.request import Study
 from study.results.store import ResultStore
 from study.training.weights import EVERYWHERE, KINDS
 
-__all__ = ["Section", "flags_over", "read_flags", "render_request", "value_of", "write_request"]
+__all__ = [
+    "Section",
+    "flags_over",
+    "flat",
+    "read_flags",
+    "render_request",
+    "value_of",
+    "write_request",
+]
 
 BY_NAME = ("set", "search")  # flags of NAME=VALUE pairs, each a table of its own in the file
 HEADING = """\
@@ -102,7 +110,7 @@ def _typed(path: str | Path, flag: argparse.Action, value: Any) -> list[str]:
             raise ValueError(f"--config {path}: {_key(flag)} must be true or false, got {value!r}")
         return [name] if value else []
     if _key(flag) in BY_NAME and isinstance(value, dict):
-        pairs = [f"{key}={_word(item)}" for key, item in _flat(value)]
+        pairs = [f"{key}={_word(item)}" for key, item in flat(value)]
         return [name, *pairs] if pairs else []
     if isinstance(value, dict):
         raise ValueError(f"--config {path}: {_key(flag)} takes no table, but got {value!r}")
@@ -110,11 +118,11 @@ def _typed(path: str | Path, flag: argparse.Action, value: Any) -> list[str]:
     return [name, *words] if flag.nargs == "+" else [f"{name}={','.join(words)}"]
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Names with dots, which TOML reads as tables within tables."""
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields values by names with dots, for tables within tables, and empty tables."""
     for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+        if isinstance(value, dict) and value:
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
@@ -187,12 +195,13 @@ def render_request(sections: Sequence[Section], asked: argparse.Namespace, study
 def _given(asked: argparse.Namespace, study: Study) -> dict[str, Any]:
     """What was asked, paths in full, and `BY_NAME` as mappings."""
     request = study.request
-    changes = dict(_flat(request.changes))
+    changes = dict(flat(request.changes))
     if asked.epochs is not None:
         del changes["epochs"]
     searched = (pair.partition("=") for pair in asked.search)
     return {
         **vars(asked),
+        "space": _space(asked.space),
         "data": None if asked.data is None else str(request.store),
         "results": request.results,
         "weights": None if asked.weights is None else _weights(study.weights),
@@ -219,6 +228,12 @@ def _weights(wanted: Mapping[str, str]) -> list[str]:
         name: one if one in KINDS else str(Path(one).resolve()) for name, one in wanted.items()
     }
     return [word if name == EVERYWHERE else f"{name}={word}" for name, word in words.items()]
+
+
+def _space(named: str) -> str:
+    """The space as it is typed; the path of a plug-in's file in full."""
+    file, colon, name = named.partition(":")
+    return f"{Path(file).resolve()}{colon}{name}" if file.endswith(".py") else named
 
 
 def _as_set(value: Any) -> Any:

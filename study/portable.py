@@ -310,6 +310,8 @@ def _preprocessing(arm: TrainedArm) -> dict[str, Any]:
             "shape": shapes[name],
             "axes": ["view", "segment", "channel", "row", "column"],
             "dtype": "uint8",
+            "segments": clip.segments,
+            "frame_stride": clip.stride,
             "clips": clip.clips,
             "crops": clip.crops,
             "scales": clip.scales,

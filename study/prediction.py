@@ -41,7 +41,6 @@ __all__ = [
 ]
 
 VIDEOS_AT_ONCE = 16  # that are scored before progress is reported
-SEES = {"spatial": "RGB", "temporal": "flow"}  # as column ``modality`` of view ``rows`` names it
 GPU_FLOW = "tvl1-gpu"
 UNSEEN_FLOW = FlowSettings(scales=1, warps=1, iterations=1)
 
@@ -292,7 +291,7 @@ def _parts(results: ResultStore, line: Mapping[str, Any]) -> dict[str, Scores]:
 
     A training that serves it may have scored another stream too, for other arms.
     """
-    streams = [stream for stream, seen in SEES.items() if seen in line["modality"].split(" + ")]
+    streams = sorted(json.loads(line["details"])["test_views"])
     names = line["scoring_id"].split("+")
     scored_in = dict(zip(streams, names if len(names) > 1 else names * 2, strict=False))
     return load_streams(results, scored_in)

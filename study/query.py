@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m study.query",
         description="SQL over the results (read-only), and the papers' tables with ours beside.",
         epilog="example: python -m study.query "
-        '"SELECT arm, avg(top1) FROM rows GROUP BY protocol, arm"',
+        "\"SELECT arm, avg(top1) FROM rows WHERE part = 'test' GROUP BY protocol, arm\"",
     )
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("sql", nargs="?", metavar="SQL", help="a SELECT over the views of --list")

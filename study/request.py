@@ -720,9 +720,9 @@ def _trials(request: Request, space: Space, dataset: str) -> int:
 def _starts(study: Study, plan: Plan) -> tuple[str, ...]:
     """Loads weights into each network once, and returns what it takes of each file, a line each.
 
-    Those that don't fit are refused now. Torchvision's ImageNet weights fit.
+    Those that don't fit are refused now. Torchvision's ImageNet weights fit where all have them.
     """
-    if set(study.weights.values()) <= {"imagenet", "none"}:
+    if set(study.weights.values()) in ({"imagenet"}, {"none"}):
         return ()
     lines: dict[str, None] = {}
     seen = set()

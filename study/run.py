@@ -19,7 +19,7 @@ from search_spaces.space import TUNINGS, Choice, Parameter, Real, Space
 from study.advice import warnings_of
 from study.cluster.resources import Resources
 from study.conduct import run_study
-from study.configuration import Section, flags_over, read_flags, render_request, value_of
+from study.configuration import Section, flags_over, flat, read_flags, render_request, value_of
 from study.data.datasets.catalog import list_datasets
 from study.data.store.clip_store import ClipStore
 from study.data.store.embedded import prepare_embedded
@@ -303,7 +303,7 @@ def _add_tuning(add: Callable[..., None]) -> None:
         "--trials",
         type=int,
         metavar="N",
-        help="trials of each search (default: 4 for each searched parameter and at least 10; 6 on "
+        help="trials of each search (default: 4 for each searched parameter and at least 10; 3 on "
         "the embedded dataset)",
     )
     add(
@@ -398,6 +398,7 @@ def _request(arguments: argparse.Namespace, console: Console) -> Request:
     changes = _unique("--set", map(_assignment, arguments.set))
     if arguments.epochs is not None:
         changes = _unique("--set and --epochs", [*changes.items(), ("epochs", arguments.epochs)])
+    changes = dict(flat(changes))
     searched = _unique("--search", ((one.name, one) for one in map(_parameter, arguments.search)))
     request = Request(
         space=search_spaces.load(arguments.space),

@@ -11,7 +11,8 @@ Each folder below is a table in Parquet files; a table's lines are all lines of 
 
 ```sql
 -- DuckDB
-SELECT arm, avg(top1) FROM read_parquet('rows/*.parquet', union_by_name = true) GROUP BY arm
+SELECT arm, avg(top1) FROM read_parquet('rows/*.parquet', union_by_name = true)
+WHERE part = 'test' GROUP BY protocol, arm
 ```
 ```python
 pandas.read_parquet("rows")  # or pyarrow.dataset.dataset("rows")
@@ -26,11 +27,14 @@ pandas.read_parquet("rows")  # or pyarrow.dataset.dataset("rows")
   `python -m study.query` and `from study.results import open_results` never see that.
 - Times are seconds, sizes bytes, accuracies fractions 0..1. A text that holds JSON has its keys
   sorted.
-- `status`, `searches`, `studies`, `networks`: where each study stands, its searches as Optuna
-  journals, its request, and kept networks.
+- `status`, `searches`, `studies`, `networks`: where each study stands, its searches as an Optuna
+  journal, its request, and kept networks. `checkpoints`, `claims`, `locks`, `ray`: what a study
+  needs until it is done. `weights`, `data`: downloaded weights, and the embedded dataset.
+  `tensorboard`, `mlflow`, `wandb`: what `--log` wrote.
 
 Rows that differ in `protocol` may not be compared; `part` says which videos were judged. To merge
-two results folders, copy the files of one into the other.
+two results folders, copy the files of one into the other; until a study has next ended there, what
+both had is there twice.
 """
 _HEADER = ("| column | type | holds |", "| :--- | :--- | :--- |")
 

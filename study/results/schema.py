@@ -238,7 +238,10 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _text("split", "the split's name"),
             _integer("seed", "the random seed"),
             _text("part", "validation or test", one_of=PARTS[1:]),
-            _text("training_id", "the training that it came from"),
+            _text(
+                "training_id",
+                "the training that it came from, or spatial's and temporal's, joined by +",
+            ),
             _text("video", "the video's name, <class>/<stem>"),
             _integer("label", "the video's class"),
             _integer("predicted", "the class that the arm's fused scores say"),

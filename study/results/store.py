@@ -390,7 +390,8 @@ class ResultStore:
             return
         self._delete(former[:-1])
         last = Path(former[-1])
-        write_whole(last, data)
+        with whole_file(last, shared=True) as file:
+            file.write(data)
         try:
             last.rename(last.with_name(f"{file_key}~{_version(_version_of(former[-1]))}{SUFFIX}"))
         except FileNotFoundError:  # a compaction had merged the former version, and deleted both

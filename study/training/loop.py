@@ -375,7 +375,7 @@ def _resume(run: _TrainingRun, last: int) -> None:
         reached = torch.tensor([epochs, -epochs, steps, -steps], device=run.device)
         dist.all_reduce(reached, dist.ReduceOp.MAX)
         if reached.sum() != 0:
-            raise ValueError(
+            raise RuntimeError(  # another study that shares the training may have just written it
                 f"checkpoint {path} is not the same for every process: this one finds "
                 f"{epochs} epochs and {steps} steps there; put it on storage that all of them see"
             )
