@@ -457,8 +457,14 @@ def _weights(given: Sequence[str] | None) -> dict[str, str] | None:
     """What networks start from by stream and arm; a word alone stands for the others."""
     if given is None:
         return None
-    named = (re.fullmatch(r"(?:([\w.+-]+)=)?(.+)", text, re.DOTALL) for text in given)
-    return _unique("--weights", ((one[1] or EVERYWHERE, one[2]) for one in named if one))
+    matches = (re.fullmatch(r"(?:([\w.+-]+)=)?(.+)", text, re.DOTALL) for text in given)
+    named = [(one[1] or EVERYWHERE, one[2]) for one in matches if one]
+    if len(alike := [word for name, word in named if name == EVERYWHERE]) > 1:
+        raise ValueError(
+            f"--weights says twice where all streams and arms start: {' and '.join(alike)}; give "
+            "one word, and NAME=WORD for a stream or an arm of its own"
+        )
+    return _unique("--weights", named)
 
 
 def _assignment(text: str) -> tuple[str, Any]:

@@ -156,8 +156,10 @@ def test_a_dry_run_says_what_each_net_needs(
     assert run.main([*command, "--gpus-per-worker", "1"]) == 0
     said = capsys.readouterr().out
     assert "GiB" in said
-    (net,) = (line.split() for line in said.splitlines() if "1 × 2" in line)  # both seeds, once
-    assert net[4] == "12"
+    lines = [line.split() for line in said.splitlines()]
+    (heads,) = (line for line in lines if line[:1] == ["training"])
+    (net,) = (line for line in lines if line[:1] == ["stil"])  # both seeds in one line
+    assert (net[heads.index("runs")], net[heads.index("micro")]) == ("2", "12")
     assert run.main(command) == 0
     assert "GiB" not in capsys.readouterr().out
 

@@ -201,19 +201,23 @@ def s3d_state() -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(
-    ("model", "make"),
+    ("model", "options", "make"),
     [
-        ("s3d", s3d_state),
-        ("s3d", lambda: s3d(num_classes=CLASSES).state_dict()),
-        ("r2plus1d", lambda: r2plus1d_18(num_classes=CLASSES).state_dict()),
+        ("s3d", {}, s3d_state),
+        ("s3d", {}, lambda: s3d(num_classes=CLASSES).state_dict()),
+        (
+            "r2plus1d",
+            {"middle": "torchvision"},
+            lambda: r2plus1d_18(num_classes=CLASSES).state_dict(),
+        ),
     ],
     ids=["S3D", "torchvision's S3D", "torchvision's R(2+1)D"],
 )
 def test_published_3d_networks_are_used_to_the_last_tensor(
-    model: str, make: Callable[[], dict[str, Tensor]]
+    model: str, options: dict[str, Any], make: Callable[[], dict[str, Tensor]]
 ) -> None:
     state = make()
-    net: Any = create_model(model, num_classes=CLASSES, streams=("spatial",))
+    net: Any = create_model(model, num_classes=CLASSES, streams=("spatial",), **options)
     report = start(net, state, "spatial")
     assert not report.left_out
     assert not report.drawn
