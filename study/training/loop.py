@@ -147,6 +147,7 @@ def train(
     Raises:
         ValueError: If the checkpoint is of another training, a loss weight has no loss, or both
             `compile` and activation checkpointing are asked for.
+        RuntimeError: If the processes find different checkpoints.
         NonFiniteLossError: If a loss becomes infinite or not a number.
         torch.OutOfMemoryError: If the GPU's memory is too small for half the videos as well, or
             that of one of several processes for all of its own.

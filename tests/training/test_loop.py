@@ -918,7 +918,7 @@ def _train_in_one_of_two_processes(rank: int, folder: Path) -> None:
     try:
         _train(_stilt(), DISTRIBUTED, checkpoint=other)
         refusal = "none"
-    except ValueError as error:
+    except RuntimeError as error:
         refusal = str(error)
     restarted = _train(_auxiliary(), checkpoint=folder / "damaged.pt")
     straight, stopped = _stilt(dropout=0.5), _stilt(dropout=0.5)
