@@ -119,7 +119,7 @@ def conv_fusion() -> Space:
                 "milestones": (0.5, 0.8),
                 "epochs": 30,
                 "segments": 5,
-                "test_segments": 5,
+                "test_segments": None,
                 "test_clips": 5,
                 "flow_length": 10,
             },
@@ -134,7 +134,7 @@ def _on_embedded(space: Space) -> Space:
         space,
         Settings(
             options={"layers": ("stage4",), "head_dims": (128, 128), "dropout": 0.0},
-            hyperparameters={"segments": 3, "test_segments": 3, "test_clips": 1},
+            hyperparameters={"segments": 3, "test_clips": 1},
         ),
     )
     return replace(

@@ -112,7 +112,7 @@ def cstm() -> Space:
                 "epochs": 60,
                 "clip_norm": 20.0,
                 "segments": 8,
-                "test_segments": 8,
+                "test_segments": None,
             },
         ),
         variants={"embedded": _on_embedded},
@@ -128,7 +128,7 @@ def _on_embedded(space: Space) -> Space:
         space,
         Settings(
             options={"dropout": 0.0, "attention_reduction": 8},
-            hyperparameters={"segments": 3, "test_segments": 3},
+            hyperparameters={"segments": 3},
         ),
     )
     arms = (replace(arm, default=not arm.hyperparameters) for arm in space.arms)
@@ -142,7 +142,7 @@ def _other(name: str, label: str, model: str, frames: int, **options: Any) -> Ar
         label=label,
         model=model,
         options=options,
-        hyperparameters={"segments": frames, "test_segments": frames},
+        hyperparameters={"segments": frames},
         fusion="spatial",
     )
 

@@ -121,7 +121,7 @@ def stilt() -> Space:
                 "milestones": (0.2, 0.4, 0.6, 0.8),
                 "epochs": 100,
                 "segments": 3,
-                "test_segments": 3,
+                "test_segments": None,
                 "test_clips": 8,
                 "flow_length": 10,
             },

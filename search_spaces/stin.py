@@ -77,7 +77,7 @@ def stin() -> Space:
                 "epochs": 100,
                 "clip_norm": 20.0,
                 "segments": 3,
-                "test_segments": 3,
+                "test_segments": None,
                 "test_clips": 8,
                 "flow_length": 10,
             },

@@ -283,9 +283,8 @@ class Conductor(JobSource):
     def _claim_networks(self, row: PlannedRow) -> None:
         """Notes that this study is to keep a finished row's networks, whoever trained them."""
         for training in row.distinct_trainings if self._study.request.keep != "none" else ():
-            identity = self._ledger.source(training)
-            if self._is_new(("claim", identity)):
-                claim(self._study.claims(identity), self._study.name)
+            if self._is_new(("claim", training.training_id)):
+                claim(self._study.claims(self._ledger.source(training)), self._study.name)
 
     def _write_search(self, one: ArmSearch, trials: Sequence[Trial]) -> None:
         """Writes the trials that have newly ended; releases checkpoints that it needs no more.

@@ -195,7 +195,7 @@ def render_request(sections: Sequence[Section], asked: argparse.Namespace, study
 def _given(asked: argparse.Namespace, study: Study) -> dict[str, Any]:
     """What was asked, paths in full, and `BY_NAME` as mappings."""
     request = study.request
-    changes = dict(flat(request.changes))
+    changes = dict(request.changes)
     if asked.epochs is not None:
         del changes["epochs"]
     searched = (pair.partition("=") for pair in asked.search)

@@ -3,51 +3,41 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
+from study.command import DONE, add_arm_flags, ended
 from study.portable import check_onnx, write_export
 from study.prediction import find_arm
-from study.results.store import DamagedResultError, open_results
+from study.results.store import open_results
 from study.sizes import told_bytes
 
 __all__ = ["main"]
-
-DONE, FAILED, REFUSED = 0, 1, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0 done, 1 failed, 2 refused input."""
     given = _parser().parse_args(arguments)
-    try:
-        if given.onnx:
-            check_onnx()
-        results = open_results(given.results)
-        arm = find_arm(
-            results,
-            study=given.study,
-            arm=given.arm,
-            split=given.split,
-            seed=given.seed,
-            protocol=given.protocol,
-        )
-        files = write_export(arm, results, given.output, onnx=given.onnx)
-    except KeyboardInterrupt:
-        return _stopped("interrupted", FAILED)
-    except DamagedResultError as error:
-        return _stopped(str(error), FAILED)
-    except (ValueError, FileNotFoundError) as error:
-        return _stopped(str(error), REFUSED)
-    except (OSError, RuntimeError) as error:
-        return _stopped(str(error), FAILED)
+    return ended("study.export", partial(_export, given))
+
+
+def _export(given: argparse.Namespace) -> int:
+    if given.onnx:
+        check_onnx()
+    results = open_results(given.results)
+    arm = find_arm(
+        results,
+        study=given.study,
+        arm=given.arm,
+        split=given.split,
+        seed=given.seed,
+        protocol=given.protocol,
+    )
+    files = write_export(arm, results, given.output, onnx=given.onnx)
     print(f"{given.arm}, split {arm.row['split']}, seed {arm.row['seed']}, in {given.output}:")
     for file in files:
         print(f"  {file.name}  {told_bytes(file.stat().st_size)}")
     return DONE
-
-
-def _stopped(message: str, code: int) -> int:
-    print(f"study.export: {message}", file=sys.stderr)
-    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,18 +50,8 @@ def _parser() -> argparse.ArgumentParser:
         "--output stil",
     )
     add = parser.add_argument
-    add("--study", required=True, metavar="NAME", help="the study")
-    add("--arm", required=True, help="the arm")
+    add_arm_flags(parser)
     add("--output", required=True, type=Path, metavar="DIR", help="a new or an empty folder")
-    add("--split", metavar="NAME", help="the split trained on (default: the first)")
-    add(
-        "--seed",
-        type=int,
-        metavar="N",
-        help="the seed (default: the best on validation of those whose networks are kept)",
-    )
-    add("--protocol", metavar="HASH", help="the protocol, or its first digits (default: the last)")
-    add("--results", default="results", metavar="DIR", help="folder or URI (default: results)")
     add("--onnx", action="store_true", help="write program.onnx too; needs the extra 'onnx'")
     return parser
 

@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
+from study.command import DONE, add_arm_flags, ended
 from study.data.store.preparation import Progress
 from study.overlay import draw_overlay
 from study.prediction import PreparedVideos, TrainedArm, find_arm, prepared
-from study.results.store import DamagedResultError, open_results
+from study.results.store import open_results
 
 __all__ = ["main"]
 
-DONE, FAILED, REFUSED = 0, 1, 2
 LINE_SECONDS = 10.0  # between lines of progress where the output is no terminal
 EXAMPLES = """\
 examples:
@@ -37,21 +38,7 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0 done, 1 failed, 2 refused input."""
     given = _parser().parse_args(arguments)
-    try:
-        return _predict(given)
-    except KeyboardInterrupt:
-        return _stopped("interrupted", FAILED)
-    except DamagedResultError as error:
-        return _stopped(str(error), FAILED)
-    except (ValueError, FileNotFoundError) as error:
-        return _stopped(str(error), REFUSED)
-    except (OSError, RuntimeError) as error:
-        return _stopped(str(error), FAILED)
-
-
-def _stopped(message: str, code: int) -> int:
-    print(f"study.predict: {message}", file=sys.stderr)
-    return code
+    return ended("study.predict", partial(_predict, given))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -64,17 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("videos", nargs="+", metavar="VIDEO", help="a video file, or a folder of frames")
-    add("--study", required=True, metavar="NAME", help="the study")
-    add("--arm", required=True, help="the arm")
-    add("--split", metavar="NAME", help="the split trained on (default: the first)")
-    add(
-        "--seed",
-        type=int,
-        metavar="N",
-        help="the seed (default: the best on validation of those whose networks are kept)",
-    )
-    add("--protocol", metavar="HASH", help="the protocol, or its first digits (default: the last)")
-    add("--results", default="results", metavar="DIR", help="folder or URI (default: results)")
+    add_arm_flags(parser)
     add("--top", type=int, default=5, metavar="K", help="classes of each video (default: 5)")
     add("--format", choices=tuple(_PRINTERS), default="text", help="(default: text)")
     add("--overlay", type=Path, metavar="FILE", help="draw the classes on the one video: an MP4")

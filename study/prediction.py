@@ -38,6 +38,7 @@ __all__ = [
     "find_arm",
     "mirrored_views",
     "prepared",
+    "scores_of_line",
 ]
 
 VIDEOS_AT_ONCE = 16  # that are scored before progress is reported
@@ -262,9 +263,9 @@ def _trained_arm(
     The validation part's line tells which training held that part out.
     """
     fusion = tested["fusion"]
-    parts = _parts(results, tested)
+    parts = scores_of_line(results, tested)
     if held_out["scoring_id"] != tested["scoring_id"]:
-        parts = parts_fitted_elsewhere(fusion, parts, _parts(results, held_out))
+        parts = parts_fitted_elsewhere(fusion, parts, scores_of_line(results, held_out))
     only = FUSIONS[fusion].stream
     streams = list(parts["test"].scores) if only is None else [only]
     read = dict(zip(streams, networks if len(networks) > 1 else [*networks] * 2, strict=False))
@@ -286,7 +287,7 @@ def _trained_arm(
     )
 
 
-def _parts(results: ResultStore, line: Mapping[str, Any]) -> dict[str, Scores]:
+def scores_of_line(results: ResultStore, line: Mapping[str, Any]) -> dict[str, Scores]:
     """Reads the scores that a line was made of, by part.
 
     A training that serves it may have scored another stream too, for other arms.

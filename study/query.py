@@ -9,6 +9,7 @@ from pathlib import Path
 
 import duckdb
 
+from study.command import DONE, FAILED, REFUSED, stopped
 from study.results.faults import describe_fault, names_not_there
 from study.results.grids import FORMATS, Grid
 from study.results.output import (
@@ -23,8 +24,6 @@ from study.results.status import read_failed, read_statuses, render_status
 from study.results.store import DamagedResultError, ResultStore, open_results
 
 __all__ = ["main"]
-
-DONE, FAILED, REFUSED = 0, 1, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,14 +53,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The pipe's reader has closed it; Python's own flush at exit must not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
-        return _stopped("interrupted", FAILED)
+        return stopped("study.query", "interrupted", FAILED)
     except DamagedResultError as error:
-        return _stopped(str(error), FAILED)
+        return stopped("study.query", str(error), FAILED)
     except (OSError, duckdb.OperationalError, duckdb.InvalidInputException) as error:
         missing = isinstance(error, FileNotFoundError)
-        return _stopped(describe_fault(error), REFUSED if missing else FAILED)
+        return stopped("study.query", describe_fault(error), REFUSED if missing else FAILED)
     except (ValueError, duckdb.Error) as error:
-        return _stopped(describe_fault(error), REFUSED)
+        return stopped("study.query", describe_fault(error), REFUSED)
     return DONE
 
 
@@ -208,11 +207,6 @@ def _query(store: ResultStore, options: argparse.Namespace) -> None:
             print_answer(answer, options.format, sys.stdout)
         else:
             write_answer(answer, options.output)
-
-
-def _stopped(message: str, code: int) -> int:
-    print(f"study.query: {message}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

@@ -9,32 +9,21 @@ from itertools import starmap
 from pathlib import Path
 
 import search_spaces
+from study.command import DONE, ended
 from study.results.figures import write_figures
 from study.results.findings import studies
 from study.results.live import LivePage, PageServer, watch, write_page
 from study.results.page import render_comparison, render_page
 from study.results.status import is_running
-from study.results.store import DamagedResultError, ResultStore, open_results
+from study.results.store import ResultStore, open_results
 
 __all__ = ["main"]
-
-DONE, FAILED, REFUSED = 0, 1, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns 0 done, 1 failed, 2 refused input."""
     options = _parser().parse_args(arguments)
-    try:
-        _report(options)
-    except DamagedResultError as error:
-        return _stopped(str(error), FAILED)
-    except (ValueError, FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        return _stopped(str(error), REFUSED)
-    except OSError as error:
-        return _stopped(str(error), FAILED)
-    except KeyboardInterrupt:
-        return _stopped("interrupted", FAILED)
-    return DONE
+    return ended("study.report", partial(_report, options))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -93,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _report(options: argparse.Namespace) -> None:
+def _report(options: argparse.Namespace) -> int:
     if not options.serve:
         _check_output(options.output)
     if options.space:
@@ -111,7 +100,7 @@ def _report(options: argparse.Namespace) -> None:
     )
     if options.serve:
         _serve(partial(render, live="poll"))
-        return
+        return DONE
     if options.watch:
         print(f"rewriting {options.output} until the study has ended; Ctrl-C stops it", flush=True)
         watch(render, options.output, runs=lambda: any(starmap(is_running, named)))
@@ -122,6 +111,7 @@ def _report(options: argparse.Namespace) -> None:
             print(f"wrote {len(written)} files to {options.figures}")
         write_page(page, options.output)
     print(f"wrote {options.output}")
+    return DONE
 
 
 def _paired(folders: Sequence[str], names: Sequence[str] | None) -> list[tuple[str, str | None]]:
@@ -173,11 +163,6 @@ def _serve(render: Callable[[], str]) -> None:
         print(f"serving {server.address}\nCtrl-C ends it", flush=True)
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()
-
-
-def _stopped(message: str, code: int) -> int:
-    print(f"study.report: {message}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from study.results.protocols import newest_protocols
 from study.results.store import ResultStore
 from study.search import Sampler
 from study.source import FUSION, PACKAGES, SEARCH, TRAINING, source_version
+from study.training.hyperparameters import Hyperparameters
 from study.training.initialisation import StartReport
 from study.training.memory import MicroBatch
 from study.training.weights import (
@@ -863,12 +864,9 @@ def _of_recipe(space: Space, request: Request, dataset: str, *, videos: int) -> 
 
 
 def _base_settings(space: Space, request: Request, store: ClipStore, *, videos: int) -> Settings:
-    """Returns the recipe's settings, fitted to what the store holds, then the user's changes.
-
-    A space that tests on as many segments as it trains on does so of any number: its nets mix them.
-    """
+    """Returns the recipe's settings, fitted to what the store holds, then the user's changes."""
     base = _of_recipe(space, request, store.annotations.dataset, videos=videos)
-    of_space = base.hyperparameters
+    asked = base.updated(Settings.of(request.changes)).hyperparameters
     fitted: dict[str, Any] = {"crop_size": _crop_size(store.settings.short_side)}
     wanted = base.hyperparameters.get("flow_length", 10)
     if store.settings.stacks is not None:
@@ -876,12 +874,9 @@ def _base_settings(space: Space, request: Request, store: ClipStore, *, videos: 
         fitted["frame_stride"] = None
         if "test_segments" not in base.hyperparameters:
             fitted["test_segments"] = min(25, store.settings.stacks)
-        elif of_space.get("test_clips", 1) > 1:  # those that have a frame of their own
-            clips = -(-store.settings.stacks // of_space["test_segments"])
-            fitted["test_clips"] = min(of_space["test_clips"], clips)
-    mixing = "segments" in of_space and of_space["segments"] == of_space.get("test_segments")
-    if mixing and "segments" in request.changes:
-        fitted["test_segments"] = request.changes["segments"]
+        elif base.hyperparameters.get("test_clips", 1) > 1:  # those that have their own frames
+            clips = -(-store.settings.stacks // Hyperparameters.of(asked).test_segments)
+            fitted["test_clips"] = min(base.hyperparameters["test_clips"], clips)
     return base.updated(Settings(hyperparameters=fitted)).updated(Settings.of(request.changes))
 
 

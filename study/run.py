@@ -18,6 +18,7 @@ from search_spaces.recipes import RECIPES
 from search_spaces.space import TUNINGS, Choice, Parameter, Real, Space
 from study.advice import warnings_of
 from study.cluster.resources import Resources
+from study.command import DONE, FAILED, REFUSED
 from study.conduct import run_study
 from study.configuration import Section, flags_over, flat, read_flags, render_request, value_of
 from study.data.datasets.catalog import list_datasets
@@ -44,7 +45,6 @@ __all__ = ["main"]
 
 _Value = TypeVar("_Value")
 
-DONE, FAILED, REFUSED = 0, 1, 2
 SHARED = {  # who trains with what a search finds
     "net": "one a net, whose arms share its best",
     "own": "one a net, among whose trials each arm chooses its own",
@@ -395,10 +395,9 @@ def _add_places(add: Callable[..., None]) -> None:
 
 def _request(arguments: argparse.Namespace, console: Console) -> Request:
     """What the flags ask for; the embedded dataset's store is made where it isn't yet."""
-    changes = _unique("--set", map(_assignment, arguments.set))
+    changes = _unique("--set", (pair for text in arguments.set for pair in flat(_assignment(text))))
     if arguments.epochs is not None:
         changes = _unique("--set and --epochs", [*changes.items(), ("epochs", arguments.epochs)])
-    changes = dict(flat(changes))
     searched = _unique("--search", ((one.name, one) for one in map(_parameter, arguments.search)))
     request = Request(
         space=search_spaces.load(arguments.space),
@@ -467,11 +466,11 @@ def _weights(given: Sequence[str] | None) -> dict[str, str] | None:
     return _unique("--weights", named)
 
 
-def _assignment(text: str) -> tuple[str, Any]:
+def _assignment(text: str) -> dict[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
         raise ValueError(f"--set takes NAME=VALUE, such as batch_size=16, but got {text!r}")
-    return name, value_of(value)
+    return {name: value_of(value)}
 
 
 def _parameter(text: str) -> Parameter:

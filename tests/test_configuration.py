@@ -11,7 +11,9 @@ import pytest
 from study import conduct, run
 from study.cluster.queue import JobSource
 from study.request import Study
+from study.searches import searches_of
 from tests.fake_jobs import run_fake_job
+from tests.plug_ins import plug_ins_forgotten
 
 SMALL = (
     *("--space", "stilt", "--weights", "none", "--trials", "4", "--seeds", "2"),
@@ -119,6 +121,32 @@ def test_values_of_every_kind_come_back_from_the_file(driver: Driver) -> None:
     assert training.options["head_dims"] == (16, 16)
     assert training.hyperparameters.scales == (1.0, 0.875)
     assert training.hyperparameters.milestones == ()
+
+
+def test_a_setting_within_a_setting_is_one_of_its_own_and_not_searched(driver: Driver) -> None:
+    nested = ("--set", 'loss_weights={"spatial":0.5}')
+    first = driver(*driver.where, *SMALL, *nested, "--arms", "stil")
+    assert first.request.changes["loss_weights.spatial"] == 0.5
+    (one,) = searches_of(first).values()
+    assert "loss_weights.spatial" not in [known.name for known in one.search.parameters]
+    assert driver("--config", str(written(first))).request == first.request
+
+
+def test_a_file_repeats_a_space_of_ones_own_from_any_folder(
+    driver: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "my_space.py").write_text(
+        "from dataclasses import replace\n\nimport search_spaces\n\n"
+        'space = replace(search_spaces.get("stilt"), name="mine", tables=())\n'
+    )
+    with plug_ins_forgotten(folder):
+        monkeypatch.chdir(folder)
+        flags = ("--tuning", "fixed", "--arms", "stil")
+        first = driver(*driver.where, "--space", "my_space.py:space", *SMALL[2:], *flags)
+        monkeypatch.chdir(tmp_path)
+        assert driver("--config", str(written(first))).protocol == first.protocol
 
 
 def test_the_file_says_what_was_asked_and_what_the_rest_came_to(driver: Driver) -> None:

@@ -12,6 +12,7 @@ import cv2
 import pytest
 
 from study import export, portable
+from study.command import REFUSED
 from tests.data.video_files import decode_all
 from tests.test_prediction import test_videos
 from tests.trained_study import NAME
@@ -72,7 +73,7 @@ def test_what_can_not_be_exported_is_refused_in_a_line(
     Path("mine").touch()
     monkeypatch.setattr(portable, "ONNX_PACKAGES", ("nowhere_onnx",))
     command = ["--study", NAME, "--arm", "stil", "--results", str(trained_results)]
-    assert export.main([*command, "--output", "new", *arguments]) == export.REFUSED
+    assert export.main([*command, "--output", "new", *arguments]) == REFUSED
     error = capsys.readouterr().err
     assert error.startswith("study.export: ")
     assert said in error

@@ -1,5 +1,6 @@
 """Which networks a study keeps, without training any."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from study.job import build_model
 from study.keeping import most_kept
 from study.networks import kept_networks, read_network
-from study.request import Study
+from study.request import Study, check_request
 from study.results.store import ResultStore
 from study.training.checkpoint import save_checkpoint
 from tests.test_conduct import Runner, study_of
@@ -44,6 +45,20 @@ def test_all_networks_are_kept_and_take_their_checkpoints_places(
         assert network.classes == study.store.annotations.classes
     runner.conductor.keep_networks()
     assert kept_networks(results).keys() == plan.trainings.keys(), "and stay"
+
+
+def test_a_network_that_another_study_is_to_keep_stays_when_the_one_that_trained_it_ends(
+    tiny_store: Path, tmp_path: Path
+) -> None:
+    study, runner = done(tiny_store, tmp_path, keep="none")
+    other = Runner(check_request(replace(study.request, name="other", keep="all")), 2)
+    other.run()
+    assert not other.ran, "all is finished"
+    runner.conductor.keep_networks()
+    assert len(list(study.checkpoints.glob("*.pt"))) == len(study.plan().trainings)
+    other.conductor.keep_networks()
+    assert kept_networks(ResultStore(tmp_path)).keys() == study.plan().trainings.keys()
+    assert not list(study.checkpoints.iterdir())
 
 
 def test_the_best_on_validation_of_each_arm_is_kept(tiny_store: Path, tmp_path: Path) -> None:

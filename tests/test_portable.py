@@ -93,6 +93,8 @@ def test_the_example_gives_the_predictions_with_torch_and_safetensors_alone(
     assert {one: shapes[one]["shape"] for one in clips} == {
         one: list(values.shape[1:]) for one, values in clips.items()
     }
+    said = {"segments", "frame_stride", "clips", "crops", "scales"}
+    assert all(said <= shapes[one].keys() for one in clips)
 
 
 def test_the_example_runs_without_clips(trained_results: Path, tmp_path: Path) -> None:

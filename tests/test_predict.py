@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from study import predict
+from study.command import DONE, FAILED, REFUSED
 from study.data.video.reader import VideoReader
 from tests.data.video_files import decode_all
 from tests.test_prediction import test_videos
@@ -33,7 +34,7 @@ def test_every_format_and_the_overlay_say_the_same(
 ) -> None:
     Path("bad.avi").write_bytes(b"no video")
     code = predict.main(command(trained_results, "--format", "json", video, "bad.avi"))
-    assert code == predict.DONE
+    assert code == DONE
     out, err = capsys.readouterr()
     found, bad = json.loads(out)
     assert (found["video"], bad["video"]) == (video, "bad.avi")
@@ -68,13 +69,13 @@ def test_every_format_and_the_overlay_say_the_same(
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["nowhere.avi"], predict.REFUSED, "there is no video nowhere.avi"),
-        (["bad.avi"], predict.FAILED, "no video could be used"),
-        (["--top", "0", "bad.avi"], predict.REFUSED, "--top must be at least 1"),
-        (["--overlay", "o.mp4", "a", "b"], predict.REFUSED, "--overlay draws on one video, got 2"),
-        (["--clips", "no/c", "bad.avi"], predict.REFUSED, "--clips no/c: there is no folder"),
-        (["--arm", "other", "bad.avi"], predict.REFUSED, "no rows of arm 'other'"),
-        (["--results", "none", "bad.avi"], predict.REFUSED, "no results folder 'none'"),
+        (["nowhere.avi"], REFUSED, "there is no video nowhere.avi"),
+        (["bad.avi"], FAILED, "no video could be used"),
+        (["--top", "0", "bad.avi"], REFUSED, "--top must be at least 1"),
+        (["--overlay", "o.mp4", "a", "b"], REFUSED, "--overlay draws on one video, got 2"),
+        (["--clips", "no/c", "bad.avi"], REFUSED, "--clips no/c: there is no folder"),
+        (["--arm", "other", "bad.avi"], REFUSED, "no rows of arm 'other'"),
+        (["--results", "none", "bad.avi"], REFUSED, "no results folder 'none'"),
     ],
 )
 def test_what_can_not_be_done_is_said_in_a_line(

@@ -6,11 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import search_spaces
 from study.data.store.clip_store import ClipStore
-from study.prediction import NetworkNotKeptError, find_arm, prepared
+from study.prediction import NetworkNotKeptError, find_arm, prepared, scores_of_line
+from study.request import Request, check_request
 from study.results.rows import load_scores
 from study.results.store import ResultStore
 from tests.integration.conftest import run_here
+from tests.test_conduct import Runner
 from tests.trained_study import APART, ARMS, NAME, study_of_trained
 
 
@@ -48,6 +51,28 @@ def test_predictions_on_test_videos_are_the_stored_scores(
     lines = results.read("predictions", study=NAME, arm=name, seed=1, part="test")
     expected = dict(zip(lines["video"].to_pylist(), lines["predicted"].to_pylist(), strict=True))
     assert arm.fuse(found).argmax(axis=1).tolist() == [expected[one] for one in names]
+
+
+def test_both_pathways_of_a_network_of_frames_alone_are_read(
+    tiny_store: Path, tmp_path: Path
+) -> None:
+    """SlowFast's two streams both see RGB."""
+    study = check_request(
+        Request(
+            space=search_spaces.get("attention_consistency").on("embedded"),
+            store=tiny_store,
+            results=str(tmp_path),
+            arms=("attention-consistency",),
+            tuning="fixed",
+            seeds=1,
+            weights="none",
+        )
+    )
+    Runner(study, 1).run()
+    (line,) = ResultStore(tmp_path).read("rows", part="test").to_pylist()
+    assert line["modality"] == "RGB"
+    parts = scores_of_line(ResultStore(tmp_path), line)
+    assert set(parts["test"].scores) == {"spatial", "temporal"}
 
 
 def test_other_views_score_the_kept_network_and_are_those_of_the_prediction(

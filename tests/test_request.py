@@ -11,12 +11,14 @@ import torch
 
 import search_spaces
 from models import create_model
+from search_spaces.space import Choice
 from study.data.datasets.parts import Parts
 from study.data.datasets.parts import split_parts as parts_of_split
 from study.data.store.clip_store import ClipStore
 from study.data.store.manifest import write_manifest
 from study.plan import served_trainings
 from study.request import Request, check_request
+from study.training.hyperparameters import Hyperparameters
 from tests.models.test_plugins import MODEL
 from tests.plug_ins import plug_ins_forgotten
 from tests.test_conduct import study_of
@@ -202,7 +204,7 @@ def test_nets_that_mix_segments_are_tested_on_as_many_as_they_train_on(
     """Of the tiny store's two stacks one clip of three segments shows both."""
     for changes, expected in (
         ({}, (3, 3, 1)),
-        ({"segments": 1}, (1, 1, 1)),
+        ({"segments": 1}, (1, 1, 2)),
         ({"segments": 1, "test_segments": 2, "test_clips": 4}, (1, 2, 4)),
     ):
         study = check_request(
@@ -220,6 +222,21 @@ def test_nets_that_mix_segments_are_tested_on_as_many_as_they_train_on(
         for training in study.plan().trainings.values():
             own = training.hyperparameters
             assert (own.segments, own.test_segments, own.test_clips) == expected
+
+
+def test_segments_that_a_search_found_are_tested_too(tiny_store: Path, tmp_path: Path) -> None:
+    request = Request(
+        space=search_spaces.get("stilt"),
+        store=tiny_store,
+        results=str(tmp_path),
+        weights="none",
+        parameters=(Choice(name="segments", choices=(1, 2)),),
+        changes={"options.backbone": "small"},
+    )
+    study = check_request(request)
+    found = study.settings(study.arms[0], {"segments": 2}).hyperparameters
+    own = Hyperparameters.of(found)
+    assert (own.segments, own.test_segments) == (2, 2)
 
 
 def test_frames_in_a_row_need_a_store_of_every_frame(tiny_store: Path, tmp_path: Path) -> None:

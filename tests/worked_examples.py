@@ -17,7 +17,7 @@ import search_spaces
 from models import create_model
 from models.fusion import FUSIONS
 from search_spaces import Arm
-from study import query
+from study import command, query
 from study.data.datasets.catalog import annotate
 from study.plan import Target, make_plan, settings_of
 from study.results.store import ResultStore
@@ -65,7 +65,7 @@ def test_an_arm_in_a_table(tmp_path: Path) -> None:
 
 def test_a_search_space(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "consensus" in search_spaces.names()
-    assert query.main(["--list"]) == query.DONE
+    assert query.main(["--list"]) == command.DONE
     listed = capsys.readouterr().out
     assert re.search(r"^consensus-of-segments +Consensus of segments$", listed, re.MULTILINE)
     store = ResultStore(tmp_path)

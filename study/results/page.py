@@ -123,7 +123,7 @@ def render_page(
             ("repeat", "How to repeat it"),
         ],
         answers=answers,
-        summary=_summary(trainings),
+        summary=_summary(trainings, rows),
         protocols=[_protocol(one) for one in shown.values()],
         notes=[one.note for one in selections.values() if one.note],
         warnings=_missing(trainings),
@@ -286,7 +286,8 @@ def _trainings(
     return list({line["training_id"]: line for line in every}.values())
 
 
-def _summary(trainings: Sequence[Row]) -> dict[str, str]:
+def _summary(trainings: Sequence[Row], rows: Sequence[Row]) -> dict[str, str]:
+    """Returns what was run, in a few words each; trials have seeds that no row has."""
     finished = [line for line in trainings if line["status"] == "finished"]
     seconds = sum(line["seconds"] or 0 for line in trainings)
     commits = {
@@ -296,7 +297,7 @@ def _summary(trainings: Sequence[Row]) -> dict[str, str]:
         "system": ", ".join(_order(trainings, "space")),
         "datasets": ", ".join(dataset_title(name) for name in _order(trainings, "dataset")),
         "trainings": f"{len(finished)} finished, {len(trainings) - len(finished)} failed",
-        "splits × seeds": f"{len(_order(trainings, 'split'))} × {len(_order(trainings, 'seed'))}",
+        "splits × seeds": f"{len(_order(rows, 'split'))} × {len(_order(rows, 'seed'))}",
         "time in training": f"{seconds / 3600:.1f} h" if seconds > 3600 else f"{seconds:.0f} s",
         "device": ", ".join(_order(finished, "device")) or "–",
         "started": min(

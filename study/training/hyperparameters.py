@@ -142,10 +142,15 @@ class Hyperparameters:
     def of(cls, values: Mapping[str, Any]) -> "Hyperparameters":
         """Returns hyperparameters by name, in Python's form or JSON's, with defaults for the rest.
 
+        Where `test_segments` is None, test clips have as many segments as training clips.
+
         Raises:
             ValueError: If a name is unknown or a value isn't allowed.
         """
         check_names("hyperparameters", values, [field.name for field in fields(cls)])
+        if values.get("test_segments", _default("test_segments")) is None:
+            segments = values.get("segments", _default("segments"))
+            values = {**values, "test_segments": segments}
         return cls(**values)
 
     @property

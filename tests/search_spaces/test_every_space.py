@@ -117,7 +117,7 @@ def can_share(arm: Arm, other: Arm, space: Space) -> bool:
     first, second = (
         settings_of(one, base_of(space, embedded=True), space=space) for one in (arm, other)
     )
-    if Hyperparameters(**first.hyperparameters) != Hyperparameters(**second.hyperparameters):
+    if Hyperparameters.of(first.hyperparameters) != Hyperparameters.of(second.hyperparameters):
         return False
     options = [asdict(make_options(arm.model, one.options)) for one in (first, second)]
     differing = {key for key in options[0] if options[0][key] != options[1][key]}
@@ -170,7 +170,7 @@ def test_parameters_change_the_training_or_fusion_of_each_arm_that_takes_them(
                 changed = settings_of(arm, base, space=space, found=found)
                 assert changed != plain or value == known(plain, parameter.name)
                 make_options(arm.model, changed.options)
-                Hyperparameters(**changed.hyperparameters)
+                Hyperparameters.of(changed.hyperparameters)
 
 
 def known(settings: Settings, name: str) -> Any:
@@ -187,7 +187,7 @@ def test_loss_weights_are_of_losses_that_the_net_has(name: str) -> None:
             continue
         own = settings_of(arm, base, space=space)
         net = create_model(arm.model, num_classes=3, **own.options)
-        segments = Hyperparameters(**own.hyperparameters).segments
+        segments = Hyperparameters.of(own.hyperparameters).segments
         output = net(**net.example_inputs(batch_size=2, frames=segments, size=56))
         losses = {*output.logits, *output.auxiliary_logits, *output.auxiliary_losses}
         assert set(names) - {"spatial", "temporal"} <= losses, arm.name

@@ -1,0 +1,47 @@
+"""What the commands share: exit codes, how they end, and the flags that name a trained arm."""
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from study.results.store import DamagedResultError
+
+__all__ = ["DONE", "FAILED", "REFUSED", "add_arm_flags", "ended", "stopped"]
+
+DONE, FAILED, REFUSED = 0, 1, 2
+
+
+def ended(command: str, work: Callable[[], int]) -> int:
+    """Runs a command's work and returns the exit code; says in a line why it stopped."""
+    try:
+        return work()
+    except KeyboardInterrupt:
+        return stopped(command, "interrupted", FAILED)
+    except DamagedResultError as error:
+        return stopped(command, str(error), FAILED)
+    except (ValueError, FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        return stopped(command, str(error), REFUSED)
+    except (OSError, RuntimeError) as error:
+        return stopped(command, str(error), FAILED)
+
+
+def stopped(command: str, message: str, code: int) -> int:
+    """Prints why a command stopped; returns the exit code."""
+    print(f"{command}: {message}", file=sys.stderr)
+    return code
+
+
+def add_arm_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that name a trained arm, as `study.prediction.find_arm` takes them."""
+    add = parser.add_argument
+    add("--study", required=True, metavar="NAME", help="the study")
+    add("--arm", required=True, help="the arm")
+    add("--split", metavar="NAME", help="the split trained on (default: the first)")
+    add(
+        "--seed",
+        type=int,
+        metavar="N",
+        help="the seed (default: the best on validation of those whose networks are kept)",
+    )
+    add("--protocol", metavar="HASH", help="the protocol, or its first digits (default: the last)")
+    add("--results", default="results", metavar="DIR", help="folder or URI (default: results)")
