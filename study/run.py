@@ -545,13 +545,13 @@ def _print_plan(study: Study, searches: int, console: Console) -> None:
             f"torchvision has no ImageNet weights of {', '.join(scratch)}: they start from RANDOM "
             "weights; give --weights PATH"
         )
-    say.say(
-        f"{searches} search{'es' if searches != 1 else ''} of {study.trials} trials"
-        f"{', ' + SHARED[study.tuning] if searches else ''}"
-    )
+    if searches:
+        plural = "es" if searches > 1 else ""
+        say.say(f"{searches} search{plural} of {study.trials} trials, {SHARED[study.tuning]}")
     least, most = len(plan.trainings), most_trainings(study)
     say.say(
-        f"then {len(study.arms)} arms × {request.seeds} seed{'s' * (request.seeds > 1)} from "
+        f"{'then' if searches else 'no search:'} {len(study.arms)} arms × "
+        f"{request.seeds} seed{'s' * (request.seeds > 1)} from "
         f"{least}{f' to {most}' if most > least else ''} trainings of {_epochs(plan)} epochs"
         f"{', at seeds that no trial has' if searches else ''}"
     )
