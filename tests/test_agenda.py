@@ -27,6 +27,7 @@ class FakeTraining:
     training_id: str
     epochs: int = RUNGS[-1]
     views: str = ""
+    stages: tuple["FakeTraining", ...] = ()
 
     @property
     def scoring_id(self) -> str:
@@ -35,6 +36,13 @@ class FakeTraining:
     @property
     def hyperparameters(self) -> SimpleNamespace:
         return SimpleNamespace(epochs=self.epochs)
+
+    @property
+    def starts(self) -> dict[str, str]:
+        return {str(i): stage.training_id for i, stage in enumerate(self.stages)}
+
+    def first_stage(self, given: str) -> "FakeTraining":
+        return self.stages[int(given)]
 
 
 def fake_training(training_id: str, epochs: int = RUNGS[-1]) -> Training:
