@@ -195,8 +195,7 @@ class Conductor(JobSource):
                     network=one.network,
                     sources=self._ledger.sources(one.training),
                 )
-                for needed in (one.training.training_id, *job.sources.values()):
-                    claim(self._study.claims(needed), self._study.name)
+                claim(self._study.claims(one.training.training_id), self._study.name)
                 self._progress.add(job, self._label(job))
                 if trained_again(job):
                     self._display.say(
@@ -294,6 +293,10 @@ class Conductor(JobSource):
         self._outlook = look(self._agenda, self._ledger)
         for one in self._agenda.searches:
             self._write_search(one, self._outlook.searches[one.search.name])
+        for job in (*self._outlook.jobs, *self._outlook.held_up):
+            for source in self._ledger.sources(job.training).values():
+                if self._is_new(("claim", source)):
+                    claim(self._study.claims(source), self._study.name)
         for row in self._outlook.rows:
             self._claim_networks(row)
             if self._is_new((row.arm.name, row.training.target, row.training.seed)):

@@ -402,18 +402,24 @@ def build_model(
 def _start_from_trained(job: Job, model: VideoModel) -> None:
     """Starts a network from those that other trainings gave.
 
+    A job without them only scores what its checkpoint holds, which must then be whole.
+
     Raises:
         ValueError: If a network doesn't fit, or a checkpoint is damaged.
         FileNotFoundError: If one isn't stored.
         RuntimeError: If one is in training.
     """
+    training = job.training
+    if training.starts.keys() - job.sources.keys():
+        _read_trained(job, training.training_id, training.hyperparameters.epochs)
+        return
     states: dict[str, Mapping[str, Tensor]] = {}
-    for given in job.training.starts:
+    for given in training.starts:
         source = job.sources[given]
         if source not in states:
-            epochs = job.training.first_stage(given).hyperparameters.epochs
+            epochs = training.first_stage(given).hyperparameters.epochs
             states[source] = _read_trained(job, source, epochs)
-        start_network(job.training, given, model, states[source])
+        start_network(training, given, model, states[source])
 
 
 def _read_trained(job: Job, training_id: str, epochs: int) -> Mapping[str, Tensor]:
@@ -425,11 +431,11 @@ def _read_trained(job: Job, training_id: str, epochs: int) -> Mapping[str, Tenso
         checkpoint = load_checkpoint(checkpoint_path(job.checkpoints, training_id))
     except FileNotFoundError as error:
         raise FileNotFoundError(
-            f"the network of training {training_id}, which this one starts from, is gone; start "
-            "the study again, which trains it again"
+            f"the network of training {training_id} is gone; start the study again, which trains "
+            "it again"
         ) from error
     if len(checkpoint["history"]) < epochs:
-        raise RuntimeError(f"another study trains {training_id} again, which this one starts from")
+        raise RuntimeError(f"another study trains {training_id} again")
     return trained_state(checkpoint)
 
 

@@ -147,7 +147,7 @@ class Ledger:
     def _read_networks(self, training: Training) -> bool:
         """Reads whether the networks that a training starts from are stored, or its own is kept."""
         found = []
-        for one in with_stages([training]).values():
+        for one in with_stages([training]).values() if training.starts else ():
             identity = one.training_id
             if one.starts and self._is_new(identity, ("network", identity)):
                 kept = identity in kept_networks(self._results)

@@ -128,8 +128,10 @@ class Training:
         Where a first stage's streams train independently, they are those of each stream alone, so
         that no other stream which it trained has a say in what this training is.
         """
-        own = _net(self.model, self.options).starting_streams
         found: dict[str, str] = {}
+        if not self.starts_from:
+            return found
+        own = _own_net(self).starting_streams
         for given, first in self.starts_from.items():
             alone = _streams_alone(first)
             wanted = [stream for stream in own if given in (WHOLE, stream)]
@@ -171,7 +173,7 @@ def _streams_alone(training: Training) -> dict[str, Training]:
 
 
 def with_stages(trainings: Iterable[Training]) -> dict[str, Training]:
-    """Returns trainings and all that they start from, directly or not, by id, the first first."""
+    """Returns by id trainings and all that they start from, each after what it starts from."""
     found: dict[str, Training] = {}
     for one in trainings:
         found |= with_stages(one.starts_from.values())

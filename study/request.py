@@ -13,7 +13,7 @@ from models import VideoModel, model_module
 from models.checks import check_count, check_number
 from models.fusion import FUSIONS
 from search_spaces.recipes import RECIPES, in_iterations
-from search_spaces.space import TUNINGS, WHOLE, Arm, Parameter, Settings, Space, Stage
+from search_spaces.space import STREAMS, TUNINGS, WHOLE, Arm, Parameter, Settings, Space, Stage
 from study.cluster.resources import Resources
 from study.data.datasets.parts import Parts, split_parts
 from study.data.store.clip_store import ClipStore
@@ -650,7 +650,7 @@ def check_settings(request: Request, dataset: str) -> None:
     wanted_weights(request.weights, default="none", arms=_arm_names(space))
     base = _of_recipe(space, request.recipe, request.changes, dataset, videos=1)
     base = base.updated(Settings.of(request.changes))
-    for arm in arms:
+    for arm in (one for own in arms for one in (*own.stages, own)):
         target = Target(dataset=dataset, store_fingerprint="", split="")
         make_training(arm.model, settings_of(arm, base, space=space), target=target, seed=0)
     _check_changes(request.changes, arms)
@@ -731,6 +731,7 @@ def check_request(request: Request) -> Study:
         provenance=git_state(),
         pretraining=_pretraining(request, space, store),
     )
+    _check_weights(request, arms)
     _check_changes(request.changes, arms)
     _check_changes(request.pretrain_changes, arms, flag="--pretrain-set")
     _check_groups(study)
@@ -771,6 +772,18 @@ def _arm_names(space: Space) -> list[str]:
     """Returns the names of the space's arms, and of those that they start from."""
     every = (one for arm in space.arms for one in (arm, *arm.stages))
     return list(dict.fromkeys(arm.name for arm in every))
+
+
+def _check_weights(request: Request, arms: Sequence[Arm]) -> None:
+    """Checks that weights which are given to an arm have a stream of it to start."""
+    given = request.weights if isinstance(request.weights, Mapping) else {}
+    for arm in arms:
+        if arm.name in given and arm.starts_from.keys() in ({WHOLE}, set(STREAMS)):
+            first = ", ".join(dict.fromkeys(one.name for one in arm.starts_from.values()))
+            raise ValueError(
+                f"--weights {arm.name}=…: the arm starts from trainings of {first}; give the "
+                "weights to these"
+            )
 
 
 def _check_results(results: str) -> None:

@@ -573,9 +573,11 @@ def _print_plan(study: Study, searches: int, console: Console) -> None:
         f"{', ' + SHARED[study.tuning] if searches else ''}"
     )
     least, most = len(plan.trainings), most_trainings(study)
+    first = least - len({one.training_id for row in plan.rows for one in row.distinct_trainings})
     say.say(
         f"then {len(study.arms)} arms × {request.seeds} seed{'s' * (request.seeds > 1)} from "
         f"{least}{f' to {most}' if most > least else ''} trainings of {_epochs(plan)} epochs"
+        f"{f', {first} of which are for others to start from' if first else ''}"
         f"{', at seeds that no trial has' if searches else ''}"
     )
     if request.refit:

@@ -51,24 +51,27 @@ def inherited(
     """
     own = {name: x for name, x in network.state_dict().items() if _is_of(name, streams, network)}
     left_out: dict[str, str] = {}
-    wrong: list[str] = []
     for name, value in trained.items():
         if not _is_of(name, streams, network):
             left_out[name] = OTHER_STREAM
         elif name in other_classes:
             left_out[name] = "of other classes"
         elif name not in own:
-            left_out[name] = "this network has no such tensor"
+            left_out[name] = "missing here"
         elif value.shape != own[name].shape:
             shapes = f"{tuple(value.shape)} there and {tuple(own[name].shape)} here"
             left_out[name] = f"of another shape: {shapes}"
-            if "head" not in name.partition(".")[0]:
-                wrong.append(f"{name} is {shapes}")
     used = {name: value for name, value in trained.items() if name not in left_out}
+    wrong = [
+        f"{name} is {reason}"
+        for name, reason in left_out.items()
+        if reason != OTHER_STREAM
+        and name not in other_classes
+        and (whole or (name in own and "head" not in name.partition(".")[0]))
+    ]
     if whole:
-        strange = {n: why for n, why in left_out.items() if why != OTHER_STREAM}
-        wrong += [f"{n} is {why}" for n, why in strange.items() if n not in other_classes]
-        wrong += [f"{n} is missing there" for n in own if n not in used and n not in other_classes]
+        lacking = own.keys() - used.keys() - left_out.keys() - set(other_classes)
+        wrong += [f"{name} is missing there" for name in sorted(lacking)]
     if wrong or not any(value.ndim > 2 for value in used.values()):
         flaw = f"{'; '.join(wrong[:3])}{' …' if len(wrong) > 3 else ''}" or "no convolution fits"
         raise ValueError(
