@@ -50,6 +50,7 @@ class DrawnTraining:
 
     training_id: str
     cost: float = 1.0
+    starts: Mapping[str, str] = field(default_factory=dict)
     hyperparameters: SimpleNamespace = field(
         default_factory=lambda: SimpleNamespace(epochs=RUNGS[-1])
     )

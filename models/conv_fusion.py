@@ -52,9 +52,9 @@ class ConvFusionOptions(BackboneOptions):
             classifier there is a linear SVM).
         head_grid: Side of the grid of cells that the classifier sees; maps are averaged to it
             (ours). None is the VGGs' own (7, for VGG-M 6), and 1 for other backbones.
-        freeze_towers: Stop backpropagation at the fusion layer, as the paper does after it has
-            trained the towers by themselves; it needs fusion at the last convolutional stage. By
-            default the towers learn together with what follows (ours).
+        freeze_towers: Stop backpropagation at the first fusion layer, as the paper does after it
+            has trained the towers by themselves: the stages up to it stay as they are. By default
+            the towers learn together with what follows (ours).
     """
 
     backbone: str = "vgg16"
@@ -202,12 +202,16 @@ class ConvFusion(VideoModel):
         for layer in self.layers:
             with self.own_seed(layer):
                 self.fusions[layer] = self._build_fusion(layer, hidden)
+        stages = self.stages["spatial"]
+        fused = [stage for stage in stages if stage in self.layers] or [stages[-1]]
+        if not self.runs_to_the_end:
+            temporal = self._backbone("temporal")
+            _freeze_all_but(temporal, _used_up_to(temporal, self._temporal_stage(fused[-1])))
         if options.freeze_towers:
-            self.backbones.requires_grad_(False)
-        elif not self.runs_to_the_end:
-            last = max(map(self.stages["spatial"].index, self.layers))
-            stage = self._temporal_stage(self.stages["spatial"][last])
-            _freeze_after(self._backbone("temporal"), stage)
+            ends = {"spatial": fused[0], "temporal": self._temporal_stage(fused[0])}
+            for stream, stage in ends.items():
+                for parameter in _used_up_to(self._backbone(stream), stage):
+                    parameter.requires_grad_(False)
 
     def _backbone(self, stream: str) -> Backbone:
         return cast(Backbone, self.backbones[stream])
@@ -225,11 +229,6 @@ class ConvFusion(VideoModel):
             raise ValueError(
                 f"model 'conv_fusion': method={options.method!r} needs layers=({stages[-1]!r},), "
                 f"got {self.layers!r}"
-            )
-        if options.freeze_towers and any(layer in stages[:-1] for layer in self.layers):
-            raise ValueError(
-                f"model 'conv_fusion': freeze_towers=True needs fusion at {stages[-1]!r} or later, "
-                f"because what follows would stay untrained, got layers={self.layers!r}"
             )
         for layer in self.layers:
             if layer in stages and options.method != "bilinear":
@@ -391,10 +390,12 @@ class ConvFusion(VideoModel):
         return used
 
     def train(self, mode: bool = True) -> Self:
-        """Sets the training mode; frozen towers stay in evaluation mode."""
+        """Sets the training mode; the frozen layers of towers stay in evaluation mode."""
         super().train(mode)
-        if self.options.freeze_towers:
-            self.backbones.eval()
+        for layer in self.backbones.modules() if self.options.freeze_towers else ():
+            own = list(layer.parameters(recurse=False))
+            if own and not any(parameter.requires_grad for parameter in own):
+                layer.eval()
         return self
 
 
@@ -403,18 +404,24 @@ def _conv_stages(backbone: Backbone) -> tuple[str, ...]:
     return tuple(stage for stage in backbone.stages if stage != "pool5")
 
 
-def _freeze_after(backbone: Backbone, stage: str) -> None:
-    """Marks the parameters that the stages up to ``stage`` don't use as not trained."""
+def _used_up_to(backbone: Backbone, stage: str) -> list[nn.Parameter]:
+    """Returns the trained parameters that the stages up to ``stage`` use."""
     size = max(backbone.min_size, 32)
     x = torch.zeros(1, backbone.in_channels, size, size)
     backbone.eval()  # BatchNorm would count the zeros
     for name in backbone.stages[: backbone.stages.index(stage) + 1]:
         x = backbone.forward_stage(name, x)
-    parameters = list(backbone.parameters())
+    parameters = [parameter for parameter in backbone.parameters() if parameter.requires_grad]
     gradients = torch.autograd.grad(x.sum(), parameters, allow_unused=True)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.requires_grad_(gradient is not None)
     backbone.train()
+    found = zip(parameters, gradients, strict=True)
+    return [parameter for parameter, gradient in found if gradient is not None]
+
+
+def _freeze_all_but(backbone: Backbone, kept: list[nn.Parameter]) -> None:
+    trained = set(map(id, kept))
+    for parameter in backbone.parameters():
+        parameter.requires_grad_(id(parameter) in trained)
 
 
 def _fits(backbone: Backbone, state_dict: Mapping[str, Tensor]) -> bool:

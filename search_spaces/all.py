@@ -73,27 +73,27 @@ def _on_embedded(space: Space) -> Space:
 
 def _arm(space: Space, name: str, label: str) -> Arm:
     """Returns an arm with all of its own space's options, so that only the protocol is shared."""
-    arm = space.arm(name)
-    own = _own(space, name)
-    return Arm(
-        name=label.lower().replace(" ", "-").replace("(2+1)", "2plus1"),
-        label=label,
-        model=arm.model,
+    own_name = label.lower().replace(" ", "-").replace("(2+1)", "2plus1")
+    return replace(_with_options(space, space.arm(name)), name=own_name, label=label)
+
+
+def _with_options(space: Space, arm: Arm) -> Arm:
+    own = _own(space, arm)
+    return replace(
+        arm,
         options=own.options,
         hyperparameters=own.hyperparameters,
-        fusion=arm.fusion,
-        default=arm.default,
+        starts_from={given: _with_options(space, one) for given, one in arm.starts_from.items()},
     )
 
 
-def _own(space: Space, name: str) -> Settings:
-    arm = space.arm(name)
+def _own(space: Space, arm: Arm) -> Settings:
     own = space.settings.updated(arm.own)
     return Settings(
         options={
             key: value
             for key, value in own.options.items()
-            if key not in OF_A_BACKBONE or arm.model not in VOLUMES
+            if key in arm.known_options and (key not in OF_A_BACKBONE or arm.model not in VOLUMES)
         },
         hyperparameters={
             **{k: v for k, v in space.settings.hyperparameters.items() if k in CLIP},

@@ -10,7 +10,17 @@ from typing import Any
 
 from search_spaces.embedded import fit_to_embedded
 from search_spaces.registry import register_space
-from search_spaces.space import Arm, Choice, Parameter, Real, Settings, Space, Table, TableRow
+from search_spaces.space import (
+    STREAMS,
+    Arm,
+    Choice,
+    Parameter,
+    Real,
+    Settings,
+    Space,
+    Table,
+    TableRow,
+)
 
 __all__ = ["conv_fusion"]
 
@@ -45,6 +55,31 @@ SMALL_STAGES = {
     "relu5_3": "stage4",
 }
 FRAMES_APART = {"towers": 1, "conv": "2d", "pool": "2d"}
+AVERAGE = Arm(
+    name="average",
+    label="Softmax average",
+    model="two_stream",
+    options={"backbone": "vgg_m_2048", "head_dims": (4096, 2048)},
+)
+
+
+def _towers(backbone: str, head_dims: tuple[int, ...]) -> Arm:
+    """Returns the trained towers that others start from, which no table shows."""
+    return Arm(
+        name=f"{backbone.replace('_', '-')}-towers",
+        label=f"{backbone} towers",
+        model="two_stream",
+        options={"backbone": backbone, "head_dims": head_dims},
+    )
+
+
+TOWERS = {
+    "vgg_m_2048": AVERAGE,
+    "vgg16": _towers("vgg16", (4096, 4096)),
+    "resnet50": _towers("resnet50", ()),
+}
+# A network of both kinds has classifiers of one size, VGG-16's (ours).
+BESIDE_VGG16 = _towers("vgg_m_2048", (4096, 4096))
 
 
 @register_space("conv_fusion")
@@ -54,12 +89,7 @@ def conv_fusion() -> Space:
         name="conv_fusion",
         title="Convolutional two-stream fusion (2016)",
         arms=(
-            Arm(
-                name="average",
-                label="Softmax average",
-                model="two_stream",
-                options={"backbone": "vgg_m_2048", "head_dims": (4096, 2048)},
-            ),
+            AVERAGE,
             *(
                 _vgg_m(method, label, ("relu5",), {"method": method})
                 for method, label in METHODS.items()
@@ -83,6 +113,7 @@ def conv_fusion() -> Space:
                         **FRAMES_APART,
                     },
                     fusion="spatial",
+                    starts_from=dict.fromkeys(STREAMS, TOWERS[backbone]),
                 )
                 for name, (backbone, layer) in OTHERS.items()
             ),
@@ -106,10 +137,15 @@ def conv_fusion() -> Space:
             ),
             _table("backbones", "other backbones (ours)", OTHERS, ours=True),
         ),
-        # Section 4. Ours: epochs in place of iterations, and the towers learn together, where the
-        # paper trains each by itself first and then stops backpropagation at the fusion layer.
+        # Section 4: the towers are trained by themselves first, then backpropagation stops at the
+        # fusion layer. Ours: epochs in place of iterations, and towers have the same settings.
         settings=Settings(
-            options={"backbone": "vgg16", "layers": ("relu5_3",), "dropout": 0.85},
+            options={
+                "backbone": "vgg16",
+                "layers": ("relu5_3",),
+                "dropout": 0.85,
+                "freeze_towers": True,
+            },
             hyperparameters={
                 "learning_rate": 1e-3,
                 "momentum": 0.9,
@@ -129,11 +165,19 @@ def conv_fusion() -> Space:
 
 
 def _on_embedded(space: Space) -> Space:
-    """The store has three stacks, so the 3-D pooling spans them all."""
+    """The store has three stacks, so the 3-D pooling spans them all.
+
+    Small towers learn together with what follows, which takes one training in place of two.
+    """
     small = fit_to_embedded(
         space,
         Settings(
-            options={"layers": ("stage4",), "head_dims": (128, 128), "dropout": 0.0},
+            options={
+                "layers": ("stage4",),
+                "head_dims": (128, 128),
+                "dropout": 0.0,
+                "freeze_towers": False,
+            },
             hyperparameters={"segments": 3, "test_clips": 1},
         ),
     )
@@ -145,14 +189,14 @@ def _on_embedded(space: Space) -> Space:
 
 
 def _small(arm: Arm) -> Arm:
-    """Returns the arm with the small backbone and its layers in place of the arm's own."""
+    """Returns the arm with the small backbone and its layers, and towers that learn with it."""
     if arm.name in OTHERS:
         return replace(arm, default=False)
     large = ("backbone", "temporal_backbone", "head_dims")
     options = {name: value for name, value in arm.options.items() if name not in large}
     if "layers" in options:
         options["layers"] = tuple(SMALL_STAGES.get(layer, layer) for layer in options["layers"])
-    return replace(arm, options=options)
+    return replace(arm, options=options, starts_from={})
 
 
 def _parameters(layers: tuple[str, ...]) -> tuple[Parameter, ...]:
@@ -184,6 +228,7 @@ def _vgg_m(name: str, label: str, layers: tuple[str, ...], how: Mapping[str, Any
             **FRAMES_APART,
         },
         fusion="spatial",
+        starts_from=dict.fromkeys(STREAMS, AVERAGE),
     )
 
 
@@ -201,6 +246,7 @@ def _over_time(conv: str, pool: str) -> Arm:
             "pool": pool,
             "towers": 2,
         },
+        starts_from={"spatial": TOWERS["vgg16"], "temporal": BESIDE_VGG16},
     )
 
 
@@ -212,6 +258,7 @@ def _final(name: str, label: str, *, towers: int) -> Arm:
         model="conv_fusion",
         options={"conv": "3d", "pool": "3d", "towers": towers},
         fusion="average" if towers == 2 else "spatial",
+        starts_from=dict.fromkeys(STREAMS, TOWERS["vgg16"]),
     )
 
 

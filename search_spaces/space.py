@@ -13,16 +13,23 @@ if TYPE_CHECKING:
 
 __all__ = [
     "METRICS",
+    "STREAMS",
     "TUNINGS",
+    "WHOLE",
     "Arm",
     "Choice",
     "Parameter",
     "Real",
     "Settings",
     "Space",
+    "Stage",
     "Table",
     "TableRow",
 ]
+
+STREAMS = ("spatial", "temporal")
+WHOLE = "*"
+"""In the place of a stream, the whole network."""
 
 TUNINGS = ("net", "own", "shared", "fixed")
 METRICS = {"top1": "top-1", "top5": "top-5", "mean_class_accuracy": "mean class"}
@@ -40,6 +47,8 @@ class Settings:
             cross-fitting on the validation part. It changes no training.
         weights: What each stream starts from, in the words of ``--weights``; empty where a study
             hasn't said.
+        starts_from: The trainings that the network starts from, by stream, or by ``*`` for the
+            whole of it; an arm says which, and a study fills them in.
 
     Raises:
         ValueError: If λ is no finite number of at least 0.
@@ -49,6 +58,7 @@ class Settings:
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     fusion_lambda: float | None = None
     weights: Mapping[str, str] = field(default_factory=dict)
+    starts_from: Mapping[str, "Stage"] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.fusion_lambda is not None:
@@ -73,6 +83,7 @@ class Settings:
             if other.fusion_lambda is None
             else other.fusion_lambda,
             weights={**self.weights, **other.weights},
+            starts_from={**self.starts_from, **other.starts_from},
         )
 
     @classmethod
@@ -106,6 +117,21 @@ class Settings:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    """A training that another one starts from.
+
+    Attributes:
+        model: The model's name.
+        settings: Its settings, none of them found by a search.
+        pretraining: Whether it is trained on the data that the study pretrains on.
+    """
+
+    model: str
+    settings: Settings
+    pretraining: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Arm:
     """One row of an ablation table: a model, its options, and how its streams' scores are fused.
 
@@ -117,9 +143,12 @@ class Arm:
         hyperparameters: Hyperparameters that make this arm what it is; nothing overrides them.
         fusion: How the streams' scores become one: a name in ``models.fusion.FUSIONS``.
         default: Whether a study of the space runs the arm when none is named.
+        starts_from: Arms whose trained networks its network starts from, by stream, or one by
+            ``*`` for the whole network. They needn't be arms of a space. They are trained with the
+            same split and seed, at settings that no search has found.
 
     Raises:
-        ValueError: If there is no such fusion.
+        ValueError: If there is no such fusion, or a start is of no stream.
     """
 
     name: str
@@ -129,17 +158,30 @@ class Arm:
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     fusion: str = "average"
     default: bool = True
+    starts_from: Mapping[str, "Arm"] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.fusion not in FUSIONS:
             raise ValueError(
                 f"arm {self.name!r}: unknown fusion {self.fusion!r}; known are {', '.join(FUSIONS)}"
             )
+        if not (self.starts_from.keys() <= set(STREAMS) or self.starts_from.keys() == {WHOLE}):
+            raise ValueError(
+                f"arm {self.name!r}: starts_from takes streams ({', '.join(STREAMS)}), or "
+                f"{WHOLE!r} alone for the whole network, but got "
+                f"{', '.join(map(repr, self.starts_from))}"
+            )
 
     @property
     def own(self) -> Settings:
         """The settings that make the arm what it is."""
         return Settings(options=self.options, hyperparameters=self.hyperparameters)
+
+    @property
+    def stages(self) -> tuple["Arm", ...]:
+        """The arms that it starts from, directly or not, each after those that it starts from."""
+        found = [one for first in self.starts_from.values() for one in (*first.stages, first)]
+        return tuple({one.name: one for one in found}.values())
 
     @property
     def known_options(self) -> frozenset[str]:

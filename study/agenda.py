@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from study.plan import Plan, PlannedRow, Training
+from study.plan import Plan, PlannedRow, Training, stages_left
 from study.search import Chosen, Readings, Search, Trial, best_trial, trials_of
 
 __all__ = [
@@ -26,6 +26,9 @@ __all__ = [
 
 _Need = tuple[PlannedRow, tuple[tuple[Training, tuple[str, ...]], ...]]
 """A row, and its trainings with the parts that it needs of each."""
+
+_Known = dict[str, tuple[Training, Readings]]
+"""By id, trainings that a search asked for, and what was known of each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,12 +116,15 @@ class Finished:
             epoch.
         failed: By training, why it failed for good.
         choices: By search, what each of its arms chose among its trials once all have ended.
+        networks: By a training that another one starts from, the one whose stored network is its
+            own; by a training that starts from others, itself where its network is kept.
     """
 
     values: Mapping[tuple[str, str], Mapping[int, float]] = field(default_factory=dict)
     parts: Mapping[str, frozenset[str]] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
     choices: Mapping[str, Mapping[str, Chosen]] = field(default_factory=dict)
+    networks: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,11 +137,13 @@ class Job:
         parts: The parts to score then.
         search: The name of the search that it is a trial of, or None in the ablation.
         trial: The trial's number, or None.
+        network: Whether another training starts from its network.
     """
 
     training: Training
     until: int
     parts: tuple[str, ...] = ()
+    network: bool = False
     search: str | None = None
     trial: int | None = None
 
@@ -185,19 +193,23 @@ class Outlook:
     Attributes:
         jobs: The jobs that may run now, the most urgent first, never two of one training. Those
             that run already are among them.
+        held_up: The jobs that may run once what their trainings start from is finished.
         waiting: What can't run yet, by search.
         searches: The trials of each search so far.
         undecided: Names of the searches whose trials have ended and whose arms' choices among them
             aren't in what is finished.
+        networks: As of what is finished.
         plan: The plan of all arms whose searches are done.
         rows: Its rows whose scores are all stored.
         failures: The arms that are lost, and why.
     """
 
     jobs: tuple[Job, ...]
+    held_up: tuple[Job, ...]
     waiting: tuple[Waiting, ...]
     searches: Mapping[str, tuple[Trial, ...]]
     undecided: tuple[str, ...]
+    networks: Mapping[str, str]
     plan: Plan
     rows: tuple[PlannedRow, ...]
     failures: tuple[Failure, ...]
@@ -216,7 +228,8 @@ def next_jobs(agenda: Agenda, finished: Finished) -> Outlook:
 
     The queue has first what the longest chain of trainings waits for: a trial holds up the trials
     ``lag`` after it, those that these hold up, and the ablation at the end; a training of the
-    ablation holds up nothing. Of equal chains, the earlier trial comes first.
+    ablation holds up nothing. Of equal chains, the earlier trial comes first. What a training
+    starts from comes before it, and where that fails the training has failed too.
     """
     trials = {one.search.name: agenda._memory.trials(one, finished) for one in agenda.searches}
     waiting = tuple(
@@ -244,9 +257,13 @@ def next_jobs(agenda: Agenda, finished: Finished) -> Outlook:
     rows, lost = [], []
     for row, trainings in needs:
         missing = {own.training_id: _missing(own, parts, finished) for own, parts in trainings}
-        failed = [key for key, some in missing.items() if some and key in finished.failed]
+        failed = {
+            own.training_id: culprit
+            for own, _ in trainings
+            if missing[own.training_id] and (culprit := _failed(own, finished))
+        }
         if failed:
-            lost.append((row, failed[0]))
+            lost.append((row, *next(iter(failed.items()))))
         elif not any(missing.values()):
             rows.append(row)
         # What is lost with another training is trained all the same: which of two fails first
@@ -255,11 +272,14 @@ def next_jobs(agenda: Agenda, finished: Finished) -> Outlook:
             if missing[own.training_id] and own.training_id not in failed:
                 _, of_scoring = left.setdefault(own.scoring_id, (own, {}))
                 of_scoring.update(dict.fromkeys(missing[own.training_id]))
+    jobs, held_up = _queue(agenda, trials, left, finished)
     return Outlook(
-        jobs=_queue(agenda, trials, left),
+        jobs=jobs,
+        held_up=held_up,
         waiting=waiting,
         searches=trials,
         undecided=tuple(undecided),
+        networks=finished.networks,
         plan=plan,
         rows=tuple(rows),
         failures=(
@@ -271,6 +291,12 @@ def next_jobs(agenda: Agenda, finished: Finished) -> Outlook:
             *_failed_trainings(lost, finished),
         ),
     )
+
+
+def _failed(training: Training, finished: Finished) -> str | None:
+    """Returns the id of the training that failed, itself or one that it needs to start from."""
+    needed = [training.training_id, *stages_left(training, finished.networks)]
+    return next((key for key in needed if key in finished.failed), None)
 
 
 def _missing(training: Training, parts: Sequence[str], finished: Finished) -> list[str]:
@@ -295,13 +321,15 @@ def _queue(
     agenda: Agenda,
     trials: Mapping[str, tuple[Trial, ...]],
     left: Mapping[str, tuple[Training, Mapping[str, None]]],
-) -> tuple[Job, ...]:
-    """The jobs in their order; of several of one training the first.
+    finished: Finished,
+) -> tuple[tuple[Job, ...], tuple[Job, ...]]:
+    """The jobs in their order, of several of one training the first, and those held up.
 
     Args:
         agenda: What there is to do.
         trials: By search, its trials.
         left: By scoring id, the training and the parts that are still to be scored.
+        finished: What is finished.
     """
     jobs: list[tuple[float, int, str, Job]] = []
     for one in agenda.searches:
@@ -323,10 +351,23 @@ def _queue(
     for training, parts in left.values():
         job = Job(training=training, until=training.hyperparameters.epochs, parts=tuple(parts))
         jobs.append((_time(agenda, training), 0, training.training_id, job))
+    for chain, behind, _, job in tuple(jobs):
+        for key, stage in stages_left(job.training, finished.networks).items():
+            _, parts = left.get(stage.scoring_id, (stage, {}))
+            first = Job(
+                training=stage,
+                until=stage.hyperparameters.epochs,
+                parts=tuple(parts),
+                network=True,
+            )
+            jobs.append((chain + _time(agenda, stage), behind, key, first))
     queue: dict[str, Job] = {}
     for *_, key, job in sorted(jobs, key=lambda one: one[:2], reverse=True):
         queue.setdefault(key, job)
-    return tuple(queue.values())
+    held_up = {
+        key: job for key, job in queue.items() if stages_left(job.training, finished.networks)
+    }
+    return tuple(job for key, job in queue.items() if key not in held_up), tuple(held_up.values())
 
 
 def _time(agenda: Agenda, training: Training) -> float:
@@ -338,25 +379,32 @@ def _failed_search(
 ) -> Failure:
     # The best at a rung always goes on: where none is complete, some have failed.
     failed = next(trial for trial in trials if trial.state == "failed")
-    _, key = agenda._memory.training(one, failed.values)
+    training, key = agenda._memory.training(one, failed.values)
+    culprit = _failed(training, finished) or key
     return Failure(
         arms=one.arms,
         reason=(
             f"none of the {len(trials)} trials on {one.target} completed; trial {failed.number} "
-            f"failed with: {finished.failed[key]}"
+            f"failed with: {_reason(key, culprit, finished)}"
         ),
         search=one.search.name,
     )
 
 
 def _failed_trainings(
-    lost: Sequence[tuple[PlannedRow, str]], finished: Finished
+    lost: Sequence[tuple[PlannedRow, str, str]], finished: Finished
 ) -> Iterator[Failure]:
-    arms: dict[str, dict[str, None]] = {}
-    for row, key in lost:
-        arms.setdefault(key, {})[row.arm.name] = None
-    for key, names in arms.items():
-        yield Failure(arms=tuple(names), reason=finished.failed[key], training_id=key)
+    """The failures of rows, of which each comes with its training and the one that failed."""
+    arms: dict[tuple[str, str], dict[str, None]] = {}
+    for row, key, culprit in lost:
+        arms.setdefault((culprit, _reason(key, culprit, finished)), {})[row.arm.name] = None
+    for (culprit, reason), names in arms.items():
+        yield Failure(arms=tuple(names), reason=reason, training_id=culprit)
+
+
+def _reason(key: str, culprit: str, finished: Finished) -> str:
+    """Returns why a training failed, or the one that it starts from."""
+    return f"{'' if key == culprit else 'what it starts from: '}{finished.failed[culprit]}"
 
 
 class _Memory:
@@ -364,7 +412,7 @@ class _Memory:
 
     def __init__(self) -> None:
         self._trainings: dict[tuple[str, tuple[Any, ...]], tuple[Training, str]] = {}
-        self._replays: dict[str, tuple[Mapping[str, Readings], tuple[Trial, ...]]] = {}
+        self._replays: dict[str, tuple[_Known, tuple[Trial, ...]]] = {}
         self._plan: tuple[Mapping[str, Found | None], Plan, tuple[_Need, ...]] | None = None
 
     def training(self, one: ArmSearch, values: Mapping[str, Any]) -> tuple[Training, str]:
@@ -379,21 +427,20 @@ class _Memory:
         """The trials of a search; replayed where what is known of one of them has changed."""
         name = one.search.name
 
-        def known(training_id: str) -> Readings:
+        def known(training: Training, training_id: str) -> Readings:
             values = finished.values.get((name, training_id), {})
-            return Readings(values=values, failed=training_id in finished.failed)
+            return Readings(values=values, failed=_failed(training, finished) is not None)
 
         before, trials = self._replays.get(name, ({}, ()))
-        if before and all(known(key) == readings for key, readings in before.items()):
+        if before and all(known(one, key) == readings for key, (one, readings) in before.items()):
             return trials
-        asked: dict[str, Readings] = {}
+        asked: _Known = {}
 
         def readings(values: Mapping[str, Any]) -> Readings:
-            _, training_id = self.training(one, values)
-            now = known(training_id)
-            asked[training_id] = replace(
-                now, values=dict(now.values)
-            )  # the caller's own may change
+            training, training_id = self.training(one, values)
+            now = known(training, training_id)
+            # The caller's own may change.
+            asked[training_id] = training, replace(now, values=dict(now.values))
             return now
 
         trials = trials_of(one.search, readings)

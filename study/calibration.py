@@ -73,8 +73,8 @@ def measure_pace(study: Study, training: Training) -> float | None:
     if study.gpu is not None and not torch.cuda.is_available():
         return None
     job = study.job(training, until=1)
-    videos = study.parts[training.target.split].train
-    model = build_model(job, num_classes=len(study.store.annotations.classes))
+    videos = study.parts_of(training).train
+    model = build_model(job, num_classes=len(study.store_of(training).annotations.classes))
 
     def seconds_of(chosen: Iterable[Video]) -> float:
         began = time.perf_counter()
@@ -109,7 +109,7 @@ def _clips(
     study: Study, training: Training, model: VideoModel, videos: Iterable[Video]
 ) -> ClipDataset:
     return ClipDataset(
-        study.store,
+        study.store_of(training),
         tuple(videos),
         inputs=model.inputs,
         clip=clip_settings(training.hyperparameters),

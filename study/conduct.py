@@ -147,7 +147,7 @@ class Conductor(JobSource):
         self._agenda = agenda_of(study, searches)
         self._key = {one.search.name: key for key, one in searches.items()}
         objectives = {name: objective_of(study, key) for name, key in self._key.items()}
-        self._ledger = Ledger(self._results, objectives)
+        self._ledger = Ledger(self._results, objectives, checkpoints=study.checkpoints)
         earlier, _ = earlier_paces(self._results, device_of(study))
         self._progress = Progress(
             study, self._agenda, self._results, display, at_once=at_once, earlier=earlier
@@ -188,13 +188,19 @@ class Conductor(JobSource):
         """Returns the most urgent job that doesn't run yet; None while nothing may start."""
         for one in self._outlook.jobs if self.seconds_left() > 0 else ():
             if one.training.training_id not in self._progress:
-                job = self._study.job(one.training, until=one.until, parts=one.parts)
+                job = self._study.job(
+                    one.training,
+                    until=one.until,
+                    parts=one.parts,
+                    network=one.network,
+                    sources=self._ledger.sources(one.training),
+                )
                 claim(self._study.claims(one.training.training_id), self._study.name)
                 self._progress.add(job, self._label(job))
                 if trained_again(job):
                     self._display.say(
-                        f"{self._label(job)}: trained again, as its scores are to be made and its "
-                        "network is gone"
+                        f"{self._label(job)}: trained again, as its scores are to be made or "
+                        "another training starts from it, and its network is gone"
                     )
                 return job
         return None
@@ -247,7 +253,21 @@ class Conductor(JobSource):
 
     def keep_networks(self) -> None:
         """Keeps the networks that the request says, and deletes what training left of the rows."""
-        lost = keep_networks(self._study, self._outlook.rows, source=self._ledger.source)
+        planned, done = self._outlook.plan.rows, set(map(id, self._outlook.rows))
+        left = [one for row in planned if id(row) not in done for one in row.distinct_trainings]
+        trials = [
+            self._agenda.training(one, trial.values)
+            for one in self._agenda.searches
+            for trial in self._outlook.searches[one.search.name]
+        ]
+        lost = keep_networks(
+            self._study,
+            self._outlook.rows,
+            source=self._ledger.source,
+            stages=self._ledger.stages,
+            trials=trials,
+            needed=set().union(*map(self._ledger.stages, left)),
+        )
         if lost:
             self._display.say(
                 f"{len(lost)} networks can't be kept, as an earlier run didn't keep them; with "
@@ -273,6 +293,10 @@ class Conductor(JobSource):
         self._outlook = look(self._agenda, self._ledger)
         for one in self._agenda.searches:
             self._write_search(one, self._outlook.searches[one.search.name])
+        for job in (*self._outlook.jobs, *self._outlook.held_up):
+            for source in self._ledger.sources(job.training).values():
+                if self._is_new(("claim", source)):
+                    claim(self._study.claims(source), self._study.name)
         for row in self._outlook.rows:
             self._claim_networks(row)
             if self._is_new((row.arm.name, row.training.target, row.training.seed)):

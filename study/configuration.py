@@ -205,6 +205,7 @@ def _given(asked: argparse.Namespace, study: Study) -> dict[str, Any]:
         "data": None if asked.data is None else str(request.store),
         "results": request.results,
         "weights": None if asked.weights is None else _weights(study.weights),
+        "pretrain_data": None if asked.pretrain_data is None else str(request.pretrain_store),
         "set": {name: _as_set(value) for name, value in changes.items()},
         "search": {name: text for name, _, text in searched},
     }

@@ -18,11 +18,12 @@ from study.durations import told_span
 from study.estimate import Estimate, Paces, epoch_passes, estimate_study, key_of
 from study.labels import describe_net
 from study.ledger import Ledger, look
-from study.plan import Plan, Training
+from study.plan import Plan, Training, with_stages
 from study.provenance import canonical_json
 from study.request import Study
 from study.results.store import ResultStore
 from study.searches import agenda_of, most_trainings, objective_of, searches_of
+from study.stages import told_starts
 from study.terminal import Terminal
 
 __all__ = ["print_dry_run"]
@@ -59,10 +60,12 @@ def print_dry_run(study: Study, console: Console, *, address: str | None) -> Non
     agenda = agenda_of(study, searches)
     objectives = {one.search.name: objective_of(study, key) for key, one in searches.items()}
     at_once = _at_once(study, address)
+    results = ResultStore(study.request.results)
+    ledger = Ledger(results, objectives, checkpoints=study.checkpoints)
     expected = estimate_study(
         study,
         agenda,
-        look(agenda, Ledger(ResultStore(study.request.results), objectives)),
+        look(agenda, ledger),
         paces,
         untuned=plan,
         at_once=at_once or 1,
@@ -94,9 +97,10 @@ def _nets(plan: Plan) -> list[_Net]:
     alike: dict[str, dict[str, Training]] = {}
     arms: dict[str, dict[str, Arm]] = {}
     for row in plan.rows:
-        for one in row.distinct_trainings:
+        for one in with_stages(row.distinct_trainings).values():
             settings = asdict(one.hyperparameters)
-            net = canonical_json([one.model, one.options, settings, one.train_on])
+            starts = [told_starts(one), one.target.store_fingerprint]
+            net = canonical_json([one.model, one.options, settings, one.train_on, starts])
             alike.setdefault(net, {})[one.training_id] = one
             arms.setdefault(net, {})[row.arm.name] = row.arm
     return [

@@ -15,7 +15,7 @@ from models.flops import count_flops
 from study.agenda import Agenda, Outlook
 from study.data.clips.transforms import test_crops
 from study.data.datasets.parts import Parts
-from study.plan import Plan, PlannedRow, Training, meta_network
+from study.plan import Plan, PlannedRow, Training, meta_network, stages_left
 from study.provenance import canonical_json
 from study.request import Study
 from study.search import Search, Trial
@@ -284,7 +284,7 @@ def work_left(
     work = list(_search_work(study, agenda, outlook, reached))
     planned = {_row_key(row.arm.name, row.training) for row in outlook.plan.rows}
     lost = {arm for failure in outlook.failures if failure.search for arm in failure.arms}
-    for job in outlook.jobs:
+    for job in (*outlook.jobs, *outlook.held_up):
         if job.search is None:
             epochs = job.until - reached.get(job.training.training_id, 0)
             work += _reported_work(study, job.training, epochs, job.parts)
@@ -298,11 +298,16 @@ def work_left(
         for training in row.distinct_trainings:
             parts[training.training_id].update(agenda.parts(row, training))
     most = _most_of_each(agenda, to_come)
+    counted = {job.training.training_id for job in (*outlook.jobs, *outlook.held_up)}
+    for identity in tuple(parts):
+        for first in stages_left(untuned.trainings[identity], outlook.networks):
+            if first not in counted:
+                parts.setdefault(first, set())
     for identity, scored in parts.items():
         training = untuned.trainings[identity]
         epochs = training.hyperparameters.epochs
         pieces = _reported_work(study, training, epochs, scored)
-        work += [replace(piece, most=most[identity]) for piece in pieces]
+        work += [replace(piece, most=most.get(identity, 1)) for piece in pieces]
     return work
 
 
@@ -390,19 +395,30 @@ def longest_chain(
     """Returns the seconds of the trainings that wait for one another.
 
     Of a search's trials each waits for the one ``lag`` before it, and the reported trainings wait
-    for the last.
+    for the last. All wait for what they start from.
 
     Args:
         agenda: The study's agenda.
         outlook: Where it stands.
         epoch_seconds: The seconds of an epoch of a training.
     """
-    longest = 0.0
+
+    def whole(training: Training) -> float:
+        """The seconds of a training and of what it starts from."""
+        own = training.hyperparameters.epochs * epoch_seconds(training)
+        return own + before(training)
+
+    def before(training: Training) -> float:
+        left = stages_left(training, outlook.networks)
+        return max(map(whole, left.values()), default=0.0)
+
+    longest = max((whole(job.training) for job in outlook.held_up), default=0.0)
     for one in agenda.searches:
         left = one.search.trials - sum(t.ended for t in outlook.searches[one.search.name])
         epochs = -(-left // one.search.lag) * expected_epochs(one.search)
-        seconds = epoch_seconds(agenda.training(one, {}))
-        longest = max(longest, (epochs + one.search.rungs[-1]) * seconds if left else 0.0)
+        training = agenda.training(one, {})
+        seconds = (epochs + one.search.rungs[-1]) * epoch_seconds(training) + before(training)
+        longest = max(longest, seconds if left else 0.0)
     return longest
 
 

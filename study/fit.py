@@ -49,8 +49,8 @@ class Gpu:
 def fit_training(training: Training, gpu: Gpu, *, given: Collection[str]) -> Training:
     """Returns the training in the precision and with the passes that its result depends on.
 
-    One that starts from a weights file is trained in bfloat16, any other in float32, and in
-    bfloat16 where not one video fits otherwise (ours).
+    One that starts from a weights file or another training is trained in bfloat16, any other in
+    float32, and in bfloat16 where not one video fits otherwise (ours).
 
     Args:
         training: The training.
@@ -60,7 +60,8 @@ def fit_training(training: Training, gpu: Gpu, *, given: Collection[str]) -> Tra
     Raises:
         ValueError: If it doesn't fit.
     """
-    preferred = ("bfloat16",) if training.weights != "none" else ("float32", "bfloat16")
+    trained = training.weights != "none" or training.starts
+    preferred = ("bfloat16",) if trained else ("float32", "bfloat16")
     chosen = choose_micro_batch(
         lambda *how: _training_memory(training, gpu, *how),
         batch_size=training.hyperparameters.batch_size,

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from models import VideoModel
 from models.flops import count_flops, count_parameters
@@ -29,6 +30,8 @@ from study.plan import Training, served_trainings
 from study.provenance import canonical_json
 from study.results.store import ResultStore
 from study.scores import Scores
+from study.stages import start_network, told_starts
+from study.training.checkpoint import load_checkpoint, trained_state
 from study.training.clips import clip_settings
 from study.training.evaluation import score
 from study.training.initialisation import StartReport, initial_network
@@ -74,6 +77,8 @@ class Job:
         protocol: The study's protocol.
         until: The epoch after which the job ends: a rung of the search, or the last.
         parts: The parts to score at the end; none for a trial of the search.
+        network: Whether its network is to be stored at the end: another training starts from it.
+        sources: By each of the training's `starts`, the training whose stored network it is.
         weights_files: The weights file of each stream that doesn't start from scratch.
         provenance: Git commit and whether the working tree differed from it.
         compile: Whether to use ``torch.compile``.
@@ -98,6 +103,8 @@ class Job:
     protocol: str
     until: int
     parts: tuple[str, ...] = ()
+    network: bool = False
+    sources: Mapping[str, str] = field(default_factory=dict)
     weights_files: Mapping[str, str] = field(default_factory=dict)
     provenance: tuple[str, bool] = ("", False)
     compile: bool = False
@@ -139,7 +146,7 @@ def run_job(job: Job, report: Callable[[EpochReport], None] | None = None) -> li
             or with several processes for those that were planned.
     """
     started = datetime.now(UTC)
-    if (epochs := finished_epochs(job)) is not None:
+    if (epochs := finished_epochs(job)) is not None and not _lacks_network(job):
         if report is not None:
             report(epochs[-1])
         return epochs
@@ -221,6 +228,11 @@ def _is_kept(job: Job) -> bool:
     )
 
 
+def _lacks_network(job: Job) -> bool:
+    """Returns whether the job's network is to be stored and isn't."""
+    return job.network and not job.checkpoint.exists() and not _is_kept(job)
+
+
 @contextlib.contextmanager
 def _memory_errors_explained(job: Job) -> Iterator[None]:
     """Turns an out-of-memory error into one that says what to do about it."""
@@ -295,14 +307,15 @@ def _stored_parts(job: Job) -> frozenset[str]:
 
 
 def trained_again(job: Job) -> bool:
-    """Returns whether a finished training has to be trained again to be scored.
+    """Returns whether a finished training has to be trained again.
 
-    That is where the results say that it is finished, but hold neither its scores nor those in
-    other views, its checkpoint is gone, and its network wasn't kept.
+    That is where the results say that it is finished, but its scores in the wanted views are
+    missing or another training is to start from its network, its checkpoint is gone, and its
+    network wasn't kept.
     """
     finished = is_finished(ResultStore(job.results), job.training.training_id)
     trained = job.checkpoint.exists() or _is_kept(job)
-    return finished and finished_epochs(job) is None and not trained
+    return finished and (finished_epochs(job) is None or job.network) and not trained
 
 
 def is_finished(results: ResultStore, training_id: str) -> bool:
@@ -386,6 +399,46 @@ def build_model(
         raise ValueError(f"--weights {' '.join(streams)}: {error}") from error
 
 
+def _start_from_trained(job: Job, model: VideoModel) -> None:
+    """Starts a network from those that other trainings gave.
+
+    A job without them only scores what its checkpoint holds, which must then be whole.
+
+    Raises:
+        ValueError: If a network doesn't fit, or a checkpoint is damaged.
+        FileNotFoundError: If one isn't stored.
+        RuntimeError: If one is in training.
+    """
+    training = job.training
+    if training.starts.keys() - job.sources.keys():
+        _read_trained(job, training.training_id, training.hyperparameters.epochs)
+        return
+    states: dict[str, Mapping[str, Tensor]] = {}
+    for given in training.starts:
+        source = job.sources[given]
+        if source not in states:
+            epochs = training.first_stage(given).hyperparameters.epochs
+            states[source] = _read_trained(job, source, epochs)
+        start_network(training, given, model, states[source])
+
+
+def _read_trained(job: Job, training_id: str, epochs: int) -> Mapping[str, Tensor]:
+    """Returns a finished training's network by tensor: the kept one, or that of its checkpoint."""
+    network = read_network(ResultStore(job.results), training_id)
+    if network is not None:
+        return network.state
+    try:
+        checkpoint = load_checkpoint(checkpoint_path(job.checkpoints, training_id))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"the network of training {training_id} is gone; start the study again, which trains "
+            "it again"
+        ) from error
+    if len(checkpoint["history"]) < epochs:
+        raise RuntimeError(f"another study trains {training_id} again")
+    return trained_state(checkpoint)
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Setup:
     """What a job needs: the network at its initial weights and the videos."""
@@ -404,6 +457,9 @@ class _Setup:
                 f"clip store {job.store} has fingerprint {store.fingerprint}, but the training was "
                 f"planned for {job.training.target.store_fingerprint}; the store changed since"
             )
+        model = build_model(job, num_classes=len(store.annotations.classes))
+        if not _is_kept(job):
+            _start_from_trained(job, model)
         return cls(
             job=job,
             store=store,
@@ -414,7 +470,7 @@ class _Setup:
                 train_on=job.training.train_on,
                 carve=job.training.target.carve,
             ),
-            model=build_model(job, num_classes=len(store.annotations.classes)),
+            model=model,
             device=_device(job),
         )
 
@@ -541,7 +597,7 @@ def _write_training(
                 "device_kind": _device_kind(setup.device),
                 "compiled": job.compile,
                 "precision": _precision(job),
-                "notes": _notes(epochs, again=again),
+                "notes": _notes(job.training, epochs, again=again),
                 "workers": dist.get_world_size() if dist.is_initialized() else 1,
                 "peak_memory_bytes": _peak_memory(setup.device),
                 "started_at": started,
@@ -567,6 +623,7 @@ def training_row(job: Job) -> dict[str, Any]:
         "store_fingerprint": training.target.store_fingerprint,
         "split": training.target.split,
         "seed": training.seed,
+        "starts_from": canonical_json(training.starts) if training.starts else None,
         "protocol": job.protocol,
         "git_commit": job.provenance[0],
         "dirty": job.provenance[1],
@@ -609,16 +666,16 @@ def _precision(job: Job) -> str:
     return "tf32" if job.gpu and precision == "float32" else precision
 
 
-def _notes(epochs: Sequence[EpochReport], *, again: bool) -> str | None:
+def _notes(training: Training, epochs: Sequence[EpochReport], *, again: bool) -> str | None:
     """Returns what whoever reads the training's rows must know."""
-    notes = []
+    notes = [f"starts from {what}" for what in told_starts(training)]
     if halved := [epoch.epoch for epoch in epochs if epoch.halved]:
         notes.append(
             "the GPU's memory was too small for the planned micro-batch: from epoch "
             f"{halved[0]} on each forward pass had half the videos"
         )
     if again:
-        notes.append("trained again, as it was to be scored and its network was gone")
+        notes.append("trained again, as its network was wanted and gone")
     return "; ".join(notes) or None
 
 

@@ -2,13 +2,13 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, replace
 
 from study.claims import release
 from study.job import checkpoint_path
 from study.networks import Network, kept_networks, write_network
-from study.plan import Plan, PlannedRow, Target, Training, meta_network
+from study.plan import Plan, PlannedRow, Target, Training, meta_network, with_stages
 from study.provenance import canonical_json
 from study.request import Study
 from study.results.store import ResultStore
@@ -19,10 +19,21 @@ from study.training.hyperparameters import Hyperparameters
 __all__ = ["keep_networks", "most_kept"]
 
 Source = Callable[[Training], str]
+Stages = Callable[[Training], Collection[str]]
 
 
-def keep_networks(study: Study, rows: Sequence[PlannedRow], *, source: Source) -> list[str]:
+def keep_networks(
+    study: Study,
+    rows: Sequence[PlannedRow],
+    *,
+    source: Source,
+    stages: Stages,
+    trials: Sequence[Training],
+    needed: Collection[str],
+) -> list[str]:
     """Keeps the networks of finished rows that a study asks for, and deletes their checkpoints.
+
+    What they started from is kept with them, for other studies to start from.
 
     A kept network takes a checkpoint's place: it is half its size, and what is to be scored later
     is scored from it. What is kept already stays, whatever is asked for: it may be another study's.
@@ -31,33 +42,42 @@ def keep_networks(study: Study, rows: Sequence[PlannedRow], *, source: Source) -
         study: The study.
         rows: Its rows whose scores are all stored.
         source: Returns the id of the training whose scores stand for a training's own.
+        stages: Returns the ids of those whose networks a training comes from.
+        trials: Trainings of searches; what they started from isn't kept.
+        needed: Those whose checkpoints stay, as something unfinished starts from them.
 
     Returns:
         The trainings whose networks were to be kept, but are gone.
     """
     results = ResultStore(study.request.results)
     kept, lost = kept_networks(results), []
-    for identity in sorted(_wanted(study, rows, source, results) - kept.keys()):
+    for identity in sorted(_wanted(study, rows, source, stages, results) - kept.keys()):
         network = _from_checkpoint(study, results, identity)
         if network is None:
             lost.append(identity)
         else:
             write_network(results, network)
-    for training in (one for row in rows for one in row.distinct_trainings):
-        identity = source(training)
+    trainings = [one for row in rows for one in row.distinct_trainings]
+    ended = {*map(source, trainings)}.union(*map(stages, [*trainings, *trials]))
+    for identity in ended - set(needed):
         if release(study.claims(identity), study.name):
             checkpoint_path(study.checkpoints, identity).unlink(missing_ok=True)
     return lost
 
 
 def _wanted(
-    study: Study, rows: Sequence[PlannedRow], source: Source, results: ResultStore
+    study: Study,
+    rows: Sequence[PlannedRow],
+    source: Source,
+    stages: Stages,
+    results: ResultStore,
 ) -> set[str]:
     """Returns the ids of the trainings whose networks are to be kept."""
     if study.request.keep == "none":
         return set()
     if study.request.keep == "all":
-        return {source(training) for row in rows for training in row.distinct_trainings}
+        trainings = [one for row in rows for one in row.distinct_trainings]
+        return {*map(source, trainings)}.union(*map(stages, trainings))
     accuracy = {
         (line["arm"], line["dataset"], line["split"], line["seed"]): line["top1"]
         for line in results.read(
@@ -74,7 +94,8 @@ def _wanted(
         target = row.training.target
         by_arm.setdefault((row.arm.name, target.dataset, target.split), []).append(row)
     best = [max(of_arm, key=rank) for of_arm in by_arm.values()]
-    return {source(training) for row in best for training in row.trainings.values()}
+    trainings = [one for row in best for one in row.trainings.values()]
+    return {*map(source, trainings)}.union(*map(stages, trainings))
 
 
 def _from_checkpoint(study: Study, results: ResultStore, identity: str) -> Network | None:
@@ -86,7 +107,10 @@ def _from_checkpoint(study: Study, results: ResultStore, identity: str) -> Netwo
     (line,) = results.read("trainings", keys=[identity]).to_pylist()
     if len(state["history"]) < line["epochs"]:  # another study trains it up to a rung
         return None
-    annotations = study.store.annotations
+    store = study.store
+    if study.pretraining is not None and line["store_fingerprint"] != store.fingerprint:
+        store = study.pretraining.store
+    annotations = store.annotations
     return Network(
         training_id=identity,
         model=line["model"],
@@ -94,7 +118,7 @@ def _from_checkpoint(study: Study, results: ResultStore, identity: str) -> Netwo
         hyperparameters=Hyperparameters.of(json.loads(line["hyperparameters"])),
         classes=annotations.classes,
         flip_classes=annotations.flip_classes,
-        store=study.store.settings,
+        store=store.settings,
         state=trained_state(state),
     )
 
@@ -112,7 +136,8 @@ def most_kept(study: Study, plan: Plan) -> tuple[int, int]:
     nets: dict[tuple[str, Target], dict[str, Training]] = {}
     arms: dict[tuple[str, Target], set[str]] = {}
     for row in plan.rows:
-        for one in row.distinct_trainings if keep == "all" else row.trainings.values():
+        read = row.distinct_trainings if keep == "all" else row.trainings.values()
+        for one in with_stages(read).values():
             net = [one.model, one.options, asdict(one.hyperparameters), one.train_on]
             key = canonical_json(net), replace(one.target, carve=0)
             nets.setdefault(key, {})[one.training_id] = one
@@ -130,5 +155,6 @@ def most_kept(study: Study, plan: Plan) -> tuple[int, int]:
 
 def _bytes(study: Study, training: Training) -> int:
     """Returns the bytes of a training's network in a file."""
-    net = meta_network(training, num_classes=len(study.store.annotations.classes))
+    classes = study.store_of(training).annotations.classes
+    net = meta_network(training, num_classes=len(classes))
     return sum(value.numel() * value.element_size() for value in net.state_dict().values())

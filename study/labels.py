@@ -47,6 +47,9 @@ def describe_net(training: Training, among: Iterable[Training] = ()) -> str:
     segments = training.hyperparameters.segments
     if any(other.hyperparameters.segments != segments for other in others):
         told.append(f"{segments} segments")
+    store = training.target.store_fingerprint
+    if any(other.target.store_fingerprint != store for other in others):
+        told.append(f"on {training.target.dataset}")
     if training.train_on == "all" and any(other.train_on == "train" for other in others):
         told.append("on all of train")
     return f"{training.model} ({', '.join(told)})" if told else training.model

@@ -1,13 +1,15 @@
 """What of a study is finished, as its results say."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from study.agenda import Agenda, ArmSearch, Finished, Outlook, next_jobs
 from study.choices import best_trials, choose_trials
-from study.job import is_finished, rung_key, stored_parts
-from study.plan import Training, scoring_id, streams_apart
+from study.job import checkpoint_path, is_finished, rung_key, stored_parts
+from study.networks import kept_networks
+from study.plan import Training, scoring_id, streams_apart, with_stages
 from study.results.rows import load_validation_scores, validation_accuracy
 from study.results.store import ResultStore
 from study.scores import Scores
@@ -41,24 +43,43 @@ class Ledger:
     Args:
         results: The results.
         objectives: What each search maximises, by the search's name.
+        checkpoints: The folder of checkpoints.
     """
 
-    def __init__(self, results: ResultStore, objectives: Mapping[str, Objective]) -> None:
+    def __init__(
+        self, results: ResultStore, objectives: Mapping[str, Objective], *, checkpoints: Path
+    ) -> None:
         self._results = results
         self._objectives = objectives
+        self._checkpoints = checkpoints
         self._known: dict[str, set[tuple[str, str]]] = {}  # by training: what was read
         self._values: dict[tuple[str, str], dict[int, float]] = {}
         self._parts: dict[str, frozenset[str]] = {}
         self._failed: dict[str, str] = {}
         self._choices: dict[str, Mapping[str, Chosen]] = {}
+        self._networks: dict[str, str] = {}
         self._served_by = _served_by(results)
 
     @property
     def finished(self) -> Finished:
         """What is finished."""
         return Finished(
-            values=self._values, parts=self._parts, failed=self._failed, choices=self._choices
+            values=self._values,
+            parts=self._parts,
+            failed=self._failed,
+            choices=self._choices,
+            networks=self._networks,
         )
+
+    def sources(self, training: Training) -> dict[str, str]:
+        """Returns by each of a training's `starts` the one whose stored network it begins with."""
+        starts = training.starts.items()
+        return {given: self._networks[one] for given, one in starts if one in self._networks}
+
+    def stages(self, training: Training) -> set[str]:
+        """Returns the trainings whose stored networks one comes from, directly or not."""
+        every = with_stages([training]).values()
+        return {source for one in every for source in self.sources(one).values()}
 
     def source(self, training: Training) -> str:
         """Returns the id of the training whose scores stand for a training's own.
@@ -89,17 +110,19 @@ class Ledger:
         Returns:
             Whether there were any: then another outlook can be had.
         """
-        found = [
-            self._read_parts(training)
-            for row in outlook.plan.rows
-            for training in row.distinct_trainings
-            if self._is_new(training.training_id, ("parts", training.scoring_id))
-        ]
+        found = []
+        for row in outlook.plan.rows:
+            for training in row.distinct_trainings:
+                if self._is_new(training.training_id, ("parts", training.scoring_id)):
+                    found.append(self._read_parts(training))
+                found.append(self._read_networks(training))
         for one in agenda.searches:
             for trial in outlook.searches[one.search.name]:
-                identity = agenda.training(one, trial.values).training_id
+                training = agenda.training(one, trial.values)
+                identity = training.training_id
                 if self._is_new(identity, (one.search.name, identity)):
                     found.append(self._read_values(one.search, identity))
+                found.append(self._read_networks(training))
             if one.search.name in outlook.undecided:
                 self._choices[one.search.name] = self._choose(
                     agenda, one, outlook.searches[one.search.name]
@@ -120,6 +143,34 @@ class Ledger:
         changed = self._parts.get(training.scoring_id, frozenset()) != parts
         self._parts[training.scoring_id] = parts
         return changed
+
+    def _read_networks(self, training: Training) -> bool:
+        """Reads whether the networks that a training starts from are stored, or its own is kept."""
+        found = []
+        for one in with_stages([training]).values() if training.starts else ():
+            identity = one.training_id
+            if one.starts and self._is_new(identity, ("network", identity)):
+                kept = identity in kept_networks(self._results)
+                found.append(self._note_network(identity, [identity] if kept else []))
+            for given, start in one.starts.items():
+                first = one.first_stage(given).training_id
+                if self._is_new(first, ("network of", start)):
+                    there = dict.fromkeys((start, first, *self._served_by.get(start, ())))
+                    found.append(self._note_network(start, filter(self._has_network, there)))
+        return any(found)
+
+    def _note_network(self, identity: str, sources: Iterable[str]) -> bool:
+        """Notes the first of the trainings that store a network; returns whether that is new."""
+        source = next(iter(sources), None)
+        if source is None or identity in self._networks:
+            return False
+        self._networks[identity] = source
+        return True
+
+    def _has_network(self, identity: str) -> bool:
+        stored = checkpoint_path(self._checkpoints, identity).exists()
+        stored = stored or identity in kept_networks(self._results)
+        return stored and is_finished(self._results, identity)
 
     def _read_values(self, search: Search, identity: str) -> bool:
         objective = self._objectives[search.name]

@@ -88,6 +88,7 @@ def _fixed(arm: Arm) -> str:
     own = {
         **{f"options.{name}": value for name, value in arm.options.items()},
         **arm.hyperparameters,
+        **{f"starts_from.{given}": first.name for given, first in arm.starts_from.items()},
     }
     return " ".join(f"{name}={_said(value)}" for name, value in own.items())
 

@@ -8,7 +8,7 @@ splits and hyperparameters do make a difference, so each combination of them is 
 Everything here is pure: the same arms, settings and targets give the same plan.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache, cached_property
 from typing import Any
@@ -24,9 +24,9 @@ from models import (
 )
 from models.fusion import FUSIONS
 from models.video_model import STREAM_INPUTS
-from search_spaces.space import Arm, Settings, Space
+from search_spaces.space import STREAMS, WHOLE, Arm, Settings, Space, Stage
 from study.provenance import fingerprint
-from study.source import PACKAGES
+from study.source import PACKAGES, STARTING, source_version
 from study.training.hyperparameters import Hyperparameters
 from study.training.weights import divided_name
 
@@ -46,11 +46,12 @@ __all__ = [
     "scoring_id",
     "served_trainings",
     "settings_of",
+    "stages_left",
     "streams_apart",
     "streams_read",
+    "with_stages",
 ]
 
-STREAMS = ("spatial", "temporal")
 MODALITIES = {"rgb": "RGB", "flow": "flow"}
 
 
@@ -85,6 +86,8 @@ class Training:
         weights: Where the streams start: ``none`` or the content's name of a weights file, by
             stream where they differ, as of ``study.training.weights.joined_name``.
         code: The version of the source code that trains and scores it.
+        starts_from: The trainings whose networks it starts from, by stream, or one by ``*`` for
+            the whole network. One that has other streams too gives what its stream alone would.
     """
 
     model: str
@@ -95,6 +98,7 @@ class Training:
     train_on: str
     weights: str
     code: str
+    starts_from: Mapping[str, "Training"] = field(default_factory=dict)
 
     @cached_property
     def training_id(self) -> str:
@@ -113,8 +117,33 @@ class Training:
                 "train_on": self.train_on,
                 "weights": self.weights,
                 "code": self.code,
+                **({"starts_from": [self.starts, _starting_code()]} if self.starts else {}),
             }
         )
+
+    @cached_property
+    def starts(self) -> Mapping[str, str]:
+        """The ids of the trainings that it starts from, by stream or by ``*``.
+
+        Where a first stage's streams train independently, they are those of each stream alone, so
+        that no other stream which it trained has a say in what this training is.
+        """
+        found: dict[str, str] = {}
+        if not self.starts_from:
+            return found
+        own = _own_net(self).starting_streams
+        for given, first in self.starts_from.items():
+            alone = _streams_alone(first)
+            wanted = [stream for stream in own if given in (WHOLE, stream)]
+            if alone:
+                found |= {stream: alone[stream].training_id for stream in wanted}
+            elif wanted:
+                found[given] = first.training_id
+        return found
+
+    def first_stage(self, given: str) -> "Training":
+        """Returns the training behind one of its `starts`."""
+        return self.starts_from[given if given in self.starts_from else WHOLE]
 
     @property
     def _own_target(self) -> Target:
@@ -128,6 +157,45 @@ class Training:
         The code that scores is the training's too: it scores the validation videos.
         """
         return scoring_id(self.training_id, self.hyperparameters)
+
+
+def _starting_code() -> str:
+    """Returns the version of the code that starts networks from trained ones."""
+    return source_version(frozenset(STARTING))
+
+
+def _streams_alone(training: Training) -> dict[str, Training]:
+    """Returns by stream the training of it alone; none where streams don't train independently."""
+    if "streams" not in training.options or not _own_net(training).independent_streams:
+        return {}
+    alone = served_trainings(training) or (training,)
+    return {one.options["streams"][0]: one for one in alone}
+
+
+def with_stages(trainings: Iterable[Training]) -> dict[str, Training]:
+    """Returns by id trainings and all that they start from, each after what it starts from."""
+    found: dict[str, Training] = {}
+    for one in trainings:
+        found |= with_stages(one.starts_from.values())
+        found[one.training_id] = one
+    return found
+
+
+def stages_left(training: Training, networks: Container[str]) -> dict[str, Training]:
+    """Returns by id the trainings to be finished before one can begin, first stages first.
+
+    Args:
+        training: The training.
+        networks: Ids of the trainings whose networks are stored. One whose own is needs nothing.
+    """
+    found: dict[str, Training] = {}
+    if training.training_id in networks:
+        return found
+    for given, identity in training.starts.items():
+        if identity not in networks:
+            first = training.first_stage(given)
+            found |= {**stages_left(first, networks), first.training_id: first}
+    return found
 
 
 def scoring_id(training_id: str, hyperparameters: Hyperparameters) -> str:
@@ -213,12 +281,17 @@ def settings_of(
     """Returns the arm's settings: the base, the found values that matter to it, then its own.
 
     Of the base's options it takes those that its model has: a space may compare several models.
+    What it starts from has the same base, and nothing found.
     """
     options = {name: value for name, value in base.options.items() if name in arm.known_options}
     settings = replace(base, options=options)
     if found is not None:
         settings = settings.updated(space.found_for(arm, found))
-    return settings.updated(arm.own)
+    stages = {
+        given: Stage(model=first.model, settings=settings_of(first, base, space=space))
+        for given, first in arm.starts_from.items()
+    }
+    return replace(settings.updated(arm.own), starts_from=stages)
 
 
 def make_training(
@@ -231,6 +304,7 @@ def make_training(
     weights: Callable[[VideoModel], str] = lambda net: "none",
     code: Callable[[VideoModel], str] = lambda net: "",
     streams: Iterable[str] | None = None,
+    starts_from: Mapping[str, Training] | None = None,
 ) -> Training:
     """Returns a training with its options and hyperparameters checked and written out.
 
@@ -243,9 +317,11 @@ def make_training(
         weights: Names the weights that a network starts from.
         code: Returns the version of the code that trains and scores a network.
         streams: The streams to train, where the model lets its streams be chosen.
+        starts_from: The trainings that it starts from, as of `Training`.
 
     Raises:
-        ValueError: If the model doesn't exist or an option or hyperparameter is not valid.
+        ValueError: If the model doesn't exist, an option or hyperparameter is not valid, or what
+            it starts from lacks a stream.
     """
     options = dict(settings.options)
     hyperparameters = Hyperparameters.of(settings.hyperparameters)
@@ -255,6 +331,9 @@ def make_training(
         options["streams"] = tuple(stream for stream in STREAMS if stream in set(streams))
     every_option = asdict(make_options(model, options))
     net = _net(model, every_option)
+    starts_from = starts_from or {}
+    for given, first in starts_from.items():
+        _check_streams(model, net, given, first)
     return Training(
         model=model,
         options=every_option,
@@ -264,7 +343,20 @@ def make_training(
         train_on=train_on,
         weights=weights(net),
         code=code(net),
+        starts_from=starts_from,
     )
+
+
+def _check_streams(model: str, net: VideoModel, given: str, first: Training) -> None:
+    """Checks that a network has a stream that is to start, and a first stage what it is to give."""
+    there = _own_net(first).starting_streams
+    for stream in net.starting_streams if given == WHOLE else (given,):
+        for name, streams in ((model, net.starting_streams), (first.model, there)):
+            if stream not in streams:
+                raise ValueError(
+                    f"the {stream} stream of {model} is to start from a training of {first.model}, "
+                    f"but {name} has {', '.join(streams)} alone with these options"
+                )
 
 
 def effective_options(model: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -291,16 +383,23 @@ def make_plan(
     seeds: Sequence[int],
     settings: Callable[[Arm, Target], Settings | Mapping[str, Settings]],
     training: Callable[..., Training] = make_training,
+    pretraining: Target | None = None,
+    first_seed: int | None = None,
 ) -> Plan:
     """Plans the fewest trainings that serve the arms on every target with every seed.
+
+    What they start from is planned with them. A training on the data to pretrain on is the same
+    for all targets and seeds: the one that a study of that data reports as its first (ours).
 
     Args:
         arms: The wanted rows of the ablation.
         targets: Datasets and splits.
         seeds: One result each.
         settings: An arm's full settings on a target; by stream where each has its own.
-        training: Makes a training of a model's name, settings, target, seed and streams;
-            ``make_training`` with weights and code filled in.
+        training: Makes a training of a model's name, settings, target, seed, streams and what it
+            starts from; ``make_training`` with weights and code filled in.
+        pretraining: What is pretrained on, where settings say that a training starts so.
+        first_seed: The seed of what trainings start from; None for their own.
     """
     rows: list[PlannedRow] = []
     trainings: dict[str, Training] = {}
@@ -308,22 +407,58 @@ def make_plan(
         chosen = {arm.name: _by_stream(arm, settings(arm, target)) for arm in arms}
         joint = _joint_streams(arms, chosen)
         for seed in seeds:
-            made: dict[str, Training] = {}
+            make = _Maker(
+                training=training,
+                target=target,
+                first_seed=seed if first_seed is None else first_seed,
+                pretraining=pretraining,
+                joint=joint,
+            )
             for arm in arms:
-                for own in chosen[arm.name].values():
-                    key = net_key(arm.model, own)
-                    if key not in made:
-                        made[key] = training(
-                            arm.model, own, target=target, seed=seed, streams=joint.get(key)
-                        )
                 read = {
-                    stream: made[net_key(arm.model, own)]
+                    stream: make(Stage(model=arm.model, settings=own), seed)
                     for stream, own in chosen[arm.name].items()
                 }
-                trainings.update({one.training_id: one for one in read.values()})
+                trainings.update(with_stages(read.values()))
                 own = next(iter(chosen[arm.name].values()))
                 rows.append(PlannedRow(arm=arm, trainings=read, fusion_lambda=own.fusion_lambda))
     return Plan(rows=tuple(rows), trainings=trainings)
+
+
+@dataclass(kw_only=True)
+class _Maker:
+    """Makes each training of one target and seed once, and what it starts from before it.
+
+    Attributes:
+        training, target, first_seed, pretraining: As of `make_plan`.
+        joint: By stage, as `_stage_key` knows it, the streams that are trained together.
+        made: The trainings so far.
+    """
+
+    training: Callable[..., Training]
+    target: Target
+    first_seed: int
+    pretraining: Target | None
+    joint: Mapping[str, frozenset[str]]
+    made: dict[str, Training] = field(default_factory=dict)
+
+    def __call__(self, stage: Stage, seed: int) -> Training:
+        """Returns the training of a stage with a seed."""
+        key = _stage_key(stage)
+        if key not in self.made:
+            streams = self.joint.get(key)
+            more: dict[str, Any] = {"target": self.target, "seed": seed}
+            if stage.pretraining:
+                more = {"target": self.pretraining, "seed": 1, "train_on": "train"}
+            wanted = {
+                given: self(first, self.first_seed)
+                for given, first in stage.settings.starts_from.items()
+                if streams is None or given == WHOLE or given in streams
+            }
+            if wanted:
+                more["starts_from"] = wanted
+            self.made[key] = self.training(stage.model, stage.settings, streams=streams, **more)
+        return self.made[key]
 
 
 def streams_read(arm: Arm, settings: Settings) -> tuple[str, ...]:
@@ -343,14 +478,26 @@ def _by_stream(arm: Arm, settings: Settings | Mapping[str, Settings]) -> Mapping
 def _joint_streams(
     arms: Sequence[Arm], settings: Mapping[str, Mapping[str, Settings]]
 ) -> dict[str, frozenset[str]]:
-    """Returns, for each net whose streams train independently, those that some arm reads."""
+    """Returns, for each net whose streams train independently, those that are wanted of it.
+
+    That is by some arm, or by a training that starts from it.
+    """
     joint: dict[str, frozenset[str]] = {}
+
+    def add(stage: Stage, streams: frozenset[str]) -> None:
+        options = asdict(make_options(stage.model, stage.settings.options))
+        net = _net(stage.model, options)
+        if "streams" in options and net.independent_streams:
+            key = _stage_key(stage)
+            joint[key] = joint.get(key, frozenset()) | streams
+        else:
+            streams = frozenset(net.starting_streams)
+        for given, first in stage.settings.starts_from.items():
+            add(first, streams if given == WHOLE else streams & {given})
+
     for arm in arms:
         for stream, own in settings[arm.name].items():
-            options = asdict(make_options(arm.model, own.options))
-            if "streams" in options and _net(arm.model, options).independent_streams:
-                key = net_key(arm.model, own)
-                joint[key] = joint.get(key, frozenset()) | {stream}
+            add(Stage(model=arm.model, settings=own), frozenset({stream}))
     return joint
 
 
@@ -361,7 +508,7 @@ def modality(row: PlannedRow) -> str:
     """
     seen: set[str] = set()
     for stream, training in row.trainings.items():
-        net = _net(training.model, training.options)
+        net = _own_net(training)
         alone = net.independent_streams and STREAM_INPUTS[stream] in net.inputs
         seen |= {STREAM_INPUTS[stream]} if alone else set(net.inputs)
     return " + ".join(words for name, words in MODALITIES.items() if name in seen)
@@ -369,7 +516,7 @@ def modality(row: PlannedRow) -> str:
 
 def streams_apart(training: Training) -> bool:
     """Returns whether its streams, of which there are several, train independently."""
-    net = _net(training.model, training.options)
+    net = _own_net(training)
     return net.independent_streams and len(net.streams) > 1
 
 
@@ -390,7 +537,7 @@ def served_trainings(training: Training) -> tuple[Training, ...]:
 
 def fewest_frames(training: Training) -> int:
     """Returns the fewest segments that the training's net works on."""
-    return _net(training.model, training.options).min_frames
+    return _own_net(training).min_frames
 
 
 def meta_network(training: Training, *, num_classes: int = 2) -> VideoModel:
@@ -409,6 +556,10 @@ def model_modules(net: VideoModel) -> frozenset[str]:
     packages = {*PACKAGES, *(name.partition(".")[0] for name in own)}
     layers = {kind.__module__ for layer in net.modules() for kind in type(layer).__mro__}
     return frozenset(own | {name for name in layers if name.partition(".")[0] in packages})
+
+
+def _own_net(training: Training) -> VideoModel:
+    return _net(training.model, training.options)
 
 
 def _net(model: str, options: Mapping[str, Any], *, num_classes: int = 2) -> VideoModel:
@@ -430,4 +581,10 @@ def net_key(model: str, settings: Settings) -> str:
     if _net(model, asdict(make_options(model, settings.options))).independent_streams:
         options.pop("streams", None)
     hyperparameters = Hyperparameters.of(settings.hyperparameters)
-    return fingerprint([model, options, hyperparameters.of_training(), settings.weights])
+    stages = {given: _stage_key(first) for given, first in settings.starts_from.items()}
+    return fingerprint([model, options, hyperparameters.of_training(), settings.weights, stages])
+
+
+def _stage_key(stage: Stage) -> str:
+    """Returns what two stages share when one training serves both."""
+    return f"{net_key(stage.model, stage.settings)}{' pretraining' * stage.pretraining}"

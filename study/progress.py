@@ -11,6 +11,8 @@ from study.agenda import Agenda, Outlook
 from study.durations import told_left
 from study.estimate import Paces, epoch_passes, estimate_study
 from study.job import Job
+from study.labels import describe
+from study.plan import stages_left
 from study.request import Study
 from study.results.status import RunningJob, Status, write_status
 from study.results.store import ResultStore
@@ -136,10 +138,24 @@ class Progress:
                 f"{one.at_rungs} trials of {labels[one.search]} wait for trial {one.blocking + 1}"
                 for one in outlook.waiting
                 if one.at_rungs
-            ],
+            ]
+            + self._held_up(outlook),
             failures=list(map(str, outlook.failures)),
             seconds_left=self._seconds_left(outlook),
         )
+
+    def _held_up(self, outlook: Outlook) -> list[str]:
+        """What trainings wait to start from, in a line."""
+        if not outlook.held_up:
+            return []
+        every = outlook.plan.trainings.values()
+        first = dict.fromkeys(
+            describe(stage, every)
+            for job in outlook.held_up
+            for stage in stages_left(job.training, outlook.networks).values()
+        )
+        names = ", ".join([*first][:3]) + (f" and {len(first) - 3} more" if len(first) > 3 else "")
+        return [f"{len(outlook.held_up)} trainings wait for what they start from: {names}"]
 
     def _seconds_left(self, outlook: Outlook) -> float | None:
         """What is left at the pace of epochs so far, or earlier: the middle of what is expected."""

@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,7 +13,7 @@ from models import VideoModel, model_module
 from models.checks import check_count, check_number
 from models.fusion import FUSIONS
 from search_spaces.recipes import RECIPES, in_iterations
-from search_spaces.space import TUNINGS, Arm, Parameter, Settings, Space
+from search_spaces.space import STREAMS, TUNINGS, WHOLE, Arm, Parameter, Settings, Space, Stage
 from study.cluster.resources import Resources
 from study.data.datasets.parts import Parts, split_parts
 from study.data.store.clip_store import ClipStore
@@ -35,6 +35,7 @@ from study.results.protocols import newest_protocols
 from study.results.store import ResultStore
 from study.search import Sampler
 from study.source import FUSION, PACKAGES, SEARCH, TRAINING, source_version
+from study.stages import start_reports
 from study.training.hyperparameters import Hyperparameters
 from study.training.initialisation import StartReport
 from study.training.memory import MicroBatch
@@ -54,6 +55,7 @@ from study.training.weights import (
 __all__ = [
     "KEEP",
     "TUNINGS",
+    "Pretraining",
     "Request",
     "Study",
     "check_request",
@@ -66,6 +68,7 @@ NAME = re.compile(r"[^\W_][\w.+-]{0,99}")
 """A study's name: it is part of paths, and must lead nowhere else."""
 
 MOST_SEEDS = 10_000
+FIRST_STAGES = 10**12  # the seed of what trial 0 of search seed 0 starts from
 VARY = ("split-carve", "search")
 KEEP = ("all", "best", "none")
 
@@ -102,6 +105,9 @@ class Request:
             with the fusions that networks fitted which held the validation part out.
         weights: ``imagenet``, ``kinetics``, ``none`` or a path; or those by stream, by arm and, for
             what isn't named, ``*``; None for ``imagenet`` on a real dataset.
+        pretrain_store: The path or URI of the clip store that all networks are first trained on,
+            or None.
+        pretrain_changes: Settings by dotted name of the trainings there, put over `changes`.
         recipe: Which of ``search_spaces.recipes.RECIPES`` is put over the space's own settings.
         changes: Settings by dotted name, put over the recipe's; they are not searched.
         resources: What each training takes.
@@ -112,7 +118,8 @@ class Request:
             whatever the GPU that is found; None for 24 with GPUs.
         max_hours: Wall time in hours after which no job is started or gone on with; None for none.
         keep: Which trained networks stay in the results, one of `KEEP`: all that rows are made of,
-            those of each arm's and split's best seed, or none.
+            those of each arm's and split's best seed, or none; with them stays what they started
+            from.
         must_exist: Whether the results must hold something of the study already.
     """
 
@@ -135,6 +142,8 @@ class Request:
     train_on: str = "train"
     refit: bool = False
     weights: str | Mapping[str, str] | None = None
+    pretrain_store: str | Path | None = None
+    pretrain_changes: Mapping[str, Any] = field(default_factory=dict)
     recipe: str = "paper"
     changes: Mapping[str, Any] = field(default_factory=dict)
     resources: Resources = field(default_factory=Resources)
@@ -162,6 +171,8 @@ class Request:
                 f"there is no --recipe {self.recipe!r}; there are {', '.join(RECIPES)}"
             )
         _check_results(self.results)
+        if self.pretrain_changes and self.pretrain_store is None:
+            raise ValueError("--pretrain-set needs --pretrain-data, the clip store to pretrain on")
         if self.max_hours is not None:
             check_number("--max-hours", self.max_hours, above=0)
         if self.gpu_memory is not None:
@@ -206,6 +217,23 @@ class Variant:
     search_seed: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pretraining:
+    """The data that networks are trained on before that of the study, and how.
+
+    Attributes:
+        store: Its clip store.
+        target: Its dataset and first split.
+        parts: The videos of each part.
+        base: The settings that all arms share there.
+    """
+
+    store: ClipStore
+    target: Target
+    parts: Parts
+    base: Settings
+
+
 @dataclass(frozen=True, kw_only=True)
 class Study:
     """A request that was checked, with all that doing it needs.
@@ -224,7 +252,8 @@ class Study:
         parts: The videos of each split.
         base: The settings that all arms share, before what is found and what is their own.
         provenance: Git commit, and whether the code differed from it.
-        starts: What networks take of the given weights files, a line each.
+        pretraining: What networks are first trained on, or None.
+        starts: What networks take of the given weights files and of other trainings, a line each.
     """
 
     request: Request
@@ -239,6 +268,7 @@ class Study:
     parts: Mapping[str, Parts]
     base: Settings
     provenance: tuple[str, bool]
+    pretraining: Pretraining | None = None
     starts: tuple[str, ...] = ()
 
     @property
@@ -268,8 +298,14 @@ class Study:
             name: one if one in KINDS else find_weights(one, "", folder=self._weights_folder).name
             for name, one in self.weights.items()
         }
+        settings = asdict(self.base)
+        del settings["starts_from"]  # which is an arm's own
+        pretrained = {}
+        if (first := self.pretraining) is not None:
+            pretrained = {"pretraining": {**asdict(first.target), "settings": asdict(first.base)}}
         return {
-            "settings": asdict(self.base),
+            "settings": settings,
+            **pretrained,
             "dataset": self.store.annotations.dataset,
             "store": self.store.fingerprint,
             "weights": weights[EVERYWHERE] if len(weights) == 1 else weights,
@@ -321,7 +357,7 @@ class Study:
     def _model_modules(self) -> frozenset[str]:
         """The modules of the networks of all of the space's arms, whichever are asked for."""
         modules: set[str] = set()
-        for arm in self.space.arms:
+        for arm in (one for own in self.space.arms for one in (own, *own.stages)):
             # The settings may be none of an arm's that isn't asked for.
             with contextlib.suppress(ValueError):
                 training = make_training(
@@ -333,16 +369,28 @@ class Study:
     @cached_property
     def plugins(self) -> tuple[str, ...]:
         """The modules from outside the project that register its space and its models."""
-        modules = [model_module(arm.model) for arm in self.arms]
+        arms = [one for arm in self.arms for one in (arm, *arm.stages)]
+        modules = [model_module(arm.model) for arm in arms]
         if self.space.name in search_spaces.names():
             modules.insert(0, search_spaces.module_of(self.space.name))
         named = dict.fromkeys(modules)
         return tuple(name for name in named if name.partition(".")[0] not in PACKAGES)
 
     def settings(self, arm: Arm, found: Mapping[str, Any] | None) -> Settings:
-        """Returns an arm's settings at the found values."""
+        """Returns an arm's settings at the found values; what it starts from has none of them."""
         settings = settings_of(arm, self.base, space=self.space, found=found)
-        return replace(settings, weights=wanted_of(self.weights, arm.name))
+        weights = wanted_of(self.weights, arm.name)
+        starts_from = {
+            given: Stage(model=first.model, settings=self.settings(first, None))
+            for given, first in arm.starts_from.items()
+        }
+        if not starts_from and self.pretraining is not None:
+            first_settings = settings_of(arm, self.pretraining.base, space=self.space)
+            stage = Stage(
+                model=arm.model, settings=replace(first_settings, weights=weights), pretraining=True
+            )
+            starts_from = {WHOLE: stage}
+        return replace(settings, weights=weights, starts_from=starts_from)
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -381,8 +429,15 @@ class Study:
             classes=len(self.store.annotations.classes),
         )
 
+    def store_of(self, training: Training) -> ClipStore:
+        """Returns the clip store that one of its trainings is of."""
+        first = self.pretraining
+        return first.store if first is not None and training.target == first.target else self.store
+
     def parts_of(self, training: Training) -> Parts:
         """Returns the videos of each part that one of its trainings has."""
+        if self.pretraining is not None and training.target == self.pretraining.target:
+            return self.pretraining.parts
         parts = self.parts[training.target.split]
         if training.train_on == "train":
             return parts
@@ -402,11 +457,16 @@ class Study:
         Raises:
             ValueError: If an option or hyperparameter isn't valid, or the GPU is too small.
         """
+        trained = settings.starts_from.keys()
+        wanted = {
+            stream: "none" if trained & {WHOLE, stream} else word
+            for stream, word in settings.weights.items()
+        }
         training = make_training(
             model,
             settings,
             train_on=train_on or self.request.train_on,
-            weights=lambda net: self._weights_name(net, settings.weights),
+            weights=lambda net: self._weights_name(net, wanted),
             code=lambda net: source_version(model_modules(net).union(TRAINING)),
             **more,
         )
@@ -451,18 +511,20 @@ class Study:
         """Returns the training of a net at values that the search of that seed proposed.
 
         But for the seed, which is none of the reported, it is the training that the ablation plans
-        for the net's arms at these values.
+        for the net's arms at these values. What it starts from has a seed that no trial has, so
+        that it is never one that a search stops.
         """
         seed = search_seed and MOST_SEEDS + search_seed
         plan = make_plan(
             arms,
             targets=(target,),
             seeds=(seed,),
+            first_seed=FIRST_STAGES + seed,
             settings=lambda arm, _: self.settings(arm, values),
             training=self.make_training,
+            pretraining=self._pretraining_target,
         )
-        (training,) = plan.trainings.values()
-        return training
+        return plan.rows[0].training
 
     def plan(
         self,
@@ -488,6 +550,7 @@ class Study:
                         seeds=variant.seeds,
                         settings=settings or (lambda arm, _: self.settings(arm, None)),
                         training=partial(self.make_training, train_on=train_on),
+                        pretraining=self._pretraining_target,
                     )
                     for variant in (self.variants if variants is None else variants)
                 ]
@@ -497,6 +560,10 @@ class Study:
         if not self.request.refit:
             return planned(arms, self.request.train_on)
         return planned(arms, "all").fitted_on(planned(fitting_arms(arms), "train"))
+
+    @property
+    def _pretraining_target(self) -> Target | None:
+        return None if self.pretraining is None else self.pretraining.target
 
     def job(self, training: Training, **more: Any) -> Job:
         """Returns a job of this study."""
@@ -508,7 +575,7 @@ class Study:
             }
         return Job(
             training=training,
-            store=str(self.store.path),
+            store=str(self.store_of(training).path),
             results=self.request.results,
             checkpoints=str(self.checkpoints),
             study=self.name,
@@ -558,7 +625,8 @@ class Study:
         started = set()
         for training in plan.trainings.values():
             net = meta_network(training)
-            if "none" in training.weights and not has_imagenet_weights(net.imagenet_network):
+            drawn = "none" in training.weights and not training.starts
+            if drawn and not has_imagenet_weights(net.imagenet_network):
                 started.add(net.imagenet_network or training.model)
         return sorted(started)
 
@@ -579,9 +647,10 @@ def check_settings(request: Request, dataset: str) -> None:
     if request.must_exist:
         _check_exists(request.name or f"{space.name}-{dataset}", request.results)
     arms = _arms(request, space)
-    wanted_weights(request.weights, default="none", arms=[arm.name for arm in space.arms])
-    base = _of_recipe(space, request, dataset, videos=1).updated(Settings.of(request.changes))
-    for arm in arms:
+    wanted_weights(request.weights, default="none", arms=_arm_names(space))
+    base = _of_recipe(space, request.recipe, request.changes, dataset, videos=1)
+    base = base.updated(Settings.of(request.changes))
+    for arm in (one for own in arms for one in (*own.stages, own)):
         target = Target(dataset=dataset, store_fingerprint="", split="")
         make_training(arm.model, settings_of(arm, base, space=space), target=target, seed=0)
     _check_changes(request.changes, arms)
@@ -643,7 +712,7 @@ def check_request(request: Request) -> Study:
         weights=wanted_weights(
             request.weights,
             default="none" if dataset == "embedded" else "imagenet",
-            arms=[arm.name for arm in space.arms],
+            arms=_arm_names(space),
         ),
         arms=arms,
         store=store,
@@ -656,18 +725,65 @@ def check_request(request: Request) -> Study:
             for split in splits
         ),
         parts=parts,
-        base=_base_settings(space, request, store, videos=len(parts[splits[0]].train)),
+        base=_base_settings(
+            space, request.recipe, request.changes, store, videos=len(parts[splits[0]].train)
+        ),
         provenance=git_state(),
+        pretraining=_pretraining(request, space, store),
     )
+    _check_weights(request, arms)
     _check_changes(request.changes, arms)
+    _check_changes(request.pretrain_changes, arms, flag="--pretrain-set")
     _check_groups(study)
     # Checks every arm's options and finds its weights.
     plan = study.plan()
-    _check_stacks(store, plan)
+    for training in plan.trainings.values():
+        _check_stacks(study.store_of(training), training)
     _check_segments(plan)
     for training in plan.trainings.values():
         study.job(training, until=training.hyperparameters.epochs)  # it fits, or is refused now
     return replace(study, starts=_starts(study, plan))
+
+
+def _pretraining(request: Request, space: Space, store: ClipStore) -> Pretraining | None:
+    """Returns what networks are first trained on; the settings there are of the study's space."""
+    if request.pretrain_store is None:
+        return None
+    first = ClipStore.open(request.pretrain_store)
+    if first.fingerprint == store.fingerprint:
+        raise ValueError(
+            f"--pretrain-data {request.pretrain_store} is the clip store of the study itself; name "
+            "another"
+        )
+    split = next(iter(first.annotations.splits))
+    parts = split_parts(first.annotations, split, stored=first, train_on="train")
+    changes = {**request.changes, **request.pretrain_changes}
+    return Pretraining(
+        store=first,
+        target=Target(
+            dataset=first.annotations.dataset, store_fingerprint=first.fingerprint, split=split
+        ),
+        parts=parts,
+        base=_base_settings(space, request.recipe, changes, first, videos=len(parts.train)),
+    )
+
+
+def _arm_names(space: Space) -> list[str]:
+    """Returns the names of the space's arms, and of those that they start from."""
+    every = (one for arm in space.arms for one in (arm, *arm.stages))
+    return list(dict.fromkeys(arm.name for arm in every))
+
+
+def _check_weights(request: Request, arms: Sequence[Arm]) -> None:
+    """Checks that weights which are given to an arm have a stream of it to start."""
+    given = request.weights if isinstance(request.weights, Mapping) else {}
+    for arm in arms:
+        if arm.name in given and arm.starts_from.keys() in ({WHOLE}, set(STREAMS)):
+            first = ", ".join(dict.fromkeys(one.name for one in arm.starts_from.values()))
+            raise ValueError(
+                f"--weights {arm.name}=…: the arm starts from trainings of {first}; give the "
+                "weights to these"
+            )
 
 
 def _check_results(results: str) -> None:
@@ -719,13 +835,22 @@ def _trials(request: Request, space: Space, dataset: str) -> int:
 
 
 def _starts(study: Study, plan: Plan) -> tuple[str, ...]:
-    """Loads weights into each network once, and returns what it takes of each file, a line each.
+    """Returns what each network takes of weights files and of other trainings, a line each.
 
-    Those that don't fit are refused now. Torchvision's ImageNet weights fit where all have them.
+    What doesn't fit is refused now. Torchvision's ImageNet weights fit where all have them.
     """
+    return tuple(dict.fromkeys((*_starts_of_trainings(plan), *_starts_of_files(study, plan))))
+
+
+def _starts_of_trainings(plan: Plan) -> Iterator[str]:
+    for training, report in start_reports(plan.trainings.values()):
+        yield f"{training.model}, {' and '.join(report.streams)}, from {_described(report)}"
+
+
+def _starts_of_files(study: Study, plan: Plan) -> Iterator[str]:
+    """Loads weights into each network once."""
     if set(study.weights.values()) in ({"imagenet"}, {"none"}):
-        return ()
-    lines: dict[str, None] = {}
+        return
     seen = set()
     for training in plan.trainings.values():
         net = canonical_json([training.model, training.options, training.weights])
@@ -733,13 +858,12 @@ def _starts(study: Study, plan: Plan) -> tuple[str, ...]:
             seen.add(net)
             job = study.job(training, until=training.hyperparameters.epochs)
             started: list[StartReport] = []
-            classes = len(study.store.annotations.classes)
+            classes = len(study.store_of(training).annotations.classes)
             build_model(job, num_classes=classes, report=started.append)
             for one in started:
                 file = Path(job.weights_files[one.streams[0]]).name
                 streams = " and ".join(one.streams)
-                lines[f"{training.model}, {streams}, from {file}: {_described(one)}"] = None
-    return tuple(lines)
+                yield f"{training.model}, {streams}, from {file}: {_described(one)}"
 
 
 def _described(started: StartReport) -> str:
@@ -757,7 +881,7 @@ def _few(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def _check_changes(changes: Mapping[str, Any], arms: Sequence[Arm]) -> None:
+def _check_changes(changes: Mapping[str, Any], arms: Sequence[Arm], flag: str = "--set") -> None:
     """Checks that each changed option reaches an arm whose model has it and that doesn't fix it."""
     for name in changes:
         option = name.removeprefix("options.")
@@ -767,7 +891,7 @@ def _check_changes(changes: Mapping[str, Any], arms: Sequence[Arm]) -> None:
             continue
         known = sorted(frozenset().union(*(a.known_options - a.options.keys() for a in arms)))
         raise ValueError(
-            f"--set {name} changes none of the arms: their models don't have it, or the arms fix "
+            f"{flag} {name} changes none of the arms: their models don't have it, or the arms fix "
             f"it themselves; options that can be set are {', '.join(known)}"
         )
 
@@ -783,22 +907,21 @@ def _check_segments(plan: Plan) -> None:
                 )
 
 
-def _check_stacks(store: ClipStore, plan: Plan) -> None:
+def _check_stacks(store: ClipStore, training: Training) -> None:
     if store.settings.stacks is None:
         return
-    for training in plan.trainings.values():
-        if training.hyperparameters.frame_stride is not None:
-            raise ValueError(
-                f"frame_stride is {training.hyperparameters.frame_stride}, but the clip store "
-                f"{store.path} has {store.settings.stacks} stacks of a video, not frames in a row; "
-                "prepare a store without --stacks, or name other --arms"
-            )
-        if training.hyperparameters.flow_length > store.settings.flow_length:
-            raise ValueError(
-                f"flow_length is {training.hyperparameters.flow_length}, but the clip store "
-                f"{store.path} has stacks of {store.settings.flow_length} flow fields; set a "
-                "smaller flow_length, or prepare a store with longer stacks"
-            )
+    if training.hyperparameters.frame_stride is not None:
+        raise ValueError(
+            f"frame_stride is {training.hyperparameters.frame_stride}, but the clip store "
+            f"{store.path} has {store.settings.stacks} stacks of a video, not frames in a row; "
+            "prepare a store without --stacks, or name other --arms"
+        )
+    if training.hyperparameters.flow_length > store.settings.flow_length:
+        raise ValueError(
+            f"flow_length is {training.hyperparameters.flow_length}, but the clip store "
+            f"{store.path} has stacks of {store.settings.flow_length} flow fields; set a "
+            "smaller flow_length, or prepare a store with longer stacks"
+        )
 
 
 def _check_nothing_fits(arms: Sequence[Arm]) -> None:
@@ -854,19 +977,23 @@ def _check_groups(study: Study) -> None:
                 )
 
 
-def _of_recipe(space: Space, request: Request, dataset: str, *, videos: int) -> Settings:
+def _of_recipe(
+    space: Space, recipe: str, changes: Mapping[str, Any], dataset: str, *, videos: int
+) -> Settings:
     """Returns the space's settings and the recipe's, for so many train videos."""
-    base = space.settings.updated(RECIPES[request.recipe])
-    if request.recipe != "iterations":
+    base = space.settings.updated(RECIPES[recipe])
+    if recipe != "iterations":
         return base
-    batch_size = base.updated(Settings.of(request.changes)).hyperparameters["batch_size"]
+    batch_size = base.updated(Settings.of(changes)).hyperparameters["batch_size"]
     return base.updated(in_iterations(space, dataset, videos=videos, batch_size=batch_size))
 
 
-def _base_settings(space: Space, request: Request, store: ClipStore, *, videos: int) -> Settings:
+def _base_settings(
+    space: Space, recipe: str, changes: Mapping[str, Any], store: ClipStore, *, videos: int
+) -> Settings:
     """Returns the recipe's settings, fitted to what the store holds, then the user's changes."""
-    base = _of_recipe(space, request, store.annotations.dataset, videos=videos)
-    asked = base.updated(Settings.of(request.changes)).hyperparameters
+    base = _of_recipe(space, recipe, changes, store.annotations.dataset, videos=videos)
+    asked = base.updated(Settings.of(changes)).hyperparameters
     fitted: dict[str, Any] = {"crop_size": _crop_size(store.settings.short_side)}
     wanted = base.hyperparameters.get("flow_length", 10)
     if store.settings.stacks is not None:
@@ -877,7 +1004,7 @@ def _base_settings(space: Space, request: Request, store: ClipStore, *, videos: 
         elif base.hyperparameters.get("test_clips", 1) > 1:  # those that have their own frames
             clips = -(-store.settings.stacks // Hyperparameters.of(asked).test_segments)
             fitted["test_clips"] = min(base.hyperparameters["test_clips"], clips)
-    return base.updated(Settings(hyperparameters=fitted)).updated(Settings.of(request.changes))
+    return base.updated(Settings(hyperparameters=fitted)).updated(Settings.of(changes))
 
 
 def _crop_size(short_side: int) -> int:

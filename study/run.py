@@ -363,6 +363,20 @@ def _add_training(add: Callable[..., None]) -> None:
         help="imagenet, kinetics, none or a file; for a stream or an arm of its own "
         "spatial=FILE, temporal=FILE or ARM=FILE (default: imagenet; none on embedded)",
     )
+    add(
+        "--pretrain-data",
+        metavar="DIR",
+        help="a clip store to train all networks on first, whole; those of the study's own data "
+        "start from them, with a new last layer",
+    )
+    add(
+        "--pretrain-set",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="NAME=VALUE",
+        help="settings of the trainings there, such as epochs=100; --set goes for both",
+    )
     add("--compile", action="store_true", help="compile the model with torch.compile")
 
 
@@ -395,7 +409,7 @@ def _add_places(add: Callable[..., None]) -> None:
 
 def _request(arguments: argparse.Namespace, console: Console) -> Request:
     """What the flags ask for; the embedded dataset's store is made where it isn't yet."""
-    changes = _unique("--set", (pair for text in arguments.set for pair in flat(_assignment(text))))
+    changes = _assignments("--set", arguments.set)
     if arguments.epochs is not None:
         changes = _unique("--set and --epochs", [*changes.items(), ("epochs", arguments.epochs)])
     searched = _unique("--search", ((one.name, one) for one in map(_parameter, arguments.search)))
@@ -417,6 +431,8 @@ def _request(arguments: argparse.Namespace, console: Console) -> Request:
         train_on=arguments.train_on,
         refit=arguments.refit,
         weights=_weights(arguments.weights),
+        pretrain_store=None if arguments.pretrain_data is None else _place(arguments.pretrain_data),
+        pretrain_changes=_assignments("--pretrain-set", arguments.pretrain_set),
         recipe=arguments.recipe,
         changes=changes,
         resources=Resources(
@@ -466,10 +482,14 @@ def _weights(given: Sequence[str] | None) -> dict[str, str] | None:
     return _unique("--weights", named)
 
 
-def _assignment(text: str) -> dict[str, Any]:
+def _assignments(flag: str, given: Iterable[str]) -> dict[str, Any]:
+    return _unique(flag, (pair for text in given for pair in flat(_assignment(flag, text))))
+
+
+def _assignment(flag: str, text: str) -> dict[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name:
-        raise ValueError(f"--set takes NAME=VALUE, such as batch_size=16, but got {text!r}")
+        raise ValueError(f"{flag} takes NAME=VALUE, such as batch_size=16, but got {text!r}")
     return {name: value_of(value)}
 
 
@@ -501,12 +521,15 @@ def _space_listed(arguments: argparse.Namespace) -> Space:
     return search_spaces.load(arguments.space).on(dataset)
 
 
+def _place(store: str) -> str | Path:
+    """Where a clip store is, whatever the folder that a training runs in."""
+    return store if is_uri(store) else Path(store).resolve()
+
+
 def _store_place(arguments: argparse.Namespace) -> str | Path:
     """Where the clip store is: as given, or the embedded dataset's in the results."""
     if arguments.data is not None:
-        if is_uri(arguments.data):
-            return str(arguments.data)
-        return Path(arguments.data).resolve()  # trainings run in folders of their own
+        return _place(arguments.data)
     dataset = arguments.dataset or "embedded"
     if dataset not in list_datasets():
         raise ValueError(f"there is no dataset {dataset!r}; there are {', '.join(list_datasets())}")
@@ -549,10 +572,12 @@ def _print_plan(study: Study, searches: int, console: Console) -> None:
         plural = "es" if searches > 1 else ""
         say.say(f"{searches} search{plural} of {study.trials} trials, {SHARED[study.tuning]}")
     least, most = len(plan.trainings), most_trainings(study)
+    first = least - len({one.training_id for row in plan.rows for one in row.distinct_trainings})
     say.say(
         f"{'then' if searches else 'no search:'} {len(study.arms)} arms × "
         f"{request.seeds} seed{'s' * (request.seeds > 1)} from "
         f"{least}{f' to {most}' if most > least else ''} trainings of {_epochs(plan)} epochs"
+        f"{f', {first} of which are for others to start from' if first else ''}"
         f"{', at seeds that no trial has' if searches else ''}"
     )
     if request.refit:

@@ -27,6 +27,7 @@ from study.plan import (
 from study.provenance import canonical_json
 from study.request import Study, Variant, fitting_arms
 from study.search import Search, default_rungs, distributions
+from study.stages import start_reports
 
 __all__ = [
     "Net",
@@ -125,11 +126,15 @@ def searches_of(study: Study) -> dict[SearchKey, ArmSearch]:
 
     Raises:
         ValueError: If a parameter or a value of ``--search`` makes no training of the searched
-            nets, or the study to begin with has no trial that these searches could have proposed.
+            nets, a searched option makes a network that can't start from what it is to start
+            from, or the study to begin with has no trial that these searches could have proposed.
     """
     nets = searched_nets(study)
     for parameter in study.request.parameters:
         _check_searched(study, nets, parameter)
+    for net in nets:
+        if study.trial(net.trained, study.targets[0], {}).starts:
+            _check_starts(study, net)
     keys = {(variant.search_target, variant.search_seed): None for variant in study.variants}
     return {
         (target, net.name, seed): _search(study, net, target, seed)
@@ -176,11 +181,15 @@ def most_trainings(study: Study) -> int:
     if study.tuning != "own":
         return len(study.plan().trainings)
     nets = searched_nets(study)
-    untuned = study.plan(arms=_untuned(study, nets))
+    untuned = study.plan(arms=_untuned(study, nets)).trainings
+    whole = study.plan()
+    rows = {one.training_id for row in whole.rows for one in row.distinct_trainings}
     of_nets = sum(_most_of_net(study, net, net.arms) for net in nets)
     if study.request.refit:
         of_nets += sum(_most_of_net(study, net, fitting_arms(net.arms)) for net in nets)
-    return len(untuned.trainings) + of_nets * len(study.targets) * study.request.seeds
+    # What trainings start from is none of what a search finds.
+    first = whole.trainings.keys() - rows
+    return len(untuned.keys() | first) + of_nets * len(study.targets) * study.request.seeds
 
 
 def _most_of_net(study: Study, net: Net, arms: Sequence[Arm]) -> int:
@@ -233,6 +242,21 @@ def _search(study: Study, net: Net, target: Target, seed: int) -> ArmSearch:
         + (f" search {seed}" if seed else ""),
         own_choices=study.tuning == "own",
     )
+
+
+def _check_starts(study: Study, net: Net) -> None:
+    """Checks that a net starts from other trainings whichever option is proposed."""
+    for parameter in net.parameters:
+        if parameter.name.startswith("options.") and isinstance(parameter, Choice):
+            for value in parameter.choices:
+                found = {parameter.name: parameter.to_optuna(value)}
+                try:
+                    start_reports([study.trial(net.trained, study.targets[0], found)])
+                except ValueError as error:
+                    raise ValueError(
+                        f"{parameter.name} is searched, but with {value} {error}; give one value "
+                        f"with --set {parameter.name}=…"
+                    ) from None
 
 
 def _check_searched(study: Study, nets: Sequence[Net], parameter: Parameter) -> None:

@@ -18,6 +18,7 @@ __all__ = [
     "FUSION",
     "PACKAGES",
     "SEARCH",
+    "STARTING",
     "TRAINING",
     "plug_in_files",
     "source_tokens",
@@ -35,6 +36,9 @@ TRAINING = (
     "study.data.store.record",
 )
 """What trains and scores every network: the loop, the clips, and which videos are in which part."""
+
+STARTING = ("study.training.inheritance",)
+"""What starts networks from trained ones; of no other network's version."""
 
 FUSION = ("models.fusion", "study.scores", "study.results.rows")
 """What makes rows of scores."""

@@ -27,6 +27,7 @@ class FakeTraining:
     training_id: str
     epochs: int = RUNGS[-1]
     views: str = ""
+    stages: tuple["FakeTraining", ...] = ()
 
     @property
     def scoring_id(self) -> str:
@@ -36,13 +37,27 @@ class FakeTraining:
     def hyperparameters(self) -> SimpleNamespace:
         return SimpleNamespace(epochs=self.epochs)
 
+    @property
+    def starts(self) -> dict[str, str]:
+        return {str(i): stage.training_id for i, stage in enumerate(self.stages)}
+
+    def first_stage(self, given: str) -> "FakeTraining":
+        return self.stages[int(given)]
+
 
 def fake_training(training_id: str, epochs: int = RUNGS[-1]) -> Training:
     return cast(Training, FakeTraining(training_id, epochs))
 
 
 def training_of(net: str, values: Mapping[str, Any], seed: int = 0) -> Training:
-    return fake_training(f"{net}/{sorted(values.items())}/{seed}")
+    """A training of a net: towers start from what is pretrained, a fused net from towers."""
+    stages: tuple[Training, ...] = ()
+    if net == "towers":
+        stages = (fake_training("pretrained"),)
+    if net == "fused":
+        stages = (training_of("towers", {}, seed),)
+    name = f"{net}/{sorted(values.items())}/{seed}"
+    return cast(Training, FakeTraining(name, stages=cast(tuple[FakeTraining, ...], stages)))
 
 
 def fake_row(arm: str, *trainings: Training) -> PlannedRow:
@@ -165,11 +180,14 @@ class World:
             parts=dict(self.parts),
             failed=dict(self.failed),
             choices=dict(self.choices),
+            networks={key: key for key, last in self.at.items() if last == RUNGS[-1]},
         )
 
     def run(self, job: Job) -> None:
         key = job.training.training_id
         assert key not in self.failed
+        for first in job.training.starts.values():
+            assert self.at[first] == RUNGS[-1], "what it starts from is finished"
         assert not set(job.parts) & self.parts.get(key, frozenset())
         self.ran[key, job.until, job.parts] += 1
         chance = random.Random(f"{self.seed}/{key}/failure")
@@ -231,7 +249,8 @@ def check(outlook: Outlook, world: World) -> None:
         assert key not in world.failed
         scored = world.parts.get(key, frozenset())
         assert job.until > world.at.get(key, 0) or set(job.parts) - scored, "nothing left to do"
-        assert job.search is not None or set(job.parts) == wanted[key] - scored
+        assert job.search is not None or set(job.parts) == wanted.get(key, set()) - scored
+    assert not {job.training.training_id for job in outlook.held_up} & set(keys)
     assert outlook.done == (not outlook.jobs and not outlook.undecided)
     if outlook.done:
         assert not outlook.waiting
@@ -240,8 +259,8 @@ def check(outlook: Outlook, world: World) -> None:
             assert set(parts_of(row, one)) <= world.parts[one.training_id]
 
 
-def make_study(seed: int) -> Agenda:
-    """A small study drawn at random."""
+def make_study(seed: int, *, staged: bool = False) -> Agenda:
+    """A small study drawn at random; in a staged one trainings start from others."""
     chance = random.Random(seed)
 
     def search(name: str) -> Search:
@@ -263,6 +282,13 @@ def make_study(seed: int) -> Agenda:
         "three": ("stil", search("third")),
         "untuned": ("c3d", None),
     }
+    if staged:
+        arms = {
+            "fused": ("fused", search("fused")),
+            "fused-untuned": ("fused", None),
+            "plain": ("plain", shared),
+            "towers": ("towers", None),
+        }
     kept = chance.sample(sorted(arms), chance.randint(1, len(arms)))
     return make_agenda(
         {name: arms[name] for name in sorted(kept)},
@@ -271,15 +297,53 @@ def make_study(seed: int) -> Agenda:
     )
 
 
+@pytest.mark.parametrize("staged", [False, True])
 @pytest.mark.parametrize("failing", [0.0, 0.3, 1.0])
-def test_the_same_outcome_in_any_order_with_any_places_and_kills(failing: float) -> None:
-    for seed in range(100):
-        agenda = make_study(seed)
+def test_the_same_outcome_in_any_order_with_any_places_and_kills(
+    failing: float, staged: bool
+) -> None:
+    for seed in range(30 if staged else 100):
+        agenda = make_study(seed, staged=staged)
         expected = outcome(*run_study(agenda, seed, failing=failing))
         chance = random.Random(seed)
         for _ in range(8):
             world, outlook = run_study(agenda, seed, chance=chance, failing=failing)
             assert outcome(world, outlook) == expected
+
+
+def test_what_trainings_start_from_is_trained_once_and_before_them() -> None:
+    """``World.run`` refuses a training whose first stage isn't finished."""
+    agenda = make_agenda({"fused": ("fused", None), "towers": ("towers", None)}, seeds=2)
+    outlook = next_jobs(agenda, Finished())
+    (first,) = outlook.jobs
+    assert (first.training.training_id, first.until, first.parts) == ("pretrained", 9, ())
+    assert len(outlook.held_up) == 4, "two towers and what starts from them"
+    world, outlook = run_study(agenda, 0)
+    assert len(outlook.rows) == 4
+    ran = [key for key, _, _ in world.ran]
+    assert ran[0] == "pretrained"
+    assert len(ran) == len(set(ran)) == 5
+    assert not outlook.held_up
+
+
+def test_what_starts_from_a_training_that_failed_is_lost_with_it() -> None:
+    arms = {"fused": ("fused", make_search("s")), "towers": ("towers", None), "net": ("net", None)}
+    agenda = make_agenda(arms, seeds=1)
+    outlook = next_jobs(agenda, Finished(failed={"pretrained": "no room"}))
+    assert [job.training.training_id for job in outlook.jobs] == ["net/[]/0"]
+    assert not outlook.held_up
+    assert [str(failure) for failure in outlook.failures] == [
+        "fused: none of the 6 trials on ucf101 split 1 completed; trial 0 failed with: what it "
+        "starts from: no room",
+        "towers: what it starts from: no room",
+    ]
+
+
+def test_a_training_whose_own_network_is_kept_needs_no_first_stage_to_be_scored() -> None:
+    agenda = make_agenda({"fused": ("fused", None)}, seeds=1)
+    (one,) = next_jobs(agenda, Finished()).plan.trainings
+    (job,) = next_jobs(agenda, Finished(networks={one: one})).jobs
+    assert job.training.training_id == one
 
 
 def test_the_answer_depends_on_nothing_that_was_asked_before() -> None:

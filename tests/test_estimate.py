@@ -161,7 +161,8 @@ def test_a_whole_study_has_its_trials_then_its_trainings_then_nothing(
     searches = searches_of(study)
     agenda = agenda_of(study, searches)
     objectives = {one.search.name: objective_of(study, key) for key, one in searches.items()}
-    ledger, untuned = Ledger(ResultStore(tmp_path), objectives), study.plan()
+    ledger = Ledger(ResultStore(tmp_path), objectives, checkpoints=study.checkpoints)
+    untuned = study.plan()
 
     def left() -> dict[str, float]:
         passes = {"search": 0.0, "trainings": 0.0, "scoring": 0.0}

@@ -31,7 +31,7 @@ class Opened:
         self.objectives: dict[str, Objective] = {
             one.search.name: objective_of(study, key) for key, one in searches.items()
         }
-        self.ledger = Ledger(self.results, self.objectives)
+        self.ledger = Ledger(self.results, self.objectives, checkpoints=study.checkpoints)
 
     def look(self) -> Outlook:
         return look(self.agenda, self.ledger)

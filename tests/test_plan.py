@@ -18,8 +18,11 @@ from study.plan import (
     model_modules,
     served_trainings,
     settings_of,
+    stages_left,
+    with_stages,
 )
 from study.request import fitting_arms
+from tests.staged_study import FUSED, SPATIAL, TOWERS, space_of
 
 TARGET = Target(dataset="embedded", store_fingerprint="f", split="1")
 SPACE = search_spaces.get("stilt")
@@ -378,3 +381,110 @@ def test_an_unknown_hyperparameter_is_refused_with_those_that_exist():
 def test_a_training_starts_from_the_image_network_that_its_net_is_made_of(model, options, network):
     training = make_training(model, Settings(options=options), target=TARGET, seed=0)
     assert meta_network(training).imagenet_network == network
+
+
+def staged_plan(*arms, base=None, targets=(TARGET,), seeds=(1,), **more):
+    space = space_of(*arms)
+    return make_plan(
+        arms,
+        targets=targets,
+        seeds=seeds,
+        settings=lambda arm, _: settings_of(arm, base or space.settings, space=space),
+        **more,
+    )
+
+
+def fused_of(plan):
+    return next(one for one in plan.trainings.values() if one.model == "conv_fusion")
+
+
+def test_the_towers_are_the_plain_arms_training_whatever_else_is_asked_for():
+    expected = fused_of(staged_plan(FUSED))
+    assert expected.starts == {
+        stream: make_training(
+            "two_stream",
+            settings_of(TOWERS, space_of(TOWERS).settings, space=space_of(TOWERS)),
+            target=TARGET,
+            seed=1,
+            streams=(stream,),
+        ).training_id
+        for stream in ("spatial", "temporal")
+    }
+    for arms in ((FUSED, TOWERS), (SPATIAL, FUSED), (TOWERS, SPATIAL, FUSED)):
+        plan = staged_plan(*arms)
+        assert len(plan.trainings) == 2
+        assert next(iter(plan.trainings.values())).options["streams"] == ("spatial", "temporal")
+        assert fused_of(plan).training_id == expected.training_id
+    of_one = replace(FUSED, starts_from={"spatial": SPATIAL})
+    alone = staged_plan(of_one)
+    assert [one.options.get("streams") for one in alone.trainings.values()] == [("spatial",), None]
+    assert fused_of(alone).starts == {"spatial": expected.starts["spatial"]}
+    assert fused_of(staged_plan(of_one, TOWERS)).training_id == fused_of(alone).training_id
+
+
+def test_a_stream_that_a_first_stage_lacks_is_named():
+    options = {"backbone": "small", "head_dims": (8,)}
+    first = make_training(
+        "two_stream", Settings(options=options), target=TARGET, seed=0, streams=("spatial",)
+    )
+    for given in ("temporal", "*"):
+        with pytest.raises(ValueError, match=r"temporal stream of conv_fusion .* two_stream has"):
+            make_training(
+                "conv_fusion",
+                Settings(options=options),
+                target=TARGET,
+                seed=0,
+                starts_from={given: first},
+            )
+
+
+def test_another_first_stage_is_another_training():
+    def of(first):
+        return fused_of(staged_plan(replace(FUSED, starts_from=first))).training_id
+
+    both = dict.fromkeys(("spatial", "temporal"), TOWERS)
+    edited = replace(TOWERS, hyperparameters={"weight_decay": 0.5})
+    before = replace(TOWERS, starts_from={"*": TOWERS})
+    ids = [
+        of({}),
+        of(both),
+        of({"spatial": TOWERS}),
+        of({**both, "temporal": edited}),
+        of(dict.fromkeys(both, edited)),
+        of(dict.fromkeys(both, before)),
+    ]
+    assert len(set(ids)) == len(ids)
+    assert of(dict.fromkeys(both, replace(TOWERS, name="other", label="Other"))) == of(both)
+
+
+def test_what_a_stream_starts_from_is_its_own_alone_and_with_others():
+    first = {"spatial": TOWERS, "temporal": replace(TOWERS, hyperparameters={"weight_decay": 0.5})}
+    second = replace(TOWERS, options={"dropout": 0.5}, starts_from=first)
+    joint = staged_plan(second).rows[0].training
+    served = {one.options["streams"]: one.training_id for one in served_trainings(joint)}
+    for stream in ("spatial", "temporal"):
+        plan = staged_plan(replace(second, fusion=stream))
+        assert len(plan.trainings) == 2, "the other stream's first stage isn't needed"
+        assert plan.rows[0].training.training_id == served[(stream,)]
+
+
+def test_found_values_are_none_of_a_first_stages():
+    space = space_of(FUSED, layers=(("stage3",), ("stage4",)))
+    found = {"options.layers": "stage3"}
+    settings = settings_of(FUSED, space.settings, space=space, found=found)
+    assert settings.options["layers"] == ("stage3",)
+    untuned = settings_of(TOWERS, space.settings, space=space)
+    assert [stage.settings for stage in settings.starts_from.values()] == [untuned, untuned]
+
+
+def test_what_is_left_to_finish_comes_before_what_starts_from_it():
+    earliest = replace(SPATIAL, options={"dropout": 0.5})
+    middle = replace(SPATIAL, starts_from={"*": earliest})
+    plan = staged_plan(replace(FUSED, starts_from={"spatial": middle}))
+    last = fused_of(plan)
+    first, second, _ = plan.trainings.values()
+    assert list(stages_left(last, ())) == [first.training_id, second.training_id]
+    assert list(stages_left(last, (first.training_id,))) == [second.training_id]
+    assert not stages_left(last, (second.training_id,))
+    assert not stages_left(last, (last.training_id,))
+    assert list(with_stages([last])) == list(plan.trainings)

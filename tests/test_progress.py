@@ -28,7 +28,7 @@ def seen(
         asked = {"trials": 0, "tuning": "fixed", "seeds": 1, "arms": ("stil",)}
         study = study_of(tiny_store, tmp_path, **asked)
         agenda, results = agenda_of(study, {}), ResultStore(tmp_path)
-        outlook = look(agenda, Ledger(results, {}))
+        outlook = look(agenda, Ledger(results, {}, checkpoints=study.checkpoints))
         said: list[str] = []
         display = StudyDisplay(Console(quiet=True))
         monkeypatch.setattr(display, "stands", said.append)

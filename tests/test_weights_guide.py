@@ -13,6 +13,7 @@ from torchvision.models.video import s3d
 
 from models import create_model
 from study import request, run
+from tests.staged_study import merged_classes
 from tests.training.test_initialisation import pytorch_i3d, renamed
 
 PAGE = (Path(__file__).parents[1] / "docs" / "weights.md").read_text()
@@ -56,6 +57,7 @@ def test_the_guides_commands_are_accepted(
     monkeypatch.chdir(tmp_path)
     Path("stores").mkdir()
     Path("stores/mine").symlink_to(tiny_store)
+    merged_classes(tiny_store, Path("stores/kinetics"))
     Path("weights").symlink_to(weights)
     digest = hashlib.sha256((weights / "s3d.pth").read_bytes()).hexdigest()[:8]
     Path(f"s3d-{digest}.pth").symlink_to(weights / "s3d.pth")
@@ -70,10 +72,11 @@ def test_the_guides_commands_are_accepted(
     assert run.main(arguments) == 0
     said = " ".join(capsys.readouterr().out.split())
     named = set(re.findall(r"weights/([\w.-]+)", command))
-    if "kinetics" in command:
+    if "=kinetics" in command:
         named.add(f"s3d-{digest}.pth")
     for file in named:
         assert f"from {file}: " in said
+    assert ("of a training of artnet on folder; left out" in said) == ("--pretrain" in command)
 
 
 def test_the_guide_names_every_hyperparameter_that_is_off_by_default() -> None:

@@ -100,6 +100,7 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _json("versions", "versions of the packages", required=False),
             Column(name="started_at", type=pa.timestamp("us"), about="start, UTC"),
             _json("serves", "trainings of fewer streams whose scores it has", required=False),
+            _json("starts_from", "trainings that it starts from, by stream or *", required=False),
             _text("traceback", "where in the code it failed", required=False),
             _text(
                 "precision",

@@ -261,6 +261,33 @@ def test_frozen_towers_get_no_gradient_and_keep_their_statistics() -> None:
     assert all(torch.equal(value, after[key]) for key, value in before.items())
 
 
+@pytest.mark.parametrize(
+    ("options", "spatial", "temporal"),
+    [
+        ({"layers": ("layer2",), "towers": 1}, ("layer3", "layer4"), ()),
+        ({"layers": ("layer2",), "towers": 2}, ("layer3", "layer4"), ("layer3", "layer4")),
+        ({"layers": ("layer2", "layer4"), "towers": 1}, ("layer3", "layer4"), ("layer3", "layer4")),
+        ({"layers": ("layer2", "layer3"), "towers": 1}, ("layer3", "layer4"), ("layer3",)),
+        ({"layers": ("layer4",), "towers": 2}, (), ()),
+    ],
+)
+def test_what_follows_the_first_fusion_layer_learns(
+    options: dict[str, Any], spatial: tuple[str, ...], temporal: tuple[str, ...]
+) -> None:
+    """By hand, of towers with batch normalisation: what is before it keeps its statistics too."""
+    model = _model(backbone="resnet18", freeze_towers=True, head_dims=(8,), **options).train()
+    for stream, expected in {"spatial": spatial, "temporal": temporal}.items():
+        tower = model.backbones[stream]
+        learning = {n.split(".")[0] for n, p in tower.named_parameters() if p.requires_grad}
+        assert learning == set(expected)
+        norms = {
+            name.split(".")[0]
+            for name, layer in tower.named_modules()
+            if isinstance(layer, torch.nn.BatchNorm2d) and layer.training
+        }
+        assert norms == set(expected)
+
+
 def test_default_is_the_papers_final_net() -> None:
     torch.manual_seed(0)
     model: Any = create_model("conv_fusion", num_classes=101, head_dims=(4,))
@@ -277,7 +304,6 @@ def test_default_is_the_papers_final_net() -> None:
         ({"layers": ("stage4", "stage4")}, "layers must be some of .* none twice"),
         ({"method": "cat", "layers": ("stage2",)}, r"method='cat' needs layers=\('stage4',\)"),
         ({"method": "bilinear", "layers": ("fc6",)}, "method='bilinear' needs layers="),
-        ({"freeze_towers": True, "layers": ("stage2",)}, "freeze_towers=True needs fusion at"),
         ({"temporal_backbone": "vgg16"}, "the temporal tower 'vgg16' has no layer like 'stage4'"),
         ({"temporal_backbone": "alexnet"}, "temporal_backbone must be one of"),
         ({"towers": 3}, "towers must be one of 1, 2, got 3"),
