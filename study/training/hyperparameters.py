@@ -7,13 +7,22 @@ from typing import Any, Literal
 
 from models.checks import check_count, check_fields, check_names, check_number
 
-__all__ = ["ClassBalance", "Crops", "Hyperparameters", "Optimizer", "Precision", "Schedule"]
+__all__ = [
+    "ClassBalance",
+    "Crops",
+    "Hyperparameters",
+    "Optimizer",
+    "Precision",
+    "RateMultipliers",
+    "Schedule",
+]
 
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["step", "cosine", "constant"]
 ClassBalance = Literal["none", "loss", "sampling"]
 Precision = Literal["float32", "bfloat16"]
 Crops = Literal["centre", "three", "ten"]
+RateMultipliers = Literal["none", "tsn", "tsm", "st_resnet"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +37,11 @@ class Hyperparameters:
         optimizer: ``sgd``, stochastic gradient descent with momentum, or ``adamw`` (Loshchilov and
             Hutter, "Decoupled weight decay regularization", ICLR 2019), at torch's betas.
         momentum: Of ``sgd``, in [0, 1).
-        weight_decay: On every parameter, as the field trains.
+        weight_decay: On every parameter, as the field trains, unless `rate_multipliers` says
+            otherwise.
+        rate_multipliers: Whose multiples of the learning rate some parameters have, and which of
+            them don't decay: ``tsn``, ``tsm`` or ``st_resnet``, see
+            ``study.training.parameter_groups``; or ``none``.
         batch_size: Videos an optimiser step, over all processes and accumulation steps.
         accumulation_steps: Forward and backward passes into which a process divides its share of
             a batch. Changes memory and speed; the result only where batch normalisation sees
@@ -77,6 +90,7 @@ class Hyperparameters:
     optimizer: Optimizer = "sgd"
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    rate_multipliers: RateMultipliers = "none"
     batch_size: int = 32
     accumulation_steps: int = 1
     epochs: int = 30
@@ -192,6 +206,7 @@ def _default(name: str) -> Any:
 
 _SWITCHES = (
     "optimizer",
+    "rate_multipliers",
     "ema_decay",
     "label_smoothing",
     "mixup_alpha",
