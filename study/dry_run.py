@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from rich import box
@@ -95,7 +95,7 @@ def _nets(plan: Plan) -> list[_Net]:
     arms: dict[str, dict[str, Arm]] = {}
     for row in plan.rows:
         for one in row.distinct_trainings:
-            settings = asdict(one.hyperparameters)
+            settings = one.hyperparameters.of_training()
             net = canonical_json([one.model, one.options, settings, one.train_on])
             alike.setdefault(net, {})[one.training_id] = one
             arms.setdefault(net, {})[row.arm.name] = row.arm

@@ -31,6 +31,7 @@ from study.training.hyperparameters import Hyperparameters
 from study.training.weights import divided_name
 
 __all__ = [
+    "MODALITIES",
     "Plan",
     "PlannedRow",
     "Target",
@@ -310,16 +311,15 @@ def make_plan(
         for seed in seeds:
             made: dict[str, Training] = {}
             for arm in arms:
-                for own in chosen[arm.name].values():
-                    key = net_key(arm.model, own)
+                read = {}
+                for stream, own in chosen[arm.name].items():
+                    net = net_key(arm.model, own)
+                    key = scoring_id(net, Hyperparameters.of(own.hyperparameters))
                     if key not in made:
                         made[key] = training(
-                            arm.model, own, target=target, seed=seed, streams=joint.get(key)
+                            arm.model, own, target=target, seed=seed, streams=joint.get(net)
                         )
-                read = {
-                    stream: made[net_key(arm.model, own)]
-                    for stream, own in chosen[arm.name].items()
-                }
+                    read[stream] = made[key]
                 trainings.update({one.training_id: one for one in read.values()})
                 own = next(iter(chosen[arm.name].values()))
                 rows.append(PlannedRow(arm=arm, trainings=read, fusion_lambda=own.fusion_lambda))

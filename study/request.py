@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from models import VideoModel, model_module
 from models.checks import check_count, check_number
 from models.fusion import FUSIONS
 from search_spaces.recipes import RECIPES, in_iterations
-from search_spaces.space import TUNINGS, Arm, Parameter, Settings, Space
+from search_spaces.space import TUNINGS, Arm, Ensemble, Parameter, Settings, Space
 from study.cluster.resources import Resources
 from study.data.datasets.parts import Parts, split_parts
 from study.data.store.clip_store import ClipStore
@@ -31,6 +32,7 @@ from study.plan import (
     settings_of,
 )
 from study.provenance import canonical_json, fingerprint, git_state
+from study.results.members import find_member
 from study.results.protocols import newest_protocols
 from study.results.store import ResultStore
 from study.search import Sampler
@@ -91,7 +93,8 @@ class Request:
         search_seed: Seeds the proposals and, with a seed that no reported row has, the trials.
         parameters: Parameters to search in addition to the space's, or in their place.
         warm_start: The name of a study in the results whose trials the searches begin with.
-        arms: Names of the wanted arms; None for the space's default arms.
+        arms: Names of the wanted arms and ensembles; None for the space's default arms, with the
+            ensembles of these.
         splits: Names of splits; None for the first.
         seeds: How many reported seeds, 1, 2, …; no trial of a search has one of them.
         vary: What differs between the reported seeds in addition to the trainings' own seed:
@@ -218,7 +221,8 @@ class Study:
         trials: Trials of each search.
         weights: ``imagenet``, ``kinetics``, ``none`` or a path, by stream, by arm and for the
             others, as of ``study.training.weights.wanted_weights``.
-        arms: The wanted arms.
+        arms: The wanted arms, the ensembles' members among them.
+        ensembles: The wanted ensembles.
         store: The clip store.
         targets: What is trained and judged on, one a split.
         parts: The videos of each split.
@@ -234,6 +238,7 @@ class Study:
     trials: int
     weights: Mapping[str, str]
     arms: tuple[Arm, ...]
+    ensembles: tuple[Ensemble, ...]
     store: ClipStore
     targets: tuple[Target, ...]
     parts: Mapping[str, Parts]
@@ -342,7 +347,7 @@ class Study:
     def settings(self, arm: Arm, found: Mapping[str, Any] | None) -> Settings:
         """Returns an arm's settings at the found values."""
         settings = settings_of(arm, self.base, space=self.space, found=found)
-        return replace(settings, weights=wanted_of(self.weights, arm.name))
+        return replace(settings, weights={**wanted_of(self.weights, arm.name), **arm.weights})
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -578,7 +583,7 @@ def check_settings(request: Request, dataset: str) -> None:
     space = _space_on(request, dataset)
     if request.must_exist:
         _check_exists(request.name or f"{space.name}-{dataset}", request.results)
-    arms = _arms(request, space)
+    arms, _ = _arms(request, space)
     wanted_weights(request.weights, default="none", arms=[arm.name for arm in space.arms])
     base = _of_recipe(space, request, dataset, videos=1).updated(Settings.of(request.changes))
     for arm in arms:
@@ -611,7 +616,7 @@ def check_request(request: Request) -> Study:
         raise ValueError(
             f"--warm-start {name} is this study itself; give it another name with --name"
         )
-    arms = _arms(request, space)
+    arms, ensembles = _arms(request, space)
     if request.train_on == "all":
         _check_nothing_fits(arms)
         if request.tuning != "fixed":
@@ -646,6 +651,7 @@ def check_request(request: Request) -> Study:
             arms=[arm.name for arm in space.arms],
         ),
         arms=arms,
+        ensembles=ensembles,
         store=store,
         targets=tuple(
             Target(
@@ -661,6 +667,7 @@ def check_request(request: Request) -> Study:
     )
     _check_changes(request.changes, arms)
     _check_groups(study)
+    _check_stored_members(study)
     # Checks every arm's options and finds its weights.
     plan = study.plan()
     _check_stacks(store, plan)
@@ -692,15 +699,39 @@ def _space_on(request: Request, dataset: str) -> Space:
     )
 
 
-def _arms(request: Request, space: Space) -> tuple[Arm, ...]:
+def _arms(request: Request, space: Space) -> tuple[tuple[Arm, ...], tuple[Ensemble, ...]]:
+    """Returns the wanted arms, members of wanted ensembles included, and the ensembles."""
     if request.arms is None:
         if default := tuple(arm for arm in space.arms if arm.default):
-            return default
+            names = {arm.name for arm in default}
+            return default, tuple(one for one in space.ensembles if names.issuperset(one.members))
         raise ValueError(
             f"space {space.name!r} has no arm that runs by default; name --arms of "
             f"{', '.join(arm.name for arm in space.arms)}"
         )
-    return tuple(space.arm(name) for name in request.arms)
+    known = {one.name: one for one in space.ensembles}
+    ensembles = tuple(known[name] for name in request.arms if name in known)
+    names = [name for name in request.arms if name not in known]
+    names += [member for one in ensembles for member in one.arms]
+    return tuple(map(space.arm, dict.fromkeys(names))), ensembles
+
+
+def _check_stored_members(study: Study) -> None:
+    """Checks that results have the rows that ensembles average of other studies."""
+    results = ResultStore(study.request.results)
+    for ensemble in study.ensembles:
+        for variant, name in product(study.variants, ensemble.stored):
+            for seed in variant.seeds:
+                find_member(
+                    results,
+                    name,
+                    weight=ensemble.members[name],
+                    study=study.name,
+                    protocol=study.protocol,
+                    dataset=variant.target.dataset,
+                    split=variant.target.split,
+                    seed=seed,
+                )
 
 
 def _check_exists(name: str, results: str) -> None:
@@ -868,6 +899,8 @@ def _base_settings(space: Space, request: Request, store: ClipStore, *, videos: 
     base = _of_recipe(space, request, store.annotations.dataset, videos=videos)
     asked = base.updated(Settings.of(request.changes)).hyperparameters
     fitted: dict[str, Any] = {"crop_size": _crop_size(store.settings.short_side)}
+    if (tested := base.hyperparameters.get("test_crop_size")) is not None:
+        fitted["test_crop_size"] = min(tested, store.settings.short_side)
     wanted = base.hyperparameters.get("flow_length", 10)
     if store.settings.stacks is not None:
         fitted["flow_length"] = min(wanted, store.settings.flow_length)
