@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import models  # whose networks, and with them torch, come at the first use of a name
-from models.checks import check_number
+from models.checks import check_names, check_number
 from models.fusion import FUSIONS
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ENSEMBLE",
     "METRICS",
+    "STREAMS",
     "TUNINGS",
     "Arm",
     "Choice",
@@ -29,6 +30,7 @@ __all__ = [
 TUNINGS = ("net", "own", "shared", "fixed")
 ENSEMBLE = "ensemble"
 """What the results have as the fusion of an `Ensemble`."""
+STREAMS = ("spatial", "temporal")
 METRICS = {"top1": "top-1", "top5": "top-5", "mean_class_accuracy": "mean class"}
 """The accuracies that a table can show, each as it prints it."""
 
@@ -125,7 +127,7 @@ class Arm:
         default: Whether a study of the space runs the arm when none is named.
 
     Raises:
-        ValueError: If there is no such fusion.
+        ValueError: If there is no such fusion or stream.
     """
 
     name: str
@@ -142,6 +144,7 @@ class Arm:
             raise ValueError(
                 f"arm {self.name!r}: unknown fusion {self.fusion!r}; known are {', '.join(FUSIONS)}"
             )
+        check_names(f"streams of arm {self.name!r}'s weights", self.weights, STREAMS)
 
     @property
     def own(self) -> Settings:

@@ -24,7 +24,7 @@ from models import (
 )
 from models.fusion import FUSIONS
 from models.video_model import STREAM_INPUTS
-from search_spaces.space import Arm, Settings, Space
+from search_spaces.space import STREAMS, Arm, Settings, Space
 from study.provenance import fingerprint
 from study.source import PACKAGES
 from study.training.hyperparameters import Hyperparameters
@@ -51,7 +51,6 @@ __all__ = [
     "streams_read",
 ]
 
-STREAMS = ("spatial", "temporal")
 MODALITIES = {"rgb": "RGB", "flow": "flow"}
 
 

@@ -542,7 +542,7 @@ class Study:
         """
         names = {}
         for stream in net.starting_streams:
-            network = wanted_network(wanted[stream], net)
+            network = wanted_network(wanted[stream], net, stream)
             found = find_weights(wanted[stream], network, folder=self._weights_folder)
             names[stream] = found.name
         return joined_name(names)
@@ -563,8 +563,10 @@ class Study:
         started = set()
         for training in plan.trainings.values():
             net = meta_network(training)
-            if "none" in training.weights and not has_imagenet_weights(net.imagenet_network):
-                started.add(net.imagenet_network or training.model)
+            for stream, name in divided_name(training.weights, net.starting_streams).items():
+                network = wanted_network("imagenet", net, stream)
+                if name == "none" and not has_imagenet_weights(network):
+                    started.add(network or training.model)
         return sorted(started)
 
 

@@ -96,6 +96,7 @@ def test_sizes_are_the_published_ones(name: str) -> None:
     assert gmacs == pytest.approx(published["_ops"], abs=2e-3)
 
 
+@pytest.mark.parity("ResNet and VGG", "torchvision's networks, to their features")
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "vgg16"])
 def test_loaded_weights_give_the_classifiers_own_features(name: str) -> None:
     torch.manual_seed(0)
@@ -300,6 +301,7 @@ def test_caffe_checkpoints_see_the_images_that_they_were_trained_on(
     torch.testing.assert_close(ours[inside], expected[inside], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parity("Inception v3", "torchvision's network, to its features")
 def test_inception_v3_checkpoints_give_torchvisions_features() -> None:
     torch.manual_seed(0)
     classifier = torchvision.models.Inception3(
