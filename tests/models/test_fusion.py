@@ -319,7 +319,6 @@ def test_entropy_weights_agree_with_a_general_solver():
         np.testing.assert_allclose(weights[y], solved.x, atol=1e-5)
 
 
-@pytest.mark.parity("STILT", "fused scores (eq. 9)")
 def test_fused_scores_are_equation_nine():
     scores, labels = random_scores(8)
     fusion = fit(scores, labels, "l2")

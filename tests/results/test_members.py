@@ -16,17 +16,18 @@ from study.results.store import ResultStore
 from tests.test_conduct import SETTINGS, Runner
 
 STILT = search_spaces.get("stilt").on("embedded")
-MEMBERS = {"spatial": 1.0, "stil": 3.0}
+MEMBERS = {"spatial": 1.0, "stil": 3.0, "stil-2x": 1.0}
 OTHER = {"stil": 1.0, "other/temporal": 0.5}
 
 
 def study_of(store: Path, results: Path, **asked: Any) -> Study:
-    """Two ensembles: of arms of the study alone, and with another study's."""
-    shown = Table(
-        name="ensembles", title="Ensembles", rows=(TableRow("sum"), TableRow("wide")), ours=True
-    )
+    """Two ensembles: of arms of the study, two of one net in other views, and with another's."""
+    names = ("stil-2x", "sum", "wide")
+    shown = Table(name="ensembles", title="Ensembles", rows=tuple(map(TableRow, names)), ours=True)
+    twice = replace(STILT.arm("stil"), name="stil-2x", hyperparameters={"test_clips": 2})
     space = replace(
         STILT,
+        arms=(*STILT.arms, twice),
         ensembles=(
             Ensemble(name="sum", label="Sum", members=MEMBERS),
             Ensemble(name="wide", label="Wide", members=OTHER),
@@ -61,9 +62,11 @@ def test_an_ensemble_is_the_weighted_sum_of_what_its_members_trainings_scored(
     assert len({identity for identity, _, _ in runner.ran}) == 2, "it trains nothing of its own"
     lines = lines_of(tmp_path, "sum")
     assert lines.keys() == {"validation", "test"}
+    sums = {}
     for part, line in lines.items():
-        (spatial, labels), (stil, _) = (scored(tmp_path, "own", arm, part) for arm in MEMBERS)
-        assert line["top1"] == np.mean((spatial + 3 * stil).argmax(axis=1) == labels)
+        found = {arm: scored(tmp_path, "own", arm, part) for arm in MEMBERS}
+        sums[part] = sum(weight * found[arm][0] for arm, weight in MEMBERS.items())
+        assert line["top1"] == np.mean(sums[part].argmax(axis=1) == found["stil"][1])
         assert (line["fusion"], line["tuning"], line["modality"]) == (
             "ensemble",
             "fixed",
@@ -71,11 +74,11 @@ def test_an_ensemble_is_the_weighted_sum_of_what_its_members_trainings_scored(
         )
         members = [lines_of(tmp_path, arm)[part] for arm in MEMBERS]
         for column in ("training_id", "scoring_id"):
-            assert line[column] == "+".join(member[column] for member in members)
+            assert line[column] == "+".join(dict.fromkeys(member[column] for member in members))
+        assert line["scoring_id"].count("+") == 2, "each member has its own views"
     predicted = ResultStore(tmp_path).read("predictions", arm="sum", part="test").sort_by("video")
-    (spatial, _), (stil, _) = (scored(tmp_path, "own", arm, "test") for arm in MEMBERS)
-    assert predicted["predicted"].to_pylist() == (spatial + 3 * stil).argmax(axis=1).tolist()
-    with pytest.raises(ValueError, match="is the mean of the scores of spatial, stil, which"):
+    assert predicted["predicted"].to_pylist() == sums["test"].argmax(axis=1).tolist()
+    with pytest.raises(ValueError, match="is the mean of the scores of spatial, stil, stil-2x,"):
         find_arm(ResultStore(tmp_path), study="own", arm="sum")
 
 
