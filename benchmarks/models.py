@@ -7,24 +7,29 @@ settings that the space has for the embedded dataset, or at those that a search 
 ``--results`` it goes on from what an earlier run left there. Of each arm are printed: test top-1
 with half its 95 % interval over seeds and videos, and by class group; the ceiling that its network
 has by construction, whatever it is trained with; the mean loss of the last epoch, its parameters,
-GFLOPs (multiply-adds) of one training clip, and training clips a second of one CPU thread in the
-fastest epoch.
+GFLOPs (multiply-adds) of one training clip, training clips a second of one CPU thread in the
+fastest epoch, and, of a network far below its ceiling, why: the class groups that it misses, and
+whether it has not learnt its training videos yet (the loss is far above the least that it can
+reach, and more ``--epochs`` help) or learnt nothing of others from them (the loss is near it).
+Losses of streams add up, and a stream that can't tell k classes apart has a loss of log k on them.
 
-A network far below its ceiling has either not learnt its training videos yet (the loss is high, and
-more ``--epochs`` help) or learnt nothing of others from them (the loss is low). Losses of streams
-add up, and what a network can't tell apart costs it log 2 for each pair of classes.
+What keeps a ceiling below 100 %: TRN and attentional pooling average each frame over its places,
+so that no motion is left and of two discs' lanes the axis alone; the two-stream CNN, TSN and STIN
+add up streams that never meet, and neither alone shows which of two discs moves how.
 
 ``benchmarks/models.csv`` is what it wrote on the hardware that its last column names.
 """
 
 import argparse
 import csv
+import math
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 
 import search_spaces
@@ -41,7 +46,7 @@ from study.terminal import Terminal
 GROUPS = ("what", "how", "which")
 SHOWN = (
     *("arm", "top1", "half_width", *GROUPS, "ceiling", "train_loss"),
-    *("parameters", "gflops", "clips_per_second"),
+    *("parameters", "gflops", "clips_per_second", "why"),
 )
 COLUMNS = (*SHOWN, "sees", "seeds", "epochs", "trials", "hardware")
 SHARES = ("top1", "half_width", *GROUPS, "ceiling")
@@ -69,6 +74,20 @@ One that isn't named sees ``joint``: its streams see each other, or it follows c
 The rectified change of frames in which ``stin`` differs from ``tsn`` has one mean over places for a
 motion and its reverse.
 """
+
+
+LEAST_LOSS = {
+    "frames": (4 * math.log(4) + 4 * math.log(2)) / len(embedded.CLASSES),
+    "independent": (4 * math.log(4) + (4 + 2 + 4) * math.log(2)) / len(embedded.CLASSES),
+    "joint": 0.0,
+}
+"""By what a network sees, the least mean loss of its streams together.
+
+Colour frames one by one leave four classes of "how" and two of a pair of "which" alike; grey motion
+both classes of "what" and of a pair of "which".
+"""
+FAR = 0.05  # below its ceiling by more than this, beyond half the interval (ours)
+LEARNT = 0.25  # nats above the least loss within which training videos are learnt (ours)
 
 
 def study_of(store: Path, results: Path, **asked: Any) -> Study:
@@ -103,15 +122,17 @@ def lines(study: Study) -> list[dict[str, object]]:
     found = []
     for arm, device, parameters, gflops, epochs, speed, loss in trained.fetchall():
         sees = SEES.get(study.space.arm(arm).model, "joint")
+        accuracies = _accuracies(study, judged[arm])
         found.append(
             {
                 "arm": arm,
-                **_accuracies(study, judged[arm]),
+                **accuracies,
                 "ceiling": _ceiling(sees),
                 "train_loss": round(loss, 3),
                 "parameters": parameters,
                 "gflops": round(gflops, 4),
                 "clips_per_second": round(speed, 1),
+                "why": why_below(sees, accuracies, loss),
                 "sees": sees,
                 "seeds": len(judged[arm].seeds),
                 "epochs": epochs,
@@ -120,6 +141,22 @@ def lines(study: Study) -> list[dict[str, object]]:
             }
         )
     return sorted(found, key=lambda line: -line["top1"])
+
+
+def why_below(sees: str, accuracies: Mapping[str, float], train_loss: float) -> str:
+    """Returns why a network is far below its ceiling; nothing where it isn't.
+
+    Args:
+        sees: A key of `CEILINGS`.
+        accuracies: Top-1, half its interval, and top-1 by group, as fractions.
+        train_loss: Of the last epoch.
+    """
+    if _ceiling(sees) - accuracies["top1"] - accuracies["half_width"] <= FAR:
+        return ""
+    missed = [group for group in GROUPS if CEILINGS[sees][group] - accuracies[group] > FAR]
+    above = train_loss - LEAST_LOSS[sees]
+    learnt = "not beyond its training videos" if above < LEARNT else "not learnt yet"
+    return f"{' and '.join(missed)} {learnt} (loss {above:.2f} above the least)"
 
 
 def _accuracies(study: Study, judged: Judgements) -> dict[str, float]:
@@ -144,7 +181,8 @@ def _ceiling(sees: str) -> float:
 def show(found: list[dict[str, object]], console: Console) -> None:
     table = Table(title="top-1 in %, with half the 95 % interval, and by class group")
     for name in SHOWN:
-        table.add_column(name.replace("_", " "), justify="left" if name == "arm" else "right")
+        side: JustifyMethod = "left" if name in ("arm", "why") else "right"
+        table.add_column(name.replace("_", " "), justify=side)
     for line in found:
         table.add_row(*(_shown(name, line[name]) for name in SHOWN))
     table.add_section()

@@ -46,6 +46,8 @@ class VideoModel(nn.Module):
         imagenet_network: torchvision's name of the network whose ImageNet weights
             ``load_backbone_weights`` takes: the first backbone, as ``new_backbone`` sets it, even
             one that torchvision doesn't have; empty where no weights fit.
+        imagenet_networks: That of a stream by its name, where ``new_backbone`` made the stream one
+            of its own.
         kinetics_network: torchvision's name of the same network, whose Kinetics-400 weights
             ``load_backbone_weights`` takes; empty where torchvision has none.
 
@@ -78,6 +80,7 @@ class VideoModel(nn.Module):
         self.min_size = min_size
         self.partial_bn = partial_bn
         self.imagenet_network = ""
+        self.imagenet_networks: dict[str, str] = {}
         self.kinetics_network = ""
         self._randomness: StreamRandomness | None = None
         # One draw for any streams, so that what is built next doesn't depend on them.
@@ -159,6 +162,7 @@ class VideoModel(nn.Module):
         backbone = create_backbone(name, in_channels=channels)
         self.min_size = max(self.min_size, backbone.min_size)
         self.imagenet_network = self.imagenet_network or name
+        self.imagenet_networks[stream] = name
         return backbone
 
     def example_inputs(

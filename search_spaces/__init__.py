@@ -15,11 +15,12 @@ from search_spaces.registry import (
     tables,
     tables_showing,
 )
-from search_spaces.space import METRICS, Arm, Settings, Space, Table, TableRow
+from search_spaces.space import METRICS, Arm, Ensemble, Settings, Space, Table, TableRow
 
 __all__ = [
     "METRICS",
     "Arm",
+    "Ensemble",
     "Settings",
     "Space",
     "Table",

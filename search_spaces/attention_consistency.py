@@ -29,6 +29,7 @@ FLOW_INPUT = {
     "test_segments": 25,
     "test_clips": 1,
     "test_crops": "centre",
+    "test_crop_size": None,
 }
 
 
@@ -106,6 +107,7 @@ def attention_consistency() -> Space:
                 "test_segments": None,
                 "test_clips": 10,
                 "test_crops": "three",
+                "test_crop_size": 256,
             },
         ),
         variants={"embedded": _on_embedded},
@@ -124,6 +126,7 @@ def _on_embedded(space: Space) -> Space:
                 "frame_stride": None,
                 "test_clips": 1,
                 "test_crops": "centre",
+                "test_crop_size": None,
             },
         ),
     )

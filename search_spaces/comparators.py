@@ -1,7 +1,7 @@
 """What the five systems are compared with: each network, and the published forms of some.
 
-A published row has no arm: TSN's third modality is warped flow, of which there may be a store
-(``--flow-backend tvl1-warped``), but no network sees two stores.
+TSN's third modality is warped flow. No network sees two stores: its scores are those of another
+study, named ``warped``, on a store that was prepared with ``--flow-backend tvl1-warped``.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from typing import Any
 
 from search_spaces.embedded import fit_to_embedded
 from search_spaces.registry import register_space
-from search_spaces.space import Arm, Real, Settings, Space, Table, TableRow
+from search_spaces.space import Arm, Ensemble, Real, Settings, Space, Table, TableRow
 
 __all__ = ["FINAL", "VOLUMES", "comparators"]
 
@@ -69,12 +69,14 @@ WITHOUT_NUMBERS = (
     "i3d-flow",
     "artnet",
 )
-STARTS = {
-    "scratch": "from scratch",
-    "spatial-pretrained": "spatial stream pretrained",
-    "cross-modality": "+ cross-modality start",
-    "partial-bn": "+ partial BN and dropout",
+STARTS: Mapping[str, tuple[str, Mapping[str, str], Mapping[str, Any]]] = {
+    "scratch": ("from scratch", {"spatial": "none", "temporal": "none"}, {}),
+    "spatial-pretrained": ("spatial stream pretrained", {"temporal": "none"}, {}),
+    "cross-modality": ("+ cross-modality start", {}, {}),
+    "partial-bn": ("+ partial BN and dropout", {}, {"partial_bn": True, "dropout": 0.8}),
 }
+STREAM_FUSIONS = (("spatial",) * 2, ("temporal",) * 2, ("fused", "average"))
+DENSE = ("s3d", "s3d-g", "i3d-rgb")  # trained on 64 frames in a row by their authors
 
 
 @register_space("comparators")
@@ -108,6 +110,8 @@ def comparators() -> Space:
             ),
             *_volumes(),
             *_printed(),
+            *_dense(),
+            *_starts(),
         ),
         search_arm="tsn-2",
         parameters=(
@@ -129,11 +133,17 @@ def comparators() -> Space:
             Table(
                 name="tsn-starts",
                 title="TSN: the streams' initial weights, UCF101 split 1",
-                rows=tuple(
-                    TableRow(None, f"{how.capitalize()}, {label}", f"{start}-{how}")
-                    for start, label in STARTS.items()
-                    for how in ("spatial", "temporal", "fused")
-                ),
+                rows=tuple(TableRow(arm.name) for arm in _starts()),
+                note="ImageNet weights of BN-Inception are a file of your own, --weights PATH; the "
+                "fused rows weigh both streams the same (ours)",
+            ),
+            Table(
+                name="dense-volumes",
+                title="Networks of volumes on 64 frames in a row",
+                rows=tuple(TableRow(arm.name) for arm in _dense()),
+                ours=True,
+                note="ten clips of each test video and three crops of each clip, 256 px of the "
+                "whole short side, as SlowFast is tested",
             ),
         ),
         # Ours: one protocol for all. What a clip is, and the network's options, are each paper's.
@@ -151,6 +161,22 @@ def comparators() -> Space:
                 "flow_length": 10,
             },
         ),
+        ensembles=(
+            Ensemble(
+                name="tsn-3",
+                label="TSN, 3 modalities",
+                # Section 4.2 gives the flow stream 1.5 of the RGB stream's weight, and divides it
+                # into 1 and 0.5 where there is warped flow too.
+                members={"tsn-rgb": 1.0, "tsn-flow": 1.0, "warped/tsn-flow": 0.5},
+            ),
+            Ensemble(
+                name="gsm-inception_v3-ensemble",
+                label="GSM Inception v3, 8×2 + 12×2 + 16 + 24 frames",
+                members={
+                    f"gsm-inception_v3-{frames}": 1.0 for frames in ("8x2", "12x2", "16", "24")
+                },
+            ),
+        ),
         variants={"embedded": _on_embedded},
     )
 
@@ -166,7 +192,8 @@ def _on_embedded(space: Space) -> Space:
 
 def _small(arm: Arm) -> Arm:
     """Returns the arm with clips as the store has them, narrower where its network can be."""
-    if arm.model in TOO_LARGE or "backbone" in arm.options:
+    dense = arm.hyperparameters.get("frame_stride") is not None
+    if dense or arm.model in TOO_LARGE or "backbone" in arm.options:
         return replace(arm, hyperparameters={}, default=False)
     options = {**arm.options, **SMALL.get(arm.model, {})}
     return replace(arm, options=options, hyperparameters={})
@@ -237,7 +264,46 @@ def _vgg16() -> tuple[Arm, ...]:
             fusion=fusion,
             ten_crops=True,
         )
-        for how, fusion in (("spatial",) * 2, ("temporal",) * 2, ("fused", "average"))
+        for how, fusion in STREAM_FUSIONS
+    )
+
+
+def _starts() -> tuple[Arm, ...]:
+    """Returns TSN's Table 2: two-stream networks of one segment by what they start from."""
+    return tuple(
+        Arm(
+            name=f"{start}-{how}",
+            label=f"{how.capitalize()}, {label}",
+            model="tsn",
+            options={
+                "backbone": "bn_inception",
+                "streams": BOTH,
+                "partial_bn": False,
+                "dropout": 0.0,
+                **options,
+            },
+            hyperparameters={"segments": 1, "test_crops": "ten", "rate_multipliers": "tsn"},
+            weights=weights,
+            fusion=fusion,
+            default=False,
+        )
+        for start, (label, weights, options) in STARTS.items()
+        for how, fusion in STREAM_FUSIONS
+    )
+
+
+def _dense() -> tuple[Arm, ...]:
+    """Returns networks of volumes of 64 frames in a row, tested as SlowFast is."""
+    volumes = {arm.name: arm for arm in _volumes()}
+    views = {"test_clips": 10, "test_crops": "three", "test_crop_size": 256}
+    return tuple(
+        replace(
+            _with(volumes[name], frame_stride=1, **views),
+            name=f"{name}-dense",
+            label=f"{volumes[name].label}, 64 frames in a row",
+            default=False,
+        )
+        for name in DENSE
     )
 
 
@@ -275,12 +341,15 @@ def _i3d(name: str, label: str, fusion: str) -> Arm:
 
 
 def _printed() -> tuple[Arm, ...]:
-    """Returns the forms that have published numbers, with their own backbones and frames."""
+    """Returns the forms that have published numbers, with their own backbones and frames.
+
+    Those of TSM's and gate-shift networks' public code have its multiples of the learning rate.
+    """
     resnet = {"backbone": "resnet50"}
     tsn = {**resnet, "streams": BOTH}
     return (
         _arm("tsn-resnet50-rgb", "TSN-R50, RGB", "tsn", 3, tsn),
-        _arm("tsm-resnet50", "TSM-R50, 8 frames", "tsm", 8, resnet),
+        _with(_arm("tsm-resnet50", "TSM-R50, 8 frames", "tsm", 8, resnet), rate_multipliers="tsm"),
         *(
             _arm(
                 f"tsn-resnet50-8-{how}",
@@ -297,22 +366,30 @@ def _printed() -> tuple[Arm, ...]:
             )
         ),
         *(
-            _arm(
-                f"gsm-inception_v3-{frames}",
-                f"GSM Inception v3, {frames} frames",
-                "gsm",
-                frames,
-                {"backbone": "inception_v3"},
+            _with(
+                _arm(
+                    f"gsm-inception_v3-{frames}{f'x{clips}' if clips > 1 else ''}",
+                    f"GSM Inception v3, {frames} frames{' of 2 clips' if clips > 1 else ''}",
+                    "gsm",
+                    frames,
+                    {"backbone": "inception_v3"},
+                ),
+                test_clips=clips,
+                rate_multipliers="tsn",
             )
-            for frames in (8, 12, 16, 24)
+            for clips, lengths in ((1, (8, 12, 16, 24)), (2, (8, 12)))
+            for frames in lengths
         ),
         *(
-            _arm(
-                f"tsm-resnet50-{frames}",
-                f"TSM-R50, {frames} frames",
-                "tsm",
-                frames,
-                resnet,
+            _with(
+                _arm(
+                    f"tsm-resnet50-{frames}",
+                    f"TSM-R50, {frames} frames",
+                    "tsm",
+                    frames,
+                    resnet,
+                ),
+                rate_multipliers="tsm",
             )
             for frames in (8, 16)
         ),
@@ -327,6 +404,7 @@ def _printed() -> tuple[Arm, ...]:
                 "frame_stride": 8,
                 "test_segments": 8,
                 "test_clips": 10,
+                "rate_multipliers": "tsm",
             },
             fusion="spatial",
             default=False,
@@ -334,18 +412,26 @@ def _printed() -> tuple[Arm, ...]:
     )
 
 
+def _with(arm: Arm, **hyperparameters: Any) -> Arm:
+    return replace(arm, hyperparameters={**arm.hyperparameters, **hyperparameters})
+
+
 def _rows_with_numbers() -> tuple[TableRow, ...]:
     two_stream_cnn = ("spatial", "temporal", "average", "svm")
     return (
         *(TableRow(f"two-stream-cnn-{how}") for how in two_stream_cnn),
         TableRow("tsn-2"),
-        TableRow(None, "TSN, 3 modalities", "tsn-3"),
+        TableRow(
+            "tsn-3",
+            note="its third modality is of study 'warped', on a store of warped flow",
+        ),
         TableRow("tsn-resnet50-rgb", "TSN-R50, RGB, ImageNet start"),
         TableRow("tsm-resnet50", "TSM-R50, 8 frames, Kinetics start"),
         *(TableRow(f"vgg16-{how}") for how in ("spatial", "temporal", "fused")),
         *(TableRow(f"tsn-resnet50-8-{how}") for how in ("rgb", "flow", "average")),
         TableRow("tsm-resnet50-8-dense"),
-        *(TableRow(f"gsm-inception_v3-{frames}") for frames in (8, 12, 16, 24)),
+        *(TableRow(f"gsm-inception_v3-{frames}") for frames in (8, 12, 16, 24, "8x2", "12x2")),
+        TableRow("gsm-inception_v3-ensemble"),
         *(
             TableRow(f"tsm-resnet50-{frames}", f"TSM-R50, {frames} frames, centre crop")
             for frames in (8, 16)

@@ -233,7 +233,11 @@ def _vgg_m(name: str, label: str, layers: tuple[str, ...], how: Mapping[str, Any
 
 
 def _over_time(conv: str, pool: str) -> Arm:
-    """Returns an arm of the temporal table: both networks and losses are kept behind the fusion."""
+    """Returns an arm of the temporal table: both networks and losses are kept behind the fusion.
+
+    torchvision has no ImageNet weights of VGG-M: ``--weights temporal=FILE`` starts that tower from
+    a file, and VGG-16 from torchvision's.
+    """
     return Arm(
         name=f"{conv}-conv-{pool}-pool",
         label=f"{conv[0]}D conv + {pool[0]}D pool",

@@ -5,19 +5,21 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import models  # whose networks, and with them torch, come at the first use of a name
-from models.checks import check_number
+from models.checks import check_names, check_number
 from models.fusion import FUSIONS
 
 if TYPE_CHECKING:
     import optuna
 
 __all__ = [
+    "ENSEMBLE",
     "METRICS",
     "STREAMS",
     "TUNINGS",
     "WHOLE",
     "Arm",
     "Choice",
+    "Ensemble",
     "Parameter",
     "Real",
     "Settings",
@@ -32,6 +34,8 @@ WHOLE = "*"
 """In the place of a stream, the whole network."""
 
 TUNINGS = ("net", "own", "shared", "fixed")
+ENSEMBLE = "ensemble"
+"""What the results have as the fusion of an `Ensemble`."""
 METRICS = {"top1": "top-1", "top5": "top-5", "mean_class_accuracy": "mean class"}
 """The accuracies that a table can show, each as it prints it."""
 
@@ -141,6 +145,8 @@ class Arm:
         model: A name from ``models.list_models()``.
         options: Model options that make this arm what it is; nothing overrides them.
         hyperparameters: Hyperparameters that make this arm what it is; nothing overrides them.
+        weights: By stream, what it starts from in this arm, in the words of ``--weights``; nothing
+            overrides it. A stream that isn't named starts as the study says.
         fusion: How the streams' scores become one: a name in ``models.fusion.FUSIONS``.
         default: Whether a study of the space runs the arm when none is named.
         starts_from: Arms whose trained networks its network starts from, by stream, or one by
@@ -148,7 +154,7 @@ class Arm:
             same split and seed, at settings that no search has found.
 
     Raises:
-        ValueError: If there is no such fusion, or a start is of no stream.
+        ValueError: If there is no such fusion or stream, or a start is of no stream.
     """
 
     name: str
@@ -156,6 +162,7 @@ class Arm:
     model: str
     options: Mapping[str, Any] = field(default_factory=dict)
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    weights: Mapping[str, str] = field(default_factory=dict)
     fusion: str = "average"
     default: bool = True
     starts_from: Mapping[str, "Arm"] = field(default_factory=dict)
@@ -171,11 +178,14 @@ class Arm:
                 f"{WHOLE!r} alone for the whole network, but got "
                 f"{', '.join(map(repr, self.starts_from))}"
             )
+        check_names(f"streams of arm {self.name!r}'s weights", self.weights, STREAMS)
 
     @property
     def own(self) -> Settings:
         """The settings that make the arm what it is."""
-        return Settings(options=self.options, hyperparameters=self.hyperparameters)
+        return Settings(
+            options=self.options, hyperparameters=self.hyperparameters, weights=self.weights
+        )
 
     @property
     def stages(self) -> tuple["Arm", ...]:
@@ -187,6 +197,45 @@ class Arm:
     def known_options(self) -> frozenset[str]:
         """The options that the arm's model has."""
         return frozenset(field.name for field in fields(models.model_options(self.model)))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ensemble:
+    """A row that trains nothing: the weighted mean of the scores of arms that train apart.
+
+    Attributes:
+        name: Its name in commands and in the results, which no arm has.
+        label: The row in words.
+        members: By member, its weight. A member is an arm of the space, at least one of them, or
+            ``STUDY/ARM``: the arm's rows in another study of the same results, on the same dataset,
+            splits and seeds, as of a store with other flow. A study that runs an ensemble runs its
+            own arms among the members.
+
+    Raises:
+        ValueError: If it has fewer than two members, none of the space, or a weight isn't positive.
+    """
+
+    name: str
+    label: str
+    members: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        check_number(f"weights of ensemble {self.name!r}", tuple(self.members.values()), above=0)
+        if len(self.members) < 2 or not self.arms:
+            raise ValueError(
+                f"ensemble {self.name!r} needs two members or more, an arm of its own space among "
+                f"them, but got {', '.join(self.members) or 'none'}"
+            )
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """The names of the members that are arms of its own space."""
+        return tuple(name for name in self.members if "/" not in name)
+
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """The members that are another study's, as ``STUDY/ARM``."""
+        return tuple(name for name in self.members if "/" in name)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -405,8 +454,10 @@ class Space:
         search_arm: The arm whose validation accuracy a search for all arms maximises.
         parameters: What the search proposes. λ isn't among it: each arm's is chosen from scores
             that are stored.
-        tables: The tables; together they show every arm. Left empty, there is one of all arms,
-            named as the space. A study prints the tables that show any of its arms.
+        ensembles: Means of its arms' scores, which a study computes by default where it has all of
+            an ensemble's members.
+        tables: The tables; together they show every arm and ensemble. Left empty, there is one of
+            all of them, named as the space. A study prints the tables that show any of its arms.
         settings: The system's own settings on a real dataset, as its paper has them. An option
             reaches the arms whose model has it.
         iterations: Where the paper counts iterations: by dataset, and by ``""`` for any other,
@@ -415,8 +466,9 @@ class Space:
             parameters, by the dataset's name: what makes it fit. See ``on``.
 
     Raises:
-        ValueError: If the search's arm or an arm in a table is unknown, two arms or two tables
-            have one name, an arm is in no table, or λ is to be searched.
+        ValueError: If the search's arm, an arm in a table or a member of an ensemble is unknown,
+            two arms or two tables have one name, an arm is in no table, a member's fusion is
+            fitted, or λ is to be searched.
     """
 
     name: str
@@ -425,6 +477,7 @@ class Space:
     search_arm: str
     parameters: tuple[Parameter, ...]
     settings: Settings
+    ensembles: tuple[Ensemble, ...] = ()
     tables: tuple[Table, ...] = ()
     iterations: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     variants: Mapping[str, Callable[["Space"], "Space"]] = field(default_factory=dict)
@@ -435,25 +488,41 @@ class Space:
                 f"space {self.name!r}: fusion_lambda is not searched, as each arm's is chosen from "
                 "stored validation scores; --set fusion_lambda=… gives all arms one"
             )
-        for kind, named in (("arms", self.arms), ("tables", self.tables)):
+        for kind, named in (("arms", self.rows), ("tables", self.tables)):
             if repeated := _repeated([one.name for one in named]):
                 raise ValueError(f"space {self.name!r} names {kind} twice: {', '.join(repeated)}")
         self.arm(self.search_arm)
+        self._check_members()
         tables = self.tables or (self._table_of_all(),)
         object.__setattr__(self, "tables", tuple(self._completed(table) for table in tables))
         shown = frozenset().union(*(table.arms for table in self.tables))
-        if unshown := [arm.name for arm in self.arms if arm.name not in shown]:
+        if unshown := [arm.name for arm in self.rows if arm.name not in shown]:
             raise ValueError(
                 f"space {self.name!r}: no table shows {', '.join(unshown)}; give each a row in one "
                 f"of {', '.join(table.name for table in self.tables)}"
             )
+
+    @property
+    def rows(self) -> tuple[Arm | Ensemble, ...]:
+        """Its arms, then its ensembles: all that a table can show of it."""
+        return (*self.arms, *self.ensembles)
+
+    def _check_members(self) -> None:
+        for ensemble in self.ensembles:
+            for arm in map(self.arm, ensemble.arms):
+                if FUSIONS[arm.fusion].fits_on_validation:
+                    raise ValueError(
+                        f"space {self.name!r}: ensemble {ensemble.name!r} takes members whose "
+                        f"fusion fits nothing, but {arm.name!r} has {arm.fusion!r}; name an arm "
+                        "with average or weighted, or of one stream"
+                    )
 
     def _table_of_all(self) -> Table:
         return Table(name=self.name, title=self.title, ours=True, note="all arms of the space")
 
     def _completed(self, table: Table) -> Table:
         """Returns the table with its default rows and labels."""
-        labels = {arm.name: arm.label for arm in self.arms}
+        labels = {arm.name: arm.label for arm in self.rows}
         if unknown := sorted(table.arms - labels.keys()):
             raise ValueError(
                 f"space {self.name!r}, table {table.name!r}: there is no arm "

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from study.plan import PlannedRow
 from study.progress import Progress
 from study.request import Study
 from study.results.store import ResultStore
-from study.rows import write_protocol, write_row, write_trial
+from study.rows import write_ensemble, write_protocol, write_row, write_trial
 from study.search import Trial
 from study.search_journal import write_journal
 from study.searches import SearchKey, agenda_of, objective_of
@@ -168,7 +169,15 @@ class Conductor(JobSource):
     @property
     def failures(self) -> list[str]:
         """What failed and why, for a person."""
-        return list(map(str, self._outlook.failures))
+        lost = {arm for failure in self._outlook.failures for arm in failure.arms}
+        return [
+            *map(str, self._outlook.failures),
+            *(
+                f"{ensemble.name}: its members {', '.join(missing)} have no rows"
+                for ensemble in self._study.ensembles
+                if (missing := [name for name in ensemble.arms if name in lost])
+            ),
+        ]
 
     @property
     def done(self) -> bool:
@@ -302,7 +311,17 @@ class Conductor(JobSource):
             if self._is_new((row.arm.name, row.training.target, row.training.seed)):
                 lines = write_row(self._study, self._results, row, source=self._ledger.source)
                 self._tracked.row(row, lines)
+        self._write_ensembles()
         self._progress.publish(self._outlook, at_once=True)
+
+    def _write_ensembles(self) -> None:
+        """Writes the rows of ensembles whose members' rows are all written."""
+        judged = {(row.training.target, row.training.seed): None for row in self._outlook.rows}
+        for ensemble, (target, seed) in product(self._study.ensembles, judged):
+            members = ((arm, target, seed) for arm in ensemble.arms)
+            key = (ensemble.name, target, seed)
+            if self._written.issuperset(members) and self._is_new(key):
+                write_ensemble(self._study, self._results, ensemble, target=target, seed=seed)
 
     def _claim_networks(self, row: PlannedRow) -> None:
         """Notes that this study is to keep a finished row's networks, whoever trained them."""

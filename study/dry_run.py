@@ -3,7 +3,7 @@
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from rich import box
@@ -98,7 +98,7 @@ def _nets(plan: Plan) -> list[_Net]:
     arms: dict[str, dict[str, Arm]] = {}
     for row in plan.rows:
         for one in with_stages(row.distinct_trainings).values():
-            settings = asdict(one.hyperparameters)
+            settings = one.hyperparameters.of_training()
             starts = [told_starts(one), one.target.store_fingerprint]
             net = canonical_json([one.model, one.options, settings, one.train_on, starts])
             alike.setdefault(net, {})[one.training_id] = one

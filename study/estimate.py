@@ -222,7 +222,9 @@ def scoring_passes(training: Training, parts: Parts, scored: Iterable[str]) -> i
     crops = test_crops(
         1, 1, size=1, scales=hyperparameters.scales, crops=hyperparameters.test_crops
     )
-    views = hyperparameters.test_segments * hyperparameters.test_clips * len(crops)
+    larger = (hyperparameters.tested_size / hyperparameters.crop_size) ** 2
+    frames = hyperparameters.test_segments * hyperparameters.test_clips * len(crops)
+    views = round(larger * frames)
     alike = clip_settings(hyperparameters) == clip_settings(hyperparameters, views=True)
     of_video = {
         "train": views,

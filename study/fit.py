@@ -25,7 +25,7 @@ __all__ = ["Gpu", "choose_clips", "divide_batch", "fit_training", "result_depend
 
 _CLIPS = (
     *("batch_size", "segments", "crop_size", "scales"),
-    *("test_segments", "test_clips", "test_crops"),
+    *("test_segments", "test_clips", "test_crops", "test_crop_size"),
 )
 
 _estimates: dict[str, MemoryEstimate] = {}

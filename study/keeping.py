@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 from study.claims import release
 from study.job import checkpoint_path
@@ -138,7 +138,7 @@ def most_kept(study: Study, plan: Plan) -> tuple[int, int]:
     for row in plan.rows:
         read = row.distinct_trainings if keep == "all" else row.trainings.values()
         for one in with_stages(read).values():
-            net = [one.model, one.options, asdict(one.hyperparameters), one.train_on]
+            net = [one.model, one.options, one.hyperparameters.of_training(), one.train_on]
             key = canonical_json(net), replace(one.target, carve=0)
             nets.setdefault(key, {})[one.training_id] = one
             arms.setdefault(key, set()).add(row.arm.name)

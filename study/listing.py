@@ -16,7 +16,7 @@ from rich.table import Column, Table
 
 from models import make_options, model_options
 from search_spaces.recipes import RECIPES
-from search_spaces.space import Arm, Choice, Parameter, Real, Settings, Space
+from search_spaces.space import ENSEMBLE, Arm, Choice, Parameter, Real, Settings, Space
 from study.plan import Target, Training, make_training, settings_of
 from study.training.hyperparameters import Hyperparameters
 
@@ -69,12 +69,19 @@ def print_list(space: Space, what: str, recipe: str, console: Console) -> None:
 
 
 def _print_arms(space: Space, console: Console) -> None:
+    means = [
+        " + ".join(f"{weight:g} · {name}" for name, weight in ensemble.members.items())
+        for ensemble in space.ensembles
+    ]
     columns = {
-        "arm": [arm.name if arm.default else f"{arm.name} *" for arm in space.arms],
-        "label": [arm.label for arm in space.arms],
-        "model": [arm.model for arm in space.arms],
-        "fusion": [arm.fusion for arm in space.arms],
-        "fixes": [_fixed(arm) for arm in space.arms],
+        "arm": [
+            *(arm.name if arm.default else f"{arm.name} *" for arm in space.arms),
+            *(ensemble.name for ensemble in space.ensembles),
+        ],
+        "label": [one.label for one in space.rows],
+        "model": [*(arm.model for arm in space.arms), *("" for _ in means)],
+        "fusion": [*(arm.fusion for arm in space.arms), *(ENSEMBLE for _ in means)],
+        "fixes": [*map(_fixed, space.arms), *(f"mean of {mean}" for mean in means)],
     }
     if console.width < WIDE:
         del columns["label"]
@@ -88,6 +95,7 @@ def _fixed(arm: Arm) -> str:
     own = {
         **{f"options.{name}": value for name, value in arm.options.items()},
         **arm.hyperparameters,
+        **{f"weights.{stream}": start for stream, start in arm.weights.items()},
         **{f"starts_from.{given}": first.name for given, first in arm.starts_from.items()},
     }
     return " ".join(f"{name}={_said(value)}" for name, value in own.items())

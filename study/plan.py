@@ -31,6 +31,7 @@ from study.training.hyperparameters import Hyperparameters
 from study.training.weights import divided_name
 
 __all__ = [
+    "MODALITIES",
     "Plan",
     "PlannedRow",
     "Target",
@@ -432,7 +433,7 @@ class _Maker:
     Attributes:
         training, target, first_seed, pretraining: As of `make_plan`.
         joint: By stage, as `_stage_key` knows it, the streams that are trained together.
-        made: The trainings so far.
+        made: The trainings so far, by stage and the views that their videos are scored in.
     """
 
     training: Callable[..., Training]
@@ -444,9 +445,10 @@ class _Maker:
 
     def __call__(self, stage: Stage, seed: int) -> Training:
         """Returns the training of a stage with a seed."""
-        key = _stage_key(stage)
+        net = _stage_key(stage)
+        key = scoring_id(net, Hyperparameters.of(stage.settings.hyperparameters))
         if key not in self.made:
-            streams = self.joint.get(key)
+            streams = self.joint.get(net)
             more: dict[str, Any] = {"target": self.target, "seed": seed}
             if stage.pretraining:
                 more = {"target": self.pretraining, "seed": 1, "train_on": "train"}

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from models import VideoModel
 from models.fusion import FUSIONS, Fitted
+from search_spaces.space import ENSEMBLE
 from study.data.clips.dataset import ClipDataset, ClipSettings
 from study.data.clips.transforms import test_crops
 from study.data.datasets.annotations import Annotations, Split, Video
@@ -25,7 +26,7 @@ from study.data.store.preparation import Progress, prepare
 from study.data.store.settings import StoreSettings
 from study.networks import Network, read_network, ready_to_score
 from study.results.protocols import select_protocols
-from study.results.rows import load_streams, parts_fitted_elsewhere
+from study.results.rows import parts_fitted_elsewhere, scores_of_line
 from study.results.store import ResultStore
 from study.scores import Scores
 from study.training.clips import clip_settings
@@ -38,7 +39,6 @@ __all__ = [
     "find_arm",
     "mirrored_views",
     "prepared",
-    "scores_of_line",
 ]
 
 VIDEOS_AT_ONCE = 16  # that are scored before progress is reported
@@ -193,11 +193,18 @@ def find_arm(
         protocol: The protocol, or the beginning of its hash; by default the last.
 
     Raises:
-        ValueError: If there is no such row; the message names what there is.
+        ValueError: If there is no such row, or it is an ensemble's; the message names what there
+            is.
         NetworkNotKeptError: If its networks were not kept.
         DamagedResultError: If a file of the results is damaged.
     """
     lines = _rows(results, study, arm, protocol)
+    if lines[0]["fusion"] == ENSEMBLE:
+        members = ", ".join(json.loads(lines[0]["details"])["members"])
+        raise ValueError(
+            f"{arm} of study {study!r} is the mean of the scores of {members}, which see clips of "
+            "their own; give one of them"
+        )
     splits = sorted({line["split"] for line in lines})
     split = splits[0] if split is None else split
     if split not in splits:
@@ -285,17 +292,6 @@ def _trained_arm(
         networks={stream: of_network[id(read[stream])] for stream in streams},
         fitted=FUSIONS[fusion].fit(parts, videos, tested["fusion_lambda"]),
     )
-
-
-def scores_of_line(results: ResultStore, line: Mapping[str, Any]) -> dict[str, Scores]:
-    """Reads the scores that a line was made of, by part.
-
-    A training that serves it may have scored another stream too, for other arms.
-    """
-    streams = sorted(json.loads(line["details"])["test_views"])
-    names = line["scoring_id"].split("+")
-    scored_in = dict(zip(streams, names if len(names) > 1 else names * 2, strict=False))
-    return load_streams(results, scored_in)
 
 
 def _dataset(

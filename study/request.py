@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,17 @@ from models import VideoModel, model_module
 from models.checks import check_count, check_number
 from models.fusion import FUSIONS
 from search_spaces.recipes import RECIPES, in_iterations
-from search_spaces.space import STREAMS, TUNINGS, WHOLE, Arm, Parameter, Settings, Space, Stage
+from search_spaces.space import (
+    STREAMS,
+    TUNINGS,
+    WHOLE,
+    Arm,
+    Ensemble,
+    Parameter,
+    Settings,
+    Space,
+    Stage,
+)
 from study.cluster.resources import Resources
 from study.data.datasets.parts import Parts, split_parts
 from study.data.store.clip_store import ClipStore
@@ -31,6 +42,7 @@ from study.plan import (
     settings_of,
 )
 from study.provenance import canonical_json, fingerprint, git_state
+from study.results.members import find_member
 from study.results.protocols import newest_protocols
 from study.results.store import ResultStore
 from study.search import Sampler
@@ -94,7 +106,8 @@ class Request:
         search_seed: Seeds the proposals and, with a seed that no reported row has, the trials.
         parameters: Parameters to search in addition to the space's, or in their place.
         warm_start: The name of a study in the results whose trials the searches begin with.
-        arms: Names of the wanted arms; None for the space's default arms.
+        arms: Names of the wanted arms and ensembles; None for the space's default arms, with the
+            ensembles of these.
         splits: Names of splits; None for the first.
         seeds: How many reported seeds, 1, 2, …; no trial of a search has one of them.
         vary: What differs between the reported seeds in addition to the trainings' own seed:
@@ -246,7 +259,8 @@ class Study:
         trials: Trials of each search.
         weights: ``imagenet``, ``kinetics``, ``none`` or a path, by stream, by arm and for the
             others, as of ``study.training.weights.wanted_weights``.
-        arms: The wanted arms.
+        arms: The wanted arms, the ensembles' members among them.
+        ensembles: The wanted ensembles.
         store: The clip store.
         targets: What is trained and judged on, one a split.
         parts: The videos of each split.
@@ -263,6 +277,7 @@ class Study:
     trials: int
     weights: Mapping[str, str]
     arms: tuple[Arm, ...]
+    ensembles: tuple[Ensemble, ...]
     store: ClipStore
     targets: tuple[Target, ...]
     parts: Mapping[str, Parts]
@@ -379,7 +394,7 @@ class Study:
     def settings(self, arm: Arm, found: Mapping[str, Any] | None) -> Settings:
         """Returns an arm's settings at the found values; what it starts from has none of them."""
         settings = settings_of(arm, self.base, space=self.space, found=found)
-        weights = wanted_of(self.weights, arm.name)
+        weights = {**wanted_of(self.weights, arm.name), **arm.weights}
         starts_from = {
             given: Stage(model=first.model, settings=self.settings(first, None))
             for given, first in arm.starts_from.items()
@@ -604,7 +619,7 @@ class Study:
         """
         names = {}
         for stream in net.starting_streams:
-            network = wanted_network(wanted[stream], net)
+            network = wanted_network(wanted[stream], net, stream)
             found = find_weights(wanted[stream], network, folder=self._weights_folder)
             names[stream] = found.name
         return joined_name(names)
@@ -625,9 +640,12 @@ class Study:
         started = set()
         for training in plan.trainings.values():
             net = meta_network(training)
-            drawn = "none" in training.weights and not training.starts
-            if drawn and not has_imagenet_weights(net.imagenet_network):
-                started.add(net.imagenet_network or training.model)
+            if training.starts:
+                continue
+            for stream, name in divided_name(training.weights, net.starting_streams).items():
+                network = wanted_network("imagenet", net, stream)
+                if name == "none" and not has_imagenet_weights(network):
+                    started.add(network or training.model)
         return sorted(started)
 
 
@@ -646,7 +664,7 @@ def check_settings(request: Request, dataset: str) -> None:
     space = _space_on(request, dataset)
     if request.must_exist:
         _check_exists(request.name or f"{space.name}-{dataset}", request.results)
-    arms = _arms(request, space)
+    arms, _ = _arms(request, space)
     wanted_weights(request.weights, default="none", arms=_arm_names(space))
     base = _of_recipe(space, request.recipe, request.changes, dataset, videos=1)
     base = base.updated(Settings.of(request.changes))
@@ -680,7 +698,7 @@ def check_request(request: Request) -> Study:
         raise ValueError(
             f"--warm-start {name} is this study itself; give it another name with --name"
         )
-    arms = _arms(request, space)
+    arms, ensembles = _arms(request, space)
     if request.train_on == "all":
         _check_nothing_fits(arms)
         if request.tuning != "fixed":
@@ -715,6 +733,7 @@ def check_request(request: Request) -> Study:
             arms=_arm_names(space),
         ),
         arms=arms,
+        ensembles=ensembles,
         store=store,
         targets=tuple(
             Target(
@@ -735,6 +754,7 @@ def check_request(request: Request) -> Study:
     _check_changes(request.changes, arms)
     _check_changes(request.pretrain_changes, arms, flag="--pretrain-set")
     _check_groups(study)
+    _check_stored_members(study)
     # Checks every arm's options and finds its weights.
     plan = study.plan()
     for training in plan.trainings.values():
@@ -808,15 +828,39 @@ def _space_on(request: Request, dataset: str) -> Space:
     )
 
 
-def _arms(request: Request, space: Space) -> tuple[Arm, ...]:
+def _arms(request: Request, space: Space) -> tuple[tuple[Arm, ...], tuple[Ensemble, ...]]:
+    """Returns the wanted arms, members of wanted ensembles included, and the ensembles."""
     if request.arms is None:
         if default := tuple(arm for arm in space.arms if arm.default):
-            return default
+            names = {arm.name for arm in default}
+            return default, tuple(one for one in space.ensembles if names.issuperset(one.members))
         raise ValueError(
             f"space {space.name!r} has no arm that runs by default; name --arms of "
             f"{', '.join(arm.name for arm in space.arms)}"
         )
-    return tuple(space.arm(name) for name in request.arms)
+    known = {one.name: one for one in space.ensembles}
+    ensembles = tuple(known[name] for name in request.arms if name in known)
+    names = [name for name in request.arms if name not in known]
+    names += [member for one in ensembles for member in one.arms]
+    return tuple(map(space.arm, dict.fromkeys(names))), ensembles
+
+
+def _check_stored_members(study: Study) -> None:
+    """Checks that results have the rows that ensembles average of other studies."""
+    results = ResultStore(study.request.results)
+    for ensemble in study.ensembles:
+        for variant, name in product(study.variants, ensemble.stored):
+            for seed in variant.seeds:
+                find_member(
+                    results,
+                    name,
+                    weight=ensemble.members[name],
+                    study=study.name,
+                    protocol=study.protocol,
+                    dataset=variant.target.dataset,
+                    split=variant.target.split,
+                    seed=seed,
+                )
 
 
 def _check_exists(name: str, results: str) -> None:
@@ -995,6 +1039,8 @@ def _base_settings(
     base = _of_recipe(space, recipe, changes, store.annotations.dataset, videos=videos)
     asked = base.updated(Settings.of(changes)).hyperparameters
     fitted: dict[str, Any] = {"crop_size": _crop_size(store.settings.short_side)}
+    if (tested := base.hyperparameters.get("test_crop_size")) is not None:
+        fitted["test_crop_size"] = min(tested, store.settings.short_side)
     wanted = base.hyperparameters.get("flow_length", 10)
     if store.settings.stacks is not None:
         fitted["flow_length"] = min(wanted, store.settings.flow_length)

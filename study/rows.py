@@ -1,20 +1,22 @@
 """The lines that a study's arms and trials have in its results."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from study.plan import PlannedRow, Training, modality, scoring_id
+from search_spaces.space import ENSEMBLE, Ensemble
+from study.plan import MODALITIES, PlannedRow, Target, Training, modality, scoring_id
 from study.provenance import canonical_json
 from study.request import Study
+from study.results.members import Member, average, find_member
 from study.results.predictions import prediction_lines
 from study.results.rows import accuracies, fuse, load_streams, parts_fitted_elsewhere
 from study.results.store import ResultStore
 from study.scores import Scores
 from study.search import Trial
 
-__all__ = ["views_of", "write_protocol", "write_row", "write_trial"]
+__all__ = ["views_of", "write_ensemble", "write_protocol", "write_row", "write_trial"]
 
 
 def write_protocol(study: Study, results: ResultStore) -> None:
@@ -52,30 +54,17 @@ def write_row(
     Returns:
         The lines of ``rows``, one for each part.
     """
-    training, arm = row.training, row.arm
+    training, arm, target = row.training, row.arm, row.training.target
     tested = _read(results, row.trainings, source)
     fitted_on = _read(results, row.fitted_on, source) if row.fitted_on else tested
     scores = tested.parts
     if row.fitted_on:
         scores = parts_fitted_elsewhere(arm.fusion, tested.parts, fitted_on.parts)
     read = {part: fitted_on if part == "validation" else tested for part in scores}
-    listed = study.store.annotations.splits[training.target.split]
-    groups = {video.name: video.group for video in listed.videos}
+    groups = _groups(study, target)
     fused = fuse(arm.fusion, scores, groups=groups, fusion_lambda=row.fusion_lambda)
-    identity = {
-        "study": study.name,
-        "space": study.space.name,
-        "arm": arm.name,
-        "dataset": training.target.dataset,
-        "split": training.target.split,
-        "seed": training.seed,
-        "protocol": study.protocol,
-    }
-    target = training.target
-    key = (
-        *(study.name, arm.name, target.dataset, f"split-{target.split}", f"seed-{training.seed}"),
-        study.protocol,
-    )
+    identity = _identity(study, arm.name, target, training.seed)
+    key = _key(study, arm.name, target, training.seed)
     results.write(
         "predictions",
         key,
@@ -106,7 +95,7 @@ def write_row(
             "tuned_by": row.tuned_by,
             "modality": modality(row),
             "classes": len(set(scores[part].labels.tolist())),
-            "missing_videos": study.parts[training.target.split].missing,
+            "missing_videos": study.parts[target.split].missing,
             "details": {
                 **fused.details,
                 "test_views": {
@@ -121,6 +110,124 @@ def write_row(
     ]
     results.write("rows", key, lines)
     return lines
+
+
+def _identity(study: Study, arm: str, target: Target, seed: int) -> dict[str, Any]:
+    """What all lines of a row have."""
+    return {
+        "study": study.name,
+        "space": study.space.name,
+        "arm": arm,
+        "dataset": target.dataset,
+        "split": target.split,
+        "seed": seed,
+        "protocol": study.protocol,
+    }
+
+
+def _key(study: Study, arm: str, target: Target, seed: int) -> tuple[str, ...]:
+    split = f"split-{target.split}"
+    return (study.name, arm, target.dataset, split, f"seed-{seed}", study.protocol)
+
+
+def _groups(study: Study, target: Target) -> dict[str, str]:
+    listed = study.store.annotations.splits[target.split]
+    return {video.name: video.group for video in listed.videos}
+
+
+def write_ensemble(
+    study: Study, results: ResultStore, ensemble: Ensemble, *, target: Target, seed: int
+) -> None:
+    """Averages the scores that an ensemble's members' rows were made of, and writes its rows.
+
+    Args:
+        study: The study.
+        results: Its results, with the rows of all members.
+        ensemble: The ensemble.
+        target: Dataset and split.
+        seed: The seed.
+
+    Raises:
+        ValueError: If a member has no row, or its scores are of other videos.
+    """
+    members = [
+        find_member(
+            results,
+            name,
+            weight=weight,
+            study=study.name,
+            protocol=study.protocol,
+            dataset=target.dataset,
+            split=target.split,
+            seed=seed,
+        )
+        for name, weight in ensemble.members.items()
+    ]
+    parts = average(results, members)
+    if "test" not in parts:
+        raise ValueError(
+            f"the members of ensemble {ensemble.name!r} ({', '.join(ensemble.members)}) were "
+            f"tested on different videos of {target.dataset} split {target.split}; prepare their "
+            "stores from the same videos"
+        )
+    identity = _identity(study, ensemble.name, target, seed)
+    key = _key(study, ensemble.name, target, seed)
+    groups, same = _groups(study, target), _of_members(members)
+    predictions, lines = [], []
+    for part, of_part in parts.items():
+        part_identity = {**identity, "part": part, "training_id": same["training_id"]}
+        predictions += prediction_lines(
+            part_identity,
+            videos=of_part.videos,
+            labels=of_part.labels,
+            scores=of_part.scores,
+            groups=groups,
+        )
+        lines.append(
+            {
+                **part_identity,
+                **same,
+                **accuracies(of_part.scores, of_part.labels),
+                "fusion": ENSEMBLE,
+                "fusion_lambda": None,
+                "videos": len(of_part.videos),
+                "classes": len(set(of_part.labels.tolist())),
+                "missing_videos": study.parts[target.split].missing,
+            }
+        )
+    results.write("predictions", key, predictions)
+    results.write("rows", key, lines)
+
+
+def _of_members(members: Sequence[Member]) -> dict[str, Any]:
+    """The columns of an ensemble's rows that its members' test rows decide."""
+    lines = {member.name: member.lines["test"] for member in members}
+
+    def joined(column: str, by: str) -> str:
+        return by.join(dict.fromkeys(str(line[column]) for line in lines.values()))
+
+    def ids(column: str) -> str:
+        return "+".join(dict.fromkeys(joined(column, "+").split("+")))
+
+    tuned = [line for line in lines.values() if line["tuned_by"]]
+    seen = joined("modality", " ")
+    return {
+        "training_id": ids("training_id"),
+        "scoring_id": ids("scoring_id"),
+        "views": joined("views", ", "),
+        "tuning": tuned[0]["tuning"] if tuned else "fixed",
+        "tuned_by": None,
+        "modality": " + ".join(word for word in MODALITIES.values() if word in seen),
+        "details": {
+            "members": {
+                member.name: {
+                    "weight": member.weight,
+                    **{name: lines[member.name][name] for name in ("scoring_id", "protocol")},
+                }
+                for member in members
+            }
+        },
+    }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,8 +261,11 @@ def views_of(training: Training) -> str:
     clips = f"{hyperparameters.test_clips} clips × " if hyperparameters.test_clips > 1 else ""
     stride = hyperparameters.frame_stride
     apart = "" if stride is None else f" at stride {stride}"
+    size = hyperparameters.test_crop_size
+    seen = "" if size is None else f" at {size} px"
     return (
         f"{clips}{hyperparameters.test_segments} frames{apart} × {hyperparameters.test_crops} crop"
+        f"{seen}"
     )
 
 

@@ -580,6 +580,8 @@ def _print_plan(study: Study, searches: int, console: Console) -> None:
         f"{f', {first} of which are for others to start from' if first else ''}"
         f"{', at seeds that no trial has' if searches else ''}"
     )
+    for ensemble in study.ensembles:
+        say.say(f"{ensemble.name} is the mean of {', '.join(ensemble.members)}: no training more")
     if request.refit:
         say.say(
             "what is tested trains on all train and validation videos; arms that fit their fusion "
@@ -610,7 +612,7 @@ def _print_tables(study: Study, console: Console, *, space: str) -> None:
     ours = results.read("rows", columns=["arm"], study=study.name, protocol=study.protocol)
     if not ours.num_rows:
         return  # every training failed
-    arms = {arm.name for arm in study.arms}
+    arms = {one.name for one in (*study.arms, *study.ensembles)}
     tables = search_spaces.tables_showing(study.space.name, arms)
     for name in tables:
         console.print()

@@ -54,6 +54,20 @@ def test_the_whole_fusion_ablation_is_sixteen_arms_from_the_same_two_trainings()
     assert plan.trainings.keys() == plan_of(TABLES_4_AND_5).trainings.keys()
 
 
+def test_arms_of_one_net_that_are_tested_in_other_views_share_its_training():
+    views = {"one": {}, "two": {"test_clips": 2}, "large": {"test_crop_size": 48}}
+    arms = [
+        Arm(name=name, label=name, model="stilt", hyperparameters=own)
+        for name, own in views.items()
+    ]
+    plan = make_plan(
+        arms, targets=[TARGET], seeds=[0], settings=lambda arm, _: BASE.updated(arm.own)
+    )
+    assert len(plan.trainings) == 1
+    assert [row.training.hyperparameters.test_clips for row in plan.rows] == [1, 2, 1]
+    assert len({row.training.scoring_id for row in plan.rows}) == 3
+
+
 def test_targets_and_seeds_multiply_trainings():
     other = Target(dataset="embedded", store_fingerprint="f", split="2")
     plan = plan_of(TABLES_4_AND_5, targets=(TARGET, other), seeds=(0, 1, 2))

@@ -8,9 +8,9 @@ import pytest
 
 import search_spaces
 from study.data.store.clip_store import ClipStore
-from study.prediction import NetworkNotKeptError, find_arm, prepared, scores_of_line
+from study.prediction import NetworkNotKeptError, find_arm, prepared
 from study.request import Request, check_request
-from study.results.rows import load_scores
+from study.results.rows import load_scores, scores_of_line
 from study.results.store import ResultStore
 from tests.integration.conftest import run_here
 from tests.test_conduct import Runner

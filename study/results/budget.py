@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from models.fusion import FUSIONS
+from search_spaces.space import ENSEMBLE
 from study.results.store import ResultStore
 
 __all__ = [
@@ -210,7 +211,8 @@ def arm_costs(
 
 def _reads_a_part(row: Mapping[str, Any], training: Mapping[str, Any]) -> bool:
     """Returns whether an arm reads fewer streams than a training of independent streams has."""
-    alone = FUSIONS[row["fusion"]].stream is not None or "+" in row["training_id"]
+    several = row["fusion"] == ENSEMBLE or "+" in row["training_id"]
+    alone = several or FUSIONS[row["fusion"]].stream is not None
     return alone and bool(json.loads(training["serves"] or "[]"))
 
 

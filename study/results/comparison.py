@@ -198,9 +198,9 @@ class Effect(Verdict):
 def factorial(arms: Sequence[Arm], judged: Mapping[str, Judgements]) -> list[Effect]:
     """Estimates main effects and interactions of net × fusion, where the arms are a factorial.
 
-    A *net* is what is trained: model, options and hyperparameters. The factorial is of the nets
-    with at least two fusions and of the fusions that all of these have, at least two of each. The
-    first net and the first fusion are what the others are compared with.
+    A *net* is what is trained: model, options, hyperparameters and initial weights. The factorial
+    is of the nets with at least two fusions and of the fusions that all of these have, at least two
+    of each. The first net and the first fusion are what the others are compared with.
 
     - Effect of a net: its accuracy less the first net's, mean over the fusions.
     - Effect of a fusion: its accuracy less the first fusion's, mean over the nets.
@@ -252,7 +252,8 @@ def _factorial_arms(
     grid: dict[str, dict[str, str]] = {}
     for arm in known:
         if _comparable(judged[known[0].name], judged[arm.name]):
-            net = canonical_json([arm.model, dict(arm.options), dict(arm.hyperparameters)])
+            own = (arm.options, arm.hyperparameters, arm.weights)
+            net = canonical_json([arm.model, *map(dict, own)])
             grid.setdefault(net, {}).setdefault(arm.fusion, arm.name)
     nets = [net for net in grid.values() if len(net) > 1]
     fusions = [fusion for fusion in nets[0] if all(fusion in net for net in nets)] if nets else []

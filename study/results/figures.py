@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from models.fusion import FUSIONS
+from search_spaces.space import ENSEMBLE
 from study.results import class_plots, cost_plots, plots, search_plots
 from study.results.budget import arm_costs
 from study.results.comparison import class_gains
@@ -207,7 +208,8 @@ def _embeddings(of: _Source) -> _Named:
     seen: set[str] = set()
     for row in reversed({row["arm"]: row for row in reversed(of.rows)}.values()):
         name = row["scoring_id"]
-        if name in seen or FUSIONS[row["fusion"]].stream is not None:
+        ensemble = row["fusion"] == ENSEMBLE
+        if name in seen or ensemble or FUSIONS[row["fusion"]].stream is not None:
             continue
         seen.add(name)
         parts = load_scores(of.store, name)

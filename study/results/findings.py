@@ -188,7 +188,7 @@ def arm_labels(spaces: Sequence[str], arms: Sequence[str]) -> dict[str, str]:
         arm.name: arm.label
         for space in dict.fromkeys(spaces)
         if space in search_spaces.names()
-        for arm in search_spaces.get(space).arms
+        for arm in search_spaces.get(space).rows
     }
     ran = set(arms)
     others = sorted(ran - known.keys(), key=natural_order)

@@ -6,8 +6,10 @@ one that fits or chooses comes from cross-fitting, so that nothing is judged on 
 was fitted to or chosen on.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +27,7 @@ __all__ = [
     "load_streams",
     "load_validation_scores",
     "parts_fitted_elsewhere",
+    "scores_of_line",
     "validation_accuracy",
     "validation_right",
 ]
@@ -140,6 +143,17 @@ def load_streams(results: ResultStore, scored_in: Mapping[str, str]) -> dict[str
         for part, any_scores in first.items()
         if all(part in one for one in others)
     }
+
+
+def scores_of_line(results: ResultStore, line: Mapping[str, Any]) -> dict[str, Scores]:
+    """Reads the scores that a line was made of, by part.
+
+    A training that serves it may have scored another stream too, for other arms.
+    """
+    streams = sorted(json.loads(line["details"])["test_views"])
+    names = line["scoring_id"].split("+")
+    scored_in = dict(zip(streams, names if len(names) > 1 else names * 2, strict=False))
+    return load_streams(results, scored_in)
 
 
 def parts_fitted_elsewhere(

@@ -161,9 +161,10 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _text("part", "validation or test", one_of=PARTS[1:]),
             _text(
                 "training_id",
-                "the training that it came from, or spatial's and temporal's, joined by +",
+                "the training that it came from; of several, such as spatial's and temporal's or "
+                "an ensemble's members', joined by +",
             ),
-            _text("fusion", "how the streams' scores became one"),
+            _text("fusion", "how the streams' scores became one, or ensemble for a mean of arms"),
             _real("fusion_lambda", "λ of adaptively weighted fusion", required=False),
             _text("views", "clips × crops that were averaged"),
             _fraction("top1", "top-1 accuracy"),
@@ -182,12 +183,13 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _json(
                 "details",
                 "what the fusion fitted, on which training's scores if not on those of the "
-                "tested one, the test views of each stream, and which trials gave the settings",
+                "tested one, the test views of each stream, which trials gave the settings, and an "
+                "ensemble's members",
                 required=False,
             ),
             _text(
                 "scoring_id",
-                "the scores that it came from, or spatial's and temporal's, joined by +",
+                "the scores that it came from; of several, joined by +",
             ),
             _text("protocol", "the protocol, of view protocols"),
         ),

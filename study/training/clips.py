@@ -17,7 +17,7 @@ def clip_settings(hyperparameters: Hyperparameters, *, views: bool = False) -> C
     return ClipSettings(
         segments=hyperparameters.test_segments if views else hyperparameters.segments,
         flow_length=hyperparameters.flow_length,
-        crop_size=hyperparameters.crop_size,
+        crop_size=hyperparameters.tested_size if views else hyperparameters.crop_size,
         scales=hyperparameters.scales,
         flip=hyperparameters.flip,
         stride=hyperparameters.frame_stride,

@@ -7,13 +7,22 @@ from typing import Any, Literal
 
 from models.checks import check_count, check_fields, check_names, check_number
 
-__all__ = ["ClassBalance", "Crops", "Hyperparameters", "Optimizer", "Precision", "Schedule"]
+__all__ = [
+    "ClassBalance",
+    "Crops",
+    "Hyperparameters",
+    "Optimizer",
+    "Precision",
+    "RateMultipliers",
+    "Schedule",
+]
 
 Optimizer = Literal["sgd", "adamw"]
 Schedule = Literal["step", "cosine", "constant"]
 ClassBalance = Literal["none", "loss", "sampling"]
 Precision = Literal["float32", "bfloat16"]
 Crops = Literal["centre", "three", "ten"]
+RateMultipliers = Literal["none", "tsn", "tsm", "st_resnet"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +37,11 @@ class Hyperparameters:
         optimizer: ``sgd``, stochastic gradient descent with momentum, or ``adamw`` (Loshchilov and
             Hutter, "Decoupled weight decay regularization", ICLR 2019), at torch's betas.
         momentum: Of ``sgd``, in [0, 1).
-        weight_decay: On every parameter, as the field trains.
+        weight_decay: On every parameter, as the field trains, unless `rate_multipliers` says
+            otherwise.
+        rate_multipliers: Whose multiples of the learning rate some parameters have, and which of
+            them don't decay: ``tsn``, ``tsm`` or ``st_resnet``, see
+            ``study.training.parameter_groups``; or ``none``.
         batch_size: Videos an optimiser step, over all processes and accumulation steps.
         accumulation_steps: Forward and backward passes into which a process divides its share of
             a batch. Changes memory and speed; the result only where batch normalisation sees
@@ -68,6 +81,8 @@ class Hyperparameters:
         test_clips: Clips a test video is sampled at, evenly shifted within the segments.
         test_crops: ``centre``, ``three`` (along the longer side) or ``ten`` (corners and centre,
             each also mirrored) of every test clip. Clips × crops are the views.
+        test_crop_size: Side in pixels that a model sees of the test crops, such as 256 where
+            squares of the whole short side aren't to be scaled down; None for `crop_size`.
 
     Raises:
         ValueError: If a value is not allowed; the message names it and what is.
@@ -77,6 +92,7 @@ class Hyperparameters:
     optimizer: Optimizer = "sgd"
     momentum: float = 0.9
     weight_decay: float = 5e-4
+    rate_multipliers: RateMultipliers = "none"
     batch_size: int = 32
     accumulation_steps: int = 1
     epochs: int = 30
@@ -102,6 +118,7 @@ class Hyperparameters:
     test_segments: int = 25
     test_clips: int = 1
     test_crops: Crops = "centre"
+    test_crop_size: int | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -115,8 +132,9 @@ class Hyperparameters:
             check_number(name, getattr(self, name), least=0, below=1)
         if self.ema_decay is not None:
             check_number("ema_decay", self.ema_decay, above=0, below=1)
-        if self.frame_stride is not None:
-            check_count("frame_stride", self.frame_stride)
+        for name in ("frame_stride", "test_crop_size"):
+            if getattr(self, name) is not None:
+                check_count(name, getattr(self, name))
         if self.clip_norm is not None:
             check_number("clip_norm", self.clip_norm, above=0)
         check_number("milestones", self.milestones, above=0, below=1)
@@ -158,6 +176,11 @@ class Hyperparameters:
         """Whether a video is trained on together with others of its forward pass."""
         return self.mixup_alpha > 0 or self.cutmix_alpha > 0
 
+    @property
+    def tested_size(self) -> int:
+        """Side in pixels of what a model sees of a test crop."""
+        return self.test_crop_size or self.crop_size
+
     def of_training(self) -> dict[str, Any]:
         """Returns what can change a training, by name, in a form that is equal for equal trainings.
 
@@ -182,7 +205,7 @@ class Hyperparameters:
 
     def of_scoring(self) -> dict[str, Any]:
         """Returns what decides the views that a trained network's videos are scored in, by name."""
-        names = ("test_segments", "test_clips", "test_crops")
+        names = ("test_segments", "test_clips", "test_crops", "test_crop_size")
         return {name: getattr(self, name) for name in names}
 
 
@@ -192,6 +215,7 @@ def _default(name: str) -> Any:
 
 _SWITCHES = (
     "optimizer",
+    "rate_multipliers",
     "ema_decay",
     "label_smoothing",
     "mixup_alpha",

@@ -39,6 +39,7 @@ from study.training.checkpoint import DamagedCheckpointError, load_checkpoint, s
 from study.training.evaluation import score
 from study.training.hyperparameters import Hyperparameters
 from study.training.interruption import EPOCHS_SHARE_SECONDS, CheckpointTimes
+from study.training.parameter_groups import parameter_groups
 from study.training.recomputation import recompute_activations
 
 __all__ = [
@@ -468,7 +469,7 @@ def _train_epoch(run: _TrainingRun, epoch: int, started: float) -> tuple[float, 
     for number, step in enumerate(steps[first:], start=first):
         lr = learning_rate(hyperparameters, epoch * len(steps) + number, len(steps))
         for group in run.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group["rate"]
         run.optimizer.zero_grad()
         sums = _accumulate_gradients(run, step, batches)
         if hyperparameters.clip_norm is not None:
@@ -753,12 +754,11 @@ def class_weights(data: ClipDataset, num_classes: int) -> Tensor:
 
 
 def _optimizer(model: VideoModel, hyperparameters: Hyperparameters) -> torch.optim.Optimizer:
+    groups = parameter_groups(model, hyperparameters.rate_multipliers)
     lr, decay = hyperparameters.learning_rate, hyperparameters.weight_decay
     if hyperparameters.optimizer == "adamw":
-        return torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=decay)
-    return torch.optim.SGD(
-        model.parameters(), lr=lr, momentum=hyperparameters.momentum, weight_decay=decay
-    )
+        return torch.optim.AdamW(groups, lr=lr, weight_decay=decay)
+    return torch.optim.SGD(groups, lr=lr, momentum=hyperparameters.momentum, weight_decay=decay)
 
 
 class _EpochLosses:

@@ -144,7 +144,7 @@ def estimate_scoring_memory(
     crops = hyperparameters.test_crops
     crops_of_clip = len(test_crops(1, 1, size=1, scales=hyperparameters.scales, crops=crops))
     views = hyperparameters.test_clips * crops_of_clip
-    inputs = _input_bytes(net, hyperparameters.test_segments, hyperparameters.crop_size)
+    inputs = _input_bytes(net, hyperparameters.test_segments, hyperparameters.tested_size)
     of_clip, fixed = _line(passes[0], passes[-1], "peak_bytes")
     return MemoryEstimate(
         parameters_bytes=_bytes_of(net.state_dict().values()),
@@ -245,8 +245,8 @@ def choose_scoring_batch(estimate: MemoryEstimate, *, batch_size: int, available
     if not clips:
         raise ValueError(
             f"scoring one clip needs {estimate.total_bytes(1) / GIB:.1f} GiB of GPU memory, but "
-            f"the GPU has {available_bytes / GIB:.1f} GiB; lower test_segments or crop_size, or "
-            "take a larger GPU"
+            f"the GPU has {available_bytes / GIB:.1f} GiB; lower test_segments, crop_size or "
+            "test_crop_size, or take a larger GPU"
         )
     return clips
 
@@ -404,7 +404,7 @@ def _count_scoring(
         state = live.now()
         for clips in sorted(numbers):
             live.peak = state
-            inputs = _inputs(net, clips, hyperparameters.test_segments, hyperparameters.crop_size)
+            inputs = _inputs(net, clips, hyperparameters.test_segments, hyperparameters.tested_size)
             _run_forward(net, inputs, precision)
             del inputs
             passes.append(_Pass(videos=clips, kept_bytes=0, peak_bytes=live.peak - state))

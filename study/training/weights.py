@@ -94,8 +94,8 @@ def wanted_of(wanted: Mapping[str, str], arm: str) -> dict[str, str]:
     return {stream: own or wanted.get(stream, wanted[EVERYWHERE]) for stream in STREAM_INPUTS}
 
 
-def wanted_network(wanted: str, model: VideoModel) -> str:
-    """Returns torchvision's name of the network whose weights a model is to start from.
+def wanted_network(wanted: str, model: VideoModel, stream: str) -> str:
+    """Returns torchvision's name of the network whose weights a stream is to start from.
 
     Raises:
         ValueError: If Kinetics weights are wanted, and torchvision has none of the model's network.
@@ -109,7 +109,7 @@ def wanted_network(wanted: str, model: VideoModel) -> str:
                 "none or a path, for some arms by ARM=…"
             )
         return model.kinetics_network
-    return model.imagenet_network
+    return model.imagenet_networks.get(stream, model.imagenet_network)
 
 
 def has_imagenet_weights(network: str) -> bool:

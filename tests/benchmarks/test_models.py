@@ -12,6 +12,7 @@ from benchmarks import models as benchmark
 from models import create_model
 from search_spaces.space import Arm
 from study.data.datasets.catalog import annotate
+from study.data.datasets.embedded import CLASS_GROUPS
 from study.request import Study
 from study.results.predictions import prediction_lines
 from study.results.store import ResultStore
@@ -49,6 +50,35 @@ def test_ceilings_are_over_all_classes() -> None:
     assert found == pytest.approx(
         {"frames": (2 + 4 / 4 + 4 / 2) / 10, "independent": (2 + 4 + 4 / 2) / 10, "joint": 1}
     )
+
+
+@pytest.mark.parametrize(
+    ("sees", "top1", "which", "loss", "said"),
+    [
+        ("joint", 0.98, 0.95, 0.1, ""),
+        ("joint", 0.81, 0.5, 0.1, "which not beyond its training videos"),
+        ("joint", 0.6, 0.5, 1.2, "what and how and which not learnt yet"),
+        ("independent", 0.8, 0.5, 1.0, ""),
+        ("independent", 0.7, 0.3, 1.0, "which not beyond its training videos"),
+    ],
+)
+def test_a_network_far_below_its_ceiling_says_what_it_misses_and_whether_it_was_learnt(
+    sees: str, top1: float, which: float, loss: float, said: str
+) -> None:
+    others = dict.fromkeys(("what", "how"), 0.6 if top1 == 0.6 else 1.0)
+    accuracies = {"top1": top1, "half_width": 0.02, **others, "which": which}
+    why = benchmark.why_below(sees, accuracies, loss)
+    assert why.startswith(said)
+    assert bool(why) == bool(said)
+
+
+def test_the_least_losses_are_those_of_guessing_among_what_looks_alike() -> None:
+    spatial = {"what": 1, "how": 4, "which": 2}  # classes that a colour frame leaves alike
+    temporal = {"what": 2, "how": 1, "which": 2}  # and grey motion
+    groups = list(CLASS_GROUPS.values())
+    least = [np.mean([np.log(alike[group]) for group in groups]) for alike in (spatial, temporal)]
+    assert benchmark.LEAST_LOSS["frames"] == pytest.approx(least[0])
+    assert benchmark.LEAST_LOSS["independent"] == pytest.approx(sum(least))
 
 
 def test_an_arms_line_has_its_seeds_together(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def _smart(block: Any, x: Tensor, *, stride: int) -> Tensor:
     return torch.einsum("oc,bcthw->bothw", block.reduce.weight[:, :, 0, 0, 0], joined)
 
 
+@pytest.mark.parity("ARTNet-R18", "the network, to its features")
 def test_the_network_is_the_authors() -> None:
     torch.manual_seed(0)
     model: Any = create_model("artnet", num_classes=4, width=0.125).double().eval()

@@ -183,6 +183,7 @@ def test_lateral_connections_carry_the_fast_pathway_to_the_one_classifier() -> N
     assert not model.independent_streams
 
 
+@pytest.mark.parity("SlowFast", "a lateral connection")
 def test_a_lateral_connection_sees_five_fast_frames_around_each_slow_one() -> None:
     torch.manual_seed(0)
     lateral = Lateral(3, 2).eval()

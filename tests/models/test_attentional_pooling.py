@@ -28,6 +28,7 @@ CONFIGURATIONS = {
 }
 
 
+@pytest.mark.parity("Attentional pooling", "the score")
 @pytest.mark.parametrize("rank", [1, 3])
 def test_the_score_is_second_order_pooling_with_a_low_rank_weight(rank: int) -> None:
     torch.manual_seed(0)

@@ -96,6 +96,7 @@ def test_sizes_are_the_published_ones(name: str) -> None:
     assert gmacs == pytest.approx(published["_ops"], abs=2e-3)
 
 
+@pytest.mark.parity("ResNet and VGG", "torchvision's networks, to their features")
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "vgg16"])
 def test_loaded_weights_give_the_classifiers_own_features(name: str) -> None:
     torch.manual_seed(0)
@@ -300,11 +301,15 @@ def test_caffe_checkpoints_see_the_images_that_they_were_trained_on(
     torch.testing.assert_close(ours[inside], expected[inside], rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parity("Inception v3", "torchvision's network, to its features")
 def test_inception_v3_checkpoints_give_torchvisions_features() -> None:
     torch.manual_seed(0)
     classifier = torchvision.models.Inception3(
         transform_input=True, init_weights=False, num_classes=10
     ).eval()
+    for module in classifier.modules():
+        if isinstance(module, nn.Conv2d):  # or its features vanish, and agree with any others
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
     backbone = create_backbone("inception_v3").eval()
     backbone.load_weights(classifier.state_dict())
     x = torch.randn(1, 3, 96, 96)

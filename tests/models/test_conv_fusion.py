@@ -76,6 +76,7 @@ def test_a_two_dimensional_convolution_starts_as_the_weighted_sum() -> None:
     torch.testing.assert_close(_fusion("conv", conv="2d")(a, b), expected)
 
 
+@pytest.mark.parity("Convolutional fusion", "the 3-D fusion layer")
 def test_a_three_dimensional_convolution_smooths_over_frames_and_cells() -> None:
     a, b = _maps(channels=1)
     with torch.no_grad():
@@ -97,6 +98,7 @@ def test_a_three_dimensional_convolution_smooths_over_frames_and_cells() -> None
                 torch.testing.assert_close(fused[:, t, 0, i, j], total.clamp(min=0))
 
 
+@pytest.mark.parity("Convolutional fusion", "bilinear fusion")
 def test_bilinear_fusion_sums_outer_products_over_cells() -> None:
     torch.manual_seed(0)
     a, b = torch.rand(2, 3, 5), torch.rand(2, 4, 5) - 0.5
@@ -118,6 +120,7 @@ def test_bilinear_gradients_are_finite_where_a_channel_is_silent() -> None:
     assert a.grad.isfinite().all()
 
 
+@pytest.mark.parity("Convolutional fusion", "the final network behind its towers")
 def test_the_final_net_is_fused_pooled_and_classified_as_the_paper_draws_it() -> None:
     model = _model(pool_frames=2).eval()
     clips = _clips(model)

@@ -241,6 +241,7 @@ def test_simplex_weights_are_the_vertex_of_the_largest_gain(fusion_lambda):
         np.testing.assert_allclose(weights[y], np.eye(3)[int(np.argmax(gains))], atol=1e-9)
 
 
+@pytest.mark.parity("STILT", "adaptively weighted fusion (eqs. 5–7)")
 @pytest.mark.parametrize(("constraint", "floor"), [("simplex", 0), ("floor", FLOOR)])
 def test_weights_are_the_optimum_of_the_printed_linear_program(constraint, floor):
     """Eq. 5 as a linear program of all classes' weights, solved by HiGHS."""

@@ -51,6 +51,7 @@ def _still(image: Tensor, frames: int) -> Tensor:
     return image.unsqueeze(2).expand(-1, -1, frames, -1, -1)
 
 
+@pytest.mark.parity("I3D", "torchvision's GoogLeNet on a still video")
 def test_a_still_video_has_the_images_features(googlenet: GoogLeNet) -> None:
     model: Any = create_model("i3d", num_classes=4, streams=("spatial",)).eval()
     model.load_backbone_weights(googlenet.state_dict())
@@ -95,6 +96,7 @@ def test_weights_of_another_width_are_refused(googlenet: GoogLeNet) -> None:
         create_model("i3d", num_classes=4, width=0.25).load_backbone_weights(googlenet.state_dict())
 
 
+@pytest.mark.parity("I3D", "SAME padding")
 @pytest.mark.parametrize("sizes", [(8, 6, 7), (5, 8, 10)])
 @pytest.mark.parametrize("layer", ["conv1", "pool1", "pool3", "pool4"])
 def test_padding_is_the_originals_same(layer: str, sizes: tuple[int, int, int]) -> None:

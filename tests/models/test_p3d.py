@@ -36,6 +36,7 @@ def normalised(x: Tensor) -> Tensor:
     return x / (1 + 1e-5) ** 0.5
 
 
+@pytest.mark.parity("P3D", "its three blocks")
 @pytest.mark.parametrize("way", WAYS)
 def test_a_block_divides_space_from_time_as_its_way_says(way: Way) -> None:
     torch.manual_seed(0)

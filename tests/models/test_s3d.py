@@ -67,6 +67,7 @@ def test_gates_keep_their_start_when_a_plain_checkpoint_loads() -> None:
     assert torch.equal(after[key], plain.nets.state_dict()[key])
 
 
+@pytest.mark.parity("S3D", "the head")
 def test_windows_of_two_frames_are_classified_and_averaged() -> None:
     model: Any = create_model("s3d", num_classes=4).eval()
     maps = torch.randn(2, 1024, 5, 8, 7)

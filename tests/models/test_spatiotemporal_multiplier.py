@@ -54,6 +54,7 @@ def _branch(block: Any, x: Tensor) -> Tensor:
     return block.bn2(block.conv2(block.bn1(block.conv1(x)).relu()))
 
 
+@pytest.mark.parity("Spatiotemporal multiplier", "the network, to its features")
 @pytest.mark.parametrize("interaction", ["multiply", "add", "none"])
 def test_motion_multiplies_appearance_before_its_relu(interaction: str) -> None:
     """Equation 5 over every block, with sums x and rectified sums f(x) kept apart."""

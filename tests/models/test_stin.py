@@ -42,6 +42,7 @@ def _clips(model: VideoModel, frames: int = 3) -> dict[str, Tensor]:
     return model.example_inputs(batch_size=2, frames=frames, size=48)
 
 
+@pytest.mark.parity("STIN", "the apparent difference")
 @pytest.mark.parametrize("rectified", [True, False])
 def test_the_apparent_difference_is_that_of_projected_neighbours(rectified: bool) -> None:
     torch.manual_seed(0)
@@ -92,6 +93,7 @@ def test_the_signed_difference_telescopes_and_the_rectified_one_does_not() -> No
     assert rectified.mean(dim=1).max() > 0.1
 
 
+@pytest.mark.parity("STIN", "non-local attention")
 def test_non_local_attention_is_a_softmax_over_all_cells() -> None:
     torch.manual_seed(0)
     layer: Any = NonLocal(6, 3)

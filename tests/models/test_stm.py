@@ -79,6 +79,7 @@ def _at_random(module: nn.Module) -> nn.Module:
     return module.eval()
 
 
+@pytest.mark.parity("STM-R50", "its bottleneck")
 @pytest.mark.parametrize(("index", "stride"), [(0, 2), (1, 1)])
 def test_a_block_is_the_authors_bottleneck(index: int, stride: int) -> None:
     model: Any = create_model("stm", num_classes=4)
@@ -91,6 +92,7 @@ def test_a_block_is_the_authors_bottleneck(index: int, stride: int) -> None:
         torch.testing.assert_close(ours[clip], expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parity("STM-R50", "the temporal convolution's start")
 def test_it_starts_by_shifting_a_quarter_of_the_channels_each_way() -> None:
     module = ChannelwiseTemporal(8)
     module.frames = 3

@@ -55,6 +55,7 @@ def test_relations_worked_by_hand() -> None:
     assert relation_frames(3, 2, 3) == [(0, 1), (0, 2), (1, 2)]
 
 
+@pytest.mark.parity("TRN", "the head")
 def test_the_logits_are_summed_over_scales_and_relations() -> None:
     model = _model().eval()
     head = model.heads["spatial"]

@@ -41,6 +41,7 @@ def test_it_has_the_size_of_a_segment_network() -> None:
     assert count_flops(shifted, inputs) == pytest.approx(33, rel=0.01)
 
 
+@pytest.mark.parity("TSM", "a residual block")
 def test_a_residual_branch_is_shifted_and_its_shortcut_is_not() -> None:
     torch.manual_seed(0)
     model: Any = create_model("tsm", num_classes=4, backbone="resnet18").eval()

@@ -66,6 +66,7 @@ def test_they_have_their_published_sizes(
     assert ours == pytest.approx(flops, rel=tolerance)
 
 
+@pytest.mark.parity("R(2+1)D-18 and S3D", "torchvision's networks, to their logits")
 @pytest.mark.parametrize(
     ("name", "reference", "classifier"),
     [("r2plus1d", r2plus1d_18, "fc"), ("s3d", s3d, "classifier.1")],

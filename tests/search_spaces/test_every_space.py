@@ -130,7 +130,7 @@ def can_share(arm: Arm, other: Arm, space: Space) -> bool:
 @every_space
 def test_the_tables_arms_and_the_spaces_arms_are_the_same(name: str) -> None:
     space = search_spaces.get(name)
-    arms = {arm.name for arm in space.arms}
+    arms = {arm.name for arm in space.rows}
     assert set().union(*(table.arms for table in space.tables)) == arms
     for table in space.tables:
         for other in table.other_spaces:

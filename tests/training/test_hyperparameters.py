@@ -39,6 +39,7 @@ TRAINED_BY: dict[str, Any] = {
     "learning_rate": 0.5,
     "momentum": 0.5,
     "weight_decay": 0.5,
+    "rate_multipliers": "tsn",
     "batch_size": 8,
     "accumulation_steps": 2,
     "epochs": 8,
@@ -64,6 +65,7 @@ TRAINED_BY: dict[str, Any] = {
 }
 SWITCHED_OFF = {
     "optimizer": "sgd",
+    "rate_multipliers": "none",
     "ema_decay": None,
     "label_smoothing": 0,
     "mixup_alpha": 0,

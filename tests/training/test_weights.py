@@ -292,7 +292,14 @@ def test_kinetics_weights_are_of_networks_equal_to_torchvisions(
     with torch.device("meta"):
         net = create_model(model, num_classes=2, **options)
     if network is not None:
-        assert wanted_network("kinetics", net) == network
+        assert wanted_network("kinetics", net, "spatial") == network
         return
     with pytest.raises(ValueError, match=f"no Kinetics-400 weights of model '{model}'"):
-        wanted_network("kinetics", net)
+        wanted_network("kinetics", net, "spatial")
+
+
+def test_towers_of_two_kinds_ask_for_weights_of_two_networks() -> None:
+    with torch.device("meta"):
+        net = create_model("conv_fusion", num_classes=2, temporal_backbone="vgg_m_2048")
+    networks = [wanted_network("imagenet", net, stream) for stream in ("spatial", "temporal")]
+    assert networks == ["vgg16", "vgg_m_2048"]

@@ -29,6 +29,7 @@ def _by_hand(layer: GuidedAttention, features: np.ndarray, guidance: np.ndarray 
     return attended, weights
 
 
+@pytest.mark.parity("STILT", "guided attention (eqs. 1–3)")
 @pytest.mark.parametrize("guided", [False, True])
 def test_guided_attention_is_equations_1_to_3(guided: bool) -> None:
     torch.manual_seed(0)
@@ -43,6 +44,7 @@ def test_guided_attention_is_equations_1_to_3(guided: bool) -> None:
         np.testing.assert_allclose(weights[clip].detach(), a, atol=1e-6)
 
 
+@pytest.mark.parity("STILT", "alternating co-attention (Algorithm 1)")
 @pytest.mark.parametrize("rounds", [1, 3])
 def test_co_attention_alternates_as_algorithm_1(rounds: int) -> None:
     torch.manual_seed(1)

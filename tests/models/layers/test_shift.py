@@ -46,6 +46,7 @@ def test_an_open_gate_shifts_the_first_half_back_and_the_second_on() -> None:
     torch.testing.assert_close(module(x), expected)
 
 
+@pytest.mark.parity("GSM", "the gated shift")
 def test_a_gated_shift_agrees_with_a_loop_over_frames_and_channels() -> None:
     torch.manual_seed(0)
     module: Any = GatedShift(8)

@@ -78,6 +78,7 @@ def _attend(attention: BranchAttention, a: Tensor, b: Tensor) -> Tensor:
     return out.flatten(0, 1)
 
 
+@pytest.mark.parity("CSTM, GSM and TSM", "the ways of mixing frames")
 @pytest.mark.parametrize(("kernel", "stride", "bias"), [(1, 1, True), (3, 2, False)])
 @pytest.mark.parametrize("mixing", MIXINGS)
 def test_each_way_of_mixing_is_its_formula(
