@@ -24,11 +24,13 @@ from models.flops import count_flops, count_parameters
 from study.data.clips.dataset import ClipDataset
 from study.data.datasets.parts import Parts, split_parts
 from study.data.store.clip_store import ClipStore
+from study.data.store.remote import CachedFolder, divided_uri, is_uri, joined_uri
 from study.networks import kept_networks, read_network, ready_to_score
 from study.plan import Training, served_trainings
 from study.provenance import canonical_json
 from study.results.store import ResultStore
 from study.scores import Scores
+from study.training.checkpoint import CheckpointPlace, checkpoint_exists
 from study.training.clips import clip_settings
 from study.training.evaluation import score
 from study.training.initialisation import StartReport, initial_network
@@ -39,7 +41,7 @@ __all__ = [
     "GpuMemoryError",
     "Job",
     "build_model",
-    "checkpoint_path",
+    "checkpoint_place",
     "device_name",
     "epoch_row",
     "finished_epochs",
@@ -68,13 +70,13 @@ class Job:
         training: What to train.
         store: The clip store's path or URI.
         results: The results folder or address.
-        checkpoints: The folder of checkpoints, on storage that every node sees.
+        checkpoints: The folder of checkpoints or its URI, on storage that every node sees.
         study: The study's name.
         space: The space's name.
         protocol: The study's protocol.
         until: The epoch after which the job ends: a rung of the search, or the last.
         parts: The parts to score at the end; none for a trial of the search.
-        weights_files: The weights file of each stream that doesn't start from scratch.
+        weights_files: The weights file, or its URI, of each stream that doesn't start from scratch.
         provenance: Git commit and whether the working tree differed from it.
         compile: Whether to use ``torch.compile``.
         loader_workers: Loader processes for each training process; None where the process that
@@ -110,14 +112,15 @@ class Job:
     plugins: tuple[str, ...] = ()
 
     @property
-    def checkpoint(self) -> Path:
-        """The checkpoint's path, the same on every node and for every study."""
-        return checkpoint_path(self.checkpoints, self.training.training_id)
+    def checkpoint(self) -> CheckpointPlace:
+        """The checkpoint's place, the same on every node and for every study."""
+        return checkpoint_place(self.checkpoints, self.training.training_id)
 
 
-def checkpoint_path(folder: str | Path, training_id: str) -> Path:
-    """Returns the path of a training's checkpoint in the folder of checkpoints."""
-    return Path(folder) / f"{training_id}.pt"
+def checkpoint_place(folder: str, training_id: str) -> CheckpointPlace:
+    """Returns the place of a training's checkpoint in the folder of checkpoints, or its URI."""
+    name = f"{training_id}.pt"
+    return joined_uri(folder, name) if is_uri(folder) else Path(folder) / name
 
 
 def run_job(job: Job, report: Callable[[EpochReport], None] | None = None) -> list[EpochReport]:
@@ -216,7 +219,7 @@ def _is_kept(job: Job) -> bool:
     """Returns whether the network at the job's last epoch is kept, and its checkpoint is gone."""
     return (
         job.until == job.training.hyperparameters.epochs
-        and not job.checkpoint.exists()
+        and not checkpoint_exists(job.checkpoint)
         and job.training.training_id in kept_networks(ResultStore(job.results))
     )
 
@@ -301,7 +304,7 @@ def trained_again(job: Job) -> bool:
     other views, its checkpoint is gone, and its network wasn't kept.
     """
     finished = is_finished(ResultStore(job.results), job.training.training_id)
-    trained = job.checkpoint.exists() or _is_kept(job)
+    trained = checkpoint_exists(job.checkpoint) or _is_kept(job)
     return finished and finished_epochs(job) is None and not trained
 
 
@@ -377,13 +380,21 @@ def build_model(
             training.options,
             num_classes=num_classes,
             seed=training.seed,
-            weights=[(read_state_dict(Path(file)), started) for file, started in streams.items()],
+            weights=[(read_state_dict(_at_hand(file)), own) for file, own in streams.items()],
             report=report,
         )
     except ValueError as error:
         if not streams:
             raise
         raise ValueError(f"--weights {' '.join(streams)}: {error}") from error
+
+
+def _at_hand(file: str) -> Path:
+    """Returns a weights file's path; one that is at a URI is fetched to this machine, once."""
+    if not is_uri(file):
+        return Path(file)
+    folder, name = divided_uri(file)
+    return CachedFolder(folder).locate(name)
 
 
 @dataclass(frozen=True, kw_only=True)
