@@ -4,6 +4,7 @@ import json
 import struct
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -174,8 +175,7 @@ def test_wandb_has_a_project_a_study_and_a_run_a_training(
 
 def offline_records(file: Path) -> Iterator[Any]:
     """Yields what wandb has written to a file: LevelDB's log format, with records of its own."""
-    from wandb.proto.wandb_internal_pb2 import Record
-
+    parse = import_module("wandb.proto.wandb_internal_pb2").Record.FromString
     content, place, record = file.read_bytes(), 7, b""  # behind wandb's own header
     while place + 7 <= len(content):
         if BLOCK - place % BLOCK < 7:
@@ -185,7 +185,7 @@ def offline_records(file: Path) -> Iterator[Any]:
         record += content[place + 7 : place + 7 + size]
         place += 7 + size
         if kind in (1, 4):  # it is whole, or its last piece
-            yield Record.FromString(record)
+            yield parse(record)
             record = b""
 
 
