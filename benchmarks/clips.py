@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 from benchmarks.readme import README, block
+from benchmarks.real_clips import real_clips
 from study.durations import told_duration
 from study.results.store import ResultStore
 from study.sizes import told_bytes
@@ -55,7 +56,7 @@ def size(folder: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data", metavar="DIR")
+    parser.add_argument("--data", type=Path, default=real_clips(), metavar="DIR")
     videos = parser.parse_args().data.resolve() / "videos" / "weizmann"
     if not videos.is_dir():
         parser.error(f"there is no folder {videos}")

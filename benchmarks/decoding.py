@@ -3,7 +3,7 @@
 Both read every frame of the same files in order, as RGB, on one thread each. A frame is made up
 when decord gives more frames than the file holds: it fills up with copies of the last.
 
-    python -m benchmarks.decoding FOLDER ../shared/data/videos/hmdb51
+    python -m benchmarks.decoding FOLDER…
 """
 
 import sys

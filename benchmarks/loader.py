@@ -46,6 +46,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from benchmarks.real_clips import real_clips
 from models.backbones.base import IMAGENET_MEAN, IMAGENET_STD
 from study.data.clips.dataset import PREFETCH, ClipDataset, ClipSettings, make_loader
 from study.data.clips.sampling import segment_positions
@@ -273,9 +274,7 @@ def _processor_seconds() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    shared = Path(__file__).parents[2] / "shared" / "data"
-    default = Path(os.environ.get("TWO_STREAM_DATA", shared))
-    parser.add_argument("--data", type=Path, default=default, help="folder of the real clips")
+    parser.add_argument("--data", type=Path, default=real_clips(), help="folder of the real clips")
     parser.add_argument("--videos", type=int, default=12, help="clips to take (12)")
     parser.add_argument("--samples", type=int, default=400, help="for the scaling (400)")
     parser.add_argument("--quality", type=int, default=95, help="of the JPEGs (95)")

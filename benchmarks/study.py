@@ -243,7 +243,9 @@ class Bench:
         study = self.study(name, trials=trials, tuning="own", seeds=self.seeds)
         searches = searches_of(study)
         objectives = {one.search.name: objective_of(study, key) for key, one in searches.items()}
-        ledger = Ledger(ResultStore(study.request.results), objectives)
+        ledger = Ledger(
+            ResultStore(study.request.results), objectives, checkpoints=study.checkpoints
+        )
         trainings = look(agenda_of(study, searches), ledger).plan.trainings.values()
         work: Work = Counter({("reported", "jobs"): len(trainings) * self.draws})
         for training in trainings:

@@ -8,7 +8,7 @@ from importlib import import_module
 __all__ = ["main"]
 
 COMMANDS = {
-    "prepare": "decode a dataset's videos and compute their flow, once, into a clip store",
+    "prepare": "decode videos and compute their flow, once, into a clip store",
     "run": "search, then train and score the ablation at the found settings",
     "query": "SQL over the results, and the papers' tables",
     "report": "one HTML page of tables, comparisons and curves",

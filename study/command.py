@@ -3,12 +3,22 @@
 import argparse
 import sys
 from collections.abc import Callable
+from typing import NoReturn
 
 from study.results.store import DamagedResultError
 
-__all__ = ["DONE", "FAILED", "REFUSED", "add_arm_flags", "ended", "stopped"]
+__all__ = ["DONE", "FAILED", "REFUSED", "Parser", "add_arm_flags", "ended", "stopped"]
 
 DONE, FAILED, REFUSED = 0, 1, 2
+
+
+class Parser(argparse.ArgumentParser):
+    """Refuses flags in a line, where argparse prints all of them first."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the process."""
+        command = self.prog.removeprefix("python -m ")
+        self.exit(REFUSED, f"{command}: {message}; --help shows all flags\n")
 
 
 def ended(command: str, work: Callable[[], int]) -> int:

@@ -3,44 +3,48 @@
 What is finished is never done again, so a killed study that is started again does what is left.
 """
 
-import contextlib
 import math
-import shutil
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 from study.agenda import ArmSearch, Outlook
 from study.calibration import device_of, earlier_paces
 from study.claims import claim, release
-from study.cluster.connection import at_once_on, check_shared, running_ray
+from study.cluster.connection import (
+    at_once_on,
+    check_seen,
+    check_shared,
+    node_folder,
+    running_ray,
+)
 from study.cluster.plugins import check_received, ship
 from study.cluster.queue import JobSource, Placement, run_jobs
 from study.configuration import write_request
-from study.driver_lock import only_driver
-from study.job import Job, checkpoint_path, record_failure, trained_again
+from study.data.store.remote import is_uri
+from study.driver_lock import StudyRunsError, only_driver
+from study.job import Job, checkpoint_place, record_failure, trained_again
 from study.keeping import keep_networks
 from study.labels import describe, trial_label
 from study.ledger import Ledger, look
 from study.plan import PlannedRow
 from study.progress import Progress
 from study.request import Study
+from study.results.status import other_driver
 from study.results.store import ResultStore
 from study.rows import write_ensemble, write_protocol, write_row, write_trial
 from study.search import Trial
 from study.search_journal import write_journal
 from study.searches import SearchKey, agenda_of, objective_of
+from study.shared_weights import share_weights
 from study.terminal import StudyDisplay, Terminal
 from study.tracking import Tracker, Tracking, tracking
+from study.training.checkpoint import delete_checkpoint
 
 __all__ = ["Conductor", "run_study"]
 
-SCRATCH = "run-"
 RESTARTS = 2  # of a job whose process was lost before it came an epoch further
 COMPACT_EVERY = 100  # jobs
 
@@ -71,53 +75,45 @@ def run_study(
         StudyRunsError: If another process is running the study.
     """
     request = study.request
-    with (
-        only_driver(study.folder / "locks" / f"{study.name}.lock"),
-        _scratch(study.folder / "ray" / study.name) as scratch,
-    ):
+    results = ResultStore(request.results)
+    with only_driver(study.folder / "locks" / f"{study.name}.lock"):
+        if is_uri(request.results) and (
+            driver := other_driver(results, study.name, say=terminal.say)
+        ):
+            raise StudyRunsError(study.name, driver)
         if request_file is not None:
-            write_request(ResultStore(request.results), study.name, request_file)
+            write_request(results, study.name, request_file)
         with (
             running_ray(address, nested=request.resources.workers > 1) as cluster,
+            node_folder() as scratch,
             terminal.at_work() as display,
             tracking(trackers, display.warn) as tracked,
         ):
-            ship(study.plugins, scratch)
+            sources = ship(study.plugins)
             if address is not None:
-                check_shared(study.folder.resolve())
-                check_received(study.plugins, scratch)
+                _check_nodes(study, sources, scratch)
             at_once = at_once_on(
                 cluster, request.resources, asked=request.at_once, may_grow=address is not None
             )
             conductor = Conductor(study, searches, display, at_once=at_once, tracked=tracked)
             if not conductor.done:
                 placement = Placement(
-                    resources=request.resources, at_once=at_once, scratch=str(scratch)
+                    resources=request.resources, at_once=at_once, scratch=scratch, sources=sources
                 )
                 run_jobs(conductor, placement, seconds=conductor.seconds_left())
             if not conductor.stopped:
                 conductor.keep_networks()
             conductor.close()
-        ResultStore(request.results).compact()
+        results.compact()
     return conductor.failures
 
 
-@contextmanager
-def _scratch(folder: Path) -> Iterator[Path]:
-    """Makes a folder for what Ray writes of its own, which is never read again.
-
-    The study's lock is held, so whatever runs before this one have left there is nobody's.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob(f"{SCRATCH}*"):
-        shutil.rmtree(left, ignore_errors=True)
-    own = Path(tempfile.mkdtemp(prefix=SCRATCH, dir=folder.resolve()))
-    try:
-        yield own
-    finally:
-        shutil.rmtree(own, ignore_errors=True)
-        with contextlib.suppress(OSError):  # not ours, if there is anything else in it
-            folder.rmdir()
+def _check_nodes(study: Study, sources: Mapping[str, bytes], scratch: str) -> None:
+    """Checks that all nodes see the results and the clip store, and can import the plug-ins."""
+    check_shared(study.request.results)
+    if not is_uri(study.store.path):
+        check_seen(study.store.path, "manifest.json")
+    check_received(study.plugins, sources, scratch)
 
 
 class Conductor(JobSource):
@@ -204,7 +200,8 @@ class Conductor(JobSource):
                     network=one.network,
                     sources=self._ledger.sources(one.training),
                 )
-                claim(self._study.claims(one.training.training_id), self._study.name)
+                job = share_weights(job)
+                claim(self._results, one.training.training_id, self._study.name)
                 self._progress.add(job, self._label(job))
                 if trained_again(job):
                     self._display.say(
@@ -305,7 +302,7 @@ class Conductor(JobSource):
         for job in (*self._outlook.jobs, *self._outlook.held_up):
             for source in self._ledger.sources(job.training).values():
                 if self._is_new(("claim", source)):
-                    claim(self._study.claims(source), self._study.name)
+                    claim(self._results, source, self._study.name)
         for row in self._outlook.rows:
             self._claim_networks(row)
             if self._is_new((row.arm.name, row.training.target, row.training.seed)):
@@ -327,7 +324,7 @@ class Conductor(JobSource):
         """Notes that this study is to keep a finished row's networks, whoever trained them."""
         for training in row.distinct_trainings if self._study.request.keep != "none" else ():
             if self._is_new(("claim", training.training_id)):
-                claim(self._study.claims(self._ledger.source(training)), self._study.name)
+                claim(self._results, self._ledger.source(training), self._study.name)
 
     def _write_search(self, one: ArmSearch, trials: Sequence[Trial]) -> None:
         """Writes the trials that have newly ended; releases checkpoints that it needs no more.
@@ -348,8 +345,8 @@ class Conductor(JobSource):
             if identity in self._progress or identity in self._outlook.plan.trainings:
                 continue
             new = self._is_new(("checkpoint", identity))
-            if new and release(self._study.claims(identity), self._study.name):
-                checkpoint_path(self._study.checkpoints, identity).unlink(missing_ok=True)
+            if new and release(self._results, identity, self._study.name):
+                delete_checkpoint(checkpoint_place(self._study.checkpoints, identity))
 
     def _is_new(self, key: tuple[object, ...]) -> bool:
         """Whether this is the first time that something is to be written."""

@@ -15,7 +15,18 @@ _held: set[Path] = set()  # by this process, which the system would give a lock 
 
 
 class StudyRunsError(RuntimeError):
-    """The study is being run already."""
+    """The study is being run already.
+
+    Args:
+        study: Its name.
+        driver: What runs it, in words.
+    """
+
+    def __init__(self, study: str, driver: str) -> None:
+        super().__init__(
+            f"study {study!r} is being run by {driver}; wait for it or stop it, or give this one "
+            "another --name"
+        )
 
 
 @contextmanager
@@ -33,14 +44,14 @@ def only_driver(path: Path) -> Iterator[None]:
     """
     path = path.resolve()
     if path in _held:
-        raise StudyRunsError(_told(path, f"process {os.getpid()} on {socket.gethostname()}"))
+        raise StudyRunsError(path.stem, f"process {os.getpid()} on {socket.gethostname()}")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):
             file.seek(0)
-            raise StudyRunsError(_told(path, _holder(file.read()))) from None
+            raise StudyRunsError(path.stem, _holder(file.read())) from None
         file.truncate(0)
         file.write(json.dumps({"host": socket.gethostname(), "process": os.getpid()}))
         file.flush()
@@ -49,13 +60,6 @@ def only_driver(path: Path) -> Iterator[None]:
             yield
         finally:
             _held.remove(path)
-
-
-def _told(path: Path, holder: str) -> str:
-    return (
-        f"study {path.stem!r} is being run by {holder}; wait for it or stop it, or give this one "
-        "another --name"
-    )
 
 
 def _holder(content: str) -> str:

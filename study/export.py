@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from study.command import DONE, add_arm_flags, ended
+from study.command import DONE, Parser, add_arm_flags, ended
 from study.portable import check_onnx, write_export
 from study.prediction import find_arm
 from study.results.store import open_results
@@ -41,7 +41,7 @@ def _export(given: argparse.Namespace) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m study.export",
         description="Writes an arm of a finished study as files: weights, program (torch.export), "
         "fusion, labels, preprocessing, model card, and an example that runs them without this "

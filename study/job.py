@@ -25,13 +25,19 @@ from models.flops import count_flops, count_parameters
 from study.data.clips.dataset import ClipDataset
 from study.data.datasets.parts import Parts, split_parts
 from study.data.store.clip_store import ClipStore
+from study.data.store.remote import CachedFolder, divided_uri, is_uri, joined_uri
 from study.networks import kept_networks, read_network, ready_to_score
 from study.plan import Training, served_trainings
 from study.provenance import canonical_json
 from study.results.store import ResultStore
 from study.scores import Scores
 from study.stages import start_network, told_starts
-from study.training.checkpoint import load_checkpoint, trained_state
+from study.training.checkpoint import (
+    CheckpointPlace,
+    checkpoint_exists,
+    load_checkpoint,
+    trained_state,
+)
 from study.training.clips import clip_settings
 from study.training.evaluation import score
 from study.training.initialisation import StartReport, initial_network
@@ -42,7 +48,7 @@ __all__ = [
     "GpuMemoryError",
     "Job",
     "build_model",
-    "checkpoint_path",
+    "checkpoint_place",
     "device_name",
     "epoch_row",
     "finished_epochs",
@@ -71,7 +77,7 @@ class Job:
         training: What to train.
         store: The clip store's path or URI.
         results: The results folder or address.
-        checkpoints: The folder of checkpoints, on storage that every node sees.
+        checkpoints: The folder of checkpoints or its URI, on storage that every node sees.
         study: The study's name.
         space: The space's name.
         protocol: The study's protocol.
@@ -79,7 +85,7 @@ class Job:
         parts: The parts to score at the end; none for a trial of the search.
         network: Whether its network is to be stored at the end: another training starts from it.
         sources: By each of the training's `starts`, the training whose stored network it is.
-        weights_files: The weights file of each stream that doesn't start from scratch.
+        weights_files: The weights file, or its URI, of each stream that doesn't start from scratch.
         provenance: Git commit and whether the working tree differed from it.
         compile: Whether to use ``torch.compile``.
         loader_workers: Loader processes for each training process; None where the process that
@@ -117,14 +123,15 @@ class Job:
     plugins: tuple[str, ...] = ()
 
     @property
-    def checkpoint(self) -> Path:
-        """The checkpoint's path, the same on every node and for every study."""
-        return checkpoint_path(self.checkpoints, self.training.training_id)
+    def checkpoint(self) -> CheckpointPlace:
+        """The checkpoint's place, the same on every node and for every study."""
+        return checkpoint_place(self.checkpoints, self.training.training_id)
 
 
-def checkpoint_path(folder: str | Path, training_id: str) -> Path:
-    """Returns the path of a training's checkpoint in the folder of checkpoints."""
-    return Path(folder) / f"{training_id}.pt"
+def checkpoint_place(folder: str, training_id: str) -> CheckpointPlace:
+    """Returns the place of a training's checkpoint in the folder of checkpoints, or its URI."""
+    name = f"{training_id}.pt"
+    return joined_uri(folder, name) if is_uri(folder) else Path(folder) / name
 
 
 def run_job(job: Job, report: Callable[[EpochReport], None] | None = None) -> list[EpochReport]:
@@ -223,7 +230,7 @@ def _is_kept(job: Job) -> bool:
     """Returns whether the network at the job's last epoch is kept, and its checkpoint is gone."""
     return (
         job.until == job.training.hyperparameters.epochs
-        and not job.checkpoint.exists()
+        and not checkpoint_exists(job.checkpoint)
         and job.training.training_id in kept_networks(ResultStore(job.results))
     )
 
@@ -314,7 +321,7 @@ def trained_again(job: Job) -> bool:
     network wasn't kept.
     """
     finished = is_finished(ResultStore(job.results), job.training.training_id)
-    trained = job.checkpoint.exists() or _is_kept(job)
+    trained = checkpoint_exists(job.checkpoint) or _is_kept(job)
     return finished and (finished_epochs(job) is None or job.network) and not trained
 
 
@@ -390,7 +397,7 @@ def build_model(
             training.options,
             num_classes=num_classes,
             seed=training.seed,
-            weights=[(read_state_dict(Path(file)), started) for file, started in streams.items()],
+            weights=[(read_state_dict(_at_hand(file)), own) for file, own in streams.items()],
             report=report,
         )
     except ValueError as error:
@@ -428,7 +435,7 @@ def _read_trained(job: Job, training_id: str, epochs: int) -> Mapping[str, Tenso
     if network is not None:
         return network.state
     try:
-        checkpoint = load_checkpoint(checkpoint_path(job.checkpoints, training_id))
+        checkpoint = load_checkpoint(checkpoint_place(job.checkpoints, training_id))
     except FileNotFoundError as error:
         raise FileNotFoundError(
             f"the network of training {training_id} is gone; start the study again, which trains "
@@ -437,6 +444,14 @@ def _read_trained(job: Job, training_id: str, epochs: int) -> Mapping[str, Tenso
     if len(checkpoint["history"]) < epochs:
         raise RuntimeError(f"another study trains {training_id} again")
     return trained_state(checkpoint)
+
+
+def _at_hand(file: str) -> Path:
+    """Returns a weights file's path; one that is at a URI is fetched to this machine, once."""
+    if not is_uri(file):
+        return Path(file)
+    folder, name = divided_uri(file)
+    return CachedFolder(folder).locate(name)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,14 +6,19 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from study.claims import release
-from study.job import checkpoint_path
+from study.job import checkpoint_place
 from study.networks import Network, kept_networks, write_network
 from study.plan import Plan, PlannedRow, Target, Training, meta_network, with_stages
 from study.provenance import canonical_json
 from study.request import Study
 from study.results.store import ResultStore
 from study.searches import most_trainings
-from study.training.checkpoint import DamagedCheckpointError, load_checkpoint, trained_state
+from study.training.checkpoint import (
+    DamagedCheckpointError,
+    delete_checkpoint,
+    load_checkpoint,
+    trained_state,
+)
 from study.training.hyperparameters import Hyperparameters
 
 __all__ = ["keep_networks", "most_kept"]
@@ -60,8 +65,8 @@ def keep_networks(
     trainings = [one for row in rows for one in row.distinct_trainings]
     ended = {*map(source, trainings)}.union(*map(stages, [*trainings, *trials]))
     for identity in ended - set(needed):
-        if release(study.claims(identity), study.name):
-            checkpoint_path(study.checkpoints, identity).unlink(missing_ok=True)
+        if release(results, identity, study.name):
+            delete_checkpoint(checkpoint_place(study.checkpoints, identity))
     return lost
 
 
@@ -101,7 +106,7 @@ def _wanted(
 def _from_checkpoint(study: Study, results: ResultStore, identity: str) -> Network | None:
     """Returns a finished training's network as its checkpoint has it; None where that is lost."""
     try:
-        state = load_checkpoint(checkpoint_path(study.checkpoints, identity))
+        state = load_checkpoint(checkpoint_place(study.checkpoints, identity))
     except (FileNotFoundError, DamagedCheckpointError):
         return None
     (line,) = results.read("trainings", keys=[identity]).to_pylist()

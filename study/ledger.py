@@ -3,17 +3,17 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from study.agenda import Agenda, ArmSearch, Finished, Outlook, next_jobs
 from study.choices import best_trials, choose_trials
-from study.job import checkpoint_path, is_finished, rung_key, stored_parts
+from study.job import checkpoint_place, is_finished, rung_key, stored_parts
 from study.networks import kept_networks
 from study.plan import Training, scoring_id, streams_apart, with_stages
 from study.results.rows import load_validation_scores, validation_accuracy
 from study.results.store import ResultStore
 from study.scores import Scores
 from study.search import Chosen, Search, Trial
+from study.training.checkpoint import checkpoint_exists
 
 __all__ = ["Ledger", "Objective", "look"]
 
@@ -43,11 +43,11 @@ class Ledger:
     Args:
         results: The results.
         objectives: What each search maximises, by the search's name.
-        checkpoints: The folder of checkpoints.
+        checkpoints: The folder of checkpoints, or its URI.
     """
 
     def __init__(
-        self, results: ResultStore, objectives: Mapping[str, Objective], *, checkpoints: Path
+        self, results: ResultStore, objectives: Mapping[str, Objective], *, checkpoints: str
     ) -> None:
         self._results = results
         self._objectives = objectives
@@ -168,7 +168,7 @@ class Ledger:
         return True
 
     def _has_network(self, identity: str) -> bool:
-        stored = checkpoint_path(self._checkpoints, identity).exists()
+        stored = checkpoint_exists(checkpoint_place(self._checkpoints, identity))
         stored = stored or identity in kept_networks(self._results)
         return stored and is_finished(self._results, identity)
 

@@ -17,7 +17,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
-from study.command import DONE, add_arm_flags, ended
+from study.command import DONE, Parser, add_arm_flags, ended
 from study.data.store.preparation import Progress
 from study.overlay import draw_overlay
 from study.prediction import PreparedVideos, TrainedArm, find_arm, prepared
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m study.predict",
         description="Decodes videos, computes their flow, and fuses the streams' scores as an arm "
         "of a finished study does. Progress goes to the standard error.",

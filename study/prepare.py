@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 
+from study.command import Parser
 from study.data.datasets.catalog import (
     annotate,
     dataset_name,
@@ -41,6 +42,7 @@ __all__ = ["main"]
 
 _LINE_SECONDS = 10.0
 _RATE_SECONDS = 60.0  # over which the rate is taken
+_STARTING_SECONDS = 5.0  # after the first video
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -85,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m study.prepare",
         description="Decodes a dataset's videos and computes their optical flow, once, into a clip "
         "store. Killed at any moment, the same command goes on where it stopped; run again later, "
@@ -376,12 +378,18 @@ class _Display:
             )
 
     def _rate(self, progress: Progress, now: float) -> float:
-        """Returns videos a second over the last minute, or since the last but one; 0 before any."""
+        """Returns videos a second over the last minute, or since the last but one; 0 before any.
+
+        What the processes take to start counts only until the first video is some seconds old.
+        """
         if not self._finished:
             self._finished.append((self._began, progress.before))
         if progress.done > self._finished[-1][1]:
             self._finished.append((now, progress.done))
-        while len(self._finished) > 2 and self._finished[1][0] < now - _RATE_SECONDS:
+        while len(self._finished) > 2:
+            starting = self._finished[0][0] == self._began
+            if self._finished[1][0] >= now - (_STARTING_SECONDS if starting else _RATE_SECONDS):
+                break
             self._finished.popleft()
         since, before = self._finished[0]
         return (self._finished[-1][1] - before) / max(now - since, 1e-9)

@@ -14,7 +14,7 @@ from study.job import Job
 from study.labels import describe
 from study.plan import stages_left
 from study.request import Study
-from study.results.status import RunningJob, Status, write_status
+from study.results.status import LIFE_EVERY_SECONDS, RunningJob, Status, write_status
 from study.results.store import ResultStore
 from study.search import Trial
 from study.terminal import StudyDisplay
@@ -107,8 +107,8 @@ class Progress:
         write_status(self._results, status)
 
     def time_passed(self, outlook: Outlook) -> None:
-        """Shows and writes where the study stands if a line of it is due."""
-        if self._display.due:
+        """Shows and writes where the study stands if a line of it, or a sign of life, is due."""
+        if self._display.due or time.monotonic() - self._published > LIFE_EVERY_SECONDS:
             self.publish(outlook, at_once=True)
 
     def _status(self, outlook: Outlook, state: str) -> Status:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import duckdb
 
-from study.command import DONE, FAILED, REFUSED, stopped
+from study.command import DONE, FAILED, REFUSED, Parser, stopped
 from study.results.faults import describe_fault, names_not_there
 from study.results.grids import FORMATS, Grid
 from study.results.output import (
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m study.query",
         description="SQL over the results (read-only), and the papers' tables with ours beside.",
         epilog="example: python -m study.query "

@@ -9,7 +9,7 @@ from itertools import starmap
 from pathlib import Path
 
 import search_spaces
-from study.command import DONE, ended
+from study.command import DONE, Parser, ended
 from study.results.figures import write_figures
 from study.results.findings import studies
 from study.results.live import LivePage, PageServer, watch, write_page
@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m study.report",
         description="A study's tables, comparisons, confusions, search and curves as one HTML "
         "page that needs no network.",

@@ -28,6 +28,7 @@ from search_spaces.space import (
 from study.cluster.resources import Resources
 from study.data.datasets.parts import Parts, split_parts
 from study.data.store.clip_store import ClipStore
+from study.data.store.remote import is_uri, joined_uri
 from study.fit import Gpu, choose_clips, divide_batch, fit_training, result_depends_on_passes
 from study.job import Job, build_model
 from study.plan import (
@@ -288,18 +289,15 @@ class Study:
 
     @property
     def folder(self) -> Path:
-        """Where the study's own state lies: searches, checkpoints, Ray's scratch files."""
+        """Where the study's own process writes: the results, or a local folder beside a URI's."""
         results = self.request.results
-        return Path(results) if "://" not in results else Path(".study") / self.name
+        return Path(".study") / self.name if is_uri(results) else Path(results)
 
     @property
-    def checkpoints(self) -> Path:
-        """The folder of all trainings' checkpoints."""
-        return self.folder / "checkpoints"
-
-    def claims(self, training_id: str) -> Path:
-        """The folder of notes on which studies need a training's checkpoint."""
-        return self.folder / "claims" / training_id
+    def checkpoints(self) -> str:
+        """The folder of all trainings' checkpoints in the results, or its URI."""
+        results, name = self.request.results, "checkpoints"
+        return joined_uri(results, name) if is_uri(results) else str(Path(results) / name)
 
     @cached_property
     def protocol(self) -> str:
@@ -592,7 +590,7 @@ class Study:
             training=training,
             store=str(self.store_of(training).path),
             results=self.request.results,
-            checkpoints=str(self.checkpoints),
+            checkpoints=self.checkpoints,
             study=self.name,
             space=self.space.name,
             protocol=self.protocol,

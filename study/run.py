@@ -18,7 +18,7 @@ from search_spaces.recipes import RECIPES
 from search_spaces.space import TUNINGS, Choice, Parameter, Real, Space
 from study.advice import warnings_of
 from study.cluster.resources import Resources
-from study.command import DONE, FAILED, REFUSED
+from study.command import DONE, FAILED, REFUSED, Parser
 from study.conduct import run_study
 from study.configuration import Section, flags_over, flat, read_flags, render_request, value_of
 from study.data.datasets.catalog import list_datasets
@@ -136,8 +136,8 @@ def _run(arguments: argparse.Namespace, sections: Sequence[Section], console: Co
     return FAILED if failed else DONE
 
 
-class _Parser(argparse.ArgumentParser):
-    """Refuses flags in one line, and knows which of them a study's file has."""
+class _Parser(Parser):
+    """Knows which flags a study's file has."""
 
     def __init__(self, **more: Any) -> None:
         super().__init__(**more)
@@ -145,7 +145,7 @@ class _Parser(argparse.ArgumentParser):
         self.where = ""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(REFUSED, f"study.run: {self.where}{message}; --help shows all flags\n")
+        super().error(f"{self.where}{message}")
 
     def section(self, name: str, title: str) -> Callable[..., None]:
         """Returns what adds a flag to a new group of ``--help`` and section of the file."""

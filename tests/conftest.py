@@ -1,6 +1,5 @@
 """Fixtures that several test packages share."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.real_clips import VARIABLE, real_clips
 from study.data.datasets import embedded
 from study.data.datasets.annotations import Video
 from study.data.datasets.catalog import annotate
@@ -23,9 +23,9 @@ CLIPS = 8  # of each class
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real clips and official split files; skips the test where there is none."""
-    folder = Path(os.environ.get("TWO_STREAM_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    folder = real_clips()
     if not (folder / "videos").is_dir():
-        pytest.skip(f"no real clips: {folder} is missing; set TWO_STREAM_DATA to their folder")
+        pytest.skip(f"no real clips: {folder} is missing; set {VARIABLE} to their folder")
     return folder
 
 

@@ -75,12 +75,12 @@ class Runner:
         return self.conductor
 
     def end(self, job: Job) -> None:
-        identity = job.training.training_id
+        identity, checkpoint = job.training.training_id, Path(job.checkpoint)
         if any(identity == earlier for earlier, _, _ in self.ran):
-            assert job.checkpoint.exists(), "what one job trained, the next goes on from"
+            assert checkpoint.exists(), "what one job trained, the next goes on from"
         self.ran[identity, job.until, job.parts] += 1
-        job.checkpoint.parent.mkdir(exist_ok=True, parents=True)
-        job.checkpoint.touch()
+        checkpoint.parent.mkdir(exist_ok=True, parents=True)
+        checkpoint.touch()
         run_fake_job(self.study, job)
         self.conductor.ended(job)
 

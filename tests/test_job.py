@@ -100,7 +100,7 @@ def test_lost_scores_are_made_again(tiny_store: Path, tmp_path: Path, checkpoint
     if checkpoint == "its network is kept":
         keep_network(job)
     if checkpoint != "kept":
-        job.checkpoint.unlink()
+        Path(job.checkpoint).unlink()
     assert trained_again(job) == (checkpoint == "gone")
     run_job(job)
     assert parts_stored(results, job) == set(PARTS)

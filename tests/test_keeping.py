@@ -25,7 +25,7 @@ def done(store: Path, results: Path, **request: Any) -> tuple[Study, Runner]:
     runner.run()
     for identity in study.plan().trainings:
         state = {"history": [{}] * 9, "model": {"weight": torch.ones(2)}}
-        save_checkpoint(study.checkpoints / f"{identity}.pt", state)
+        save_checkpoint(Path(study.checkpoints, f"{identity}.pt"), state)
     return study, runner
 
 
@@ -36,7 +36,7 @@ def test_all_networks_are_kept_and_take_their_checkpoints_places(
     runner.conductor.keep_networks()
     results, plan = ResultStore(tmp_path), study.plan()
     assert kept_networks(results).keys() == plan.trainings.keys()
-    assert not list(study.checkpoints.iterdir())
+    assert not list(Path(study.checkpoints).iterdir())
     assert most_kept(study, plan)[0] == len(plan.trainings) == 6
     for identity, training in plan.trainings.items():
         network = read_network(results, identity)
@@ -55,10 +55,10 @@ def test_a_network_that_another_study_is_to_keep_stays_when_the_one_that_trained
     other.run()
     assert not other.ran, "all is finished"
     runner.conductor.keep_networks()
-    assert len(list(study.checkpoints.glob("*.pt"))) == len(study.plan().trainings)
+    assert len(list(Path(study.checkpoints).glob("*.pt"))) == len(study.plan().trainings)
     other.conductor.keep_networks()
     assert kept_networks(ResultStore(tmp_path)).keys() == study.plan().trainings.keys()
-    assert not list(study.checkpoints.iterdir())
+    assert not list(Path(study.checkpoints).iterdir())
 
 
 def test_the_best_on_validation_of_each_arm_is_kept(tiny_store: Path, tmp_path: Path) -> None:
@@ -72,14 +72,14 @@ def test_the_best_on_validation_of_each_arm_is_kept(tiny_store: Path, tmp_path: 
         expected.add(best["training_id"])
     assert kept_networks(results).keys() == expected
     assert most_kept(study, study.plan())[0] >= len(expected)
-    assert not list(study.checkpoints.iterdir())
+    assert not list(Path(study.checkpoints).iterdir())
 
 
 def test_with_none_nothing_is_kept_but_what_was(tiny_store: Path, tmp_path: Path) -> None:
     study, runner = done(tiny_store, tmp_path, keep="none")
     runner.conductor.keep_networks()
     assert not kept_networks(ResultStore(tmp_path))
-    assert not list(study.checkpoints.iterdir())
+    assert not list(Path(study.checkpoints).iterdir())
     assert most_kept(study, study.plan()) == (0, 0)
 
 
@@ -87,9 +87,9 @@ def test_networks_that_are_gone_are_counted(
     tiny_store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study, runner = done(tiny_store, tmp_path)
-    for path in list(study.checkpoints.iterdir())[:4]:
+    for path in list(Path(study.checkpoints).iterdir())[:4]:
         path.unlink()
-    (path, _) = study.checkpoints.iterdir()
+    (path, _) = Path(study.checkpoints).iterdir()
     path.write_bytes(b"damaged")
     runner.console.quiet = False
     runner.conductor.keep_networks()

@@ -123,7 +123,7 @@ def test_preparing_at_a_uri_is_refused_with_what_to_do(capsys):
         ("ucf", r'unknown dataset "ucf"; there are: embedded, folder'),
         ("ucf101 --videos {videos}", "needs splits"),
         ("ucf101 --videos {videos} --splits /nowhere", "no splits folder /nowhere"),
-        ("folder --videos /nowhere", "no videos folder /nowhere"),
+        ("folder --videos /nowhere", "no videos folder /nowhere; give --videos DIR"),
         ("ucf101 --videos {videos} --splits /x /y", "takes one folder of lists, but got /x, /y"),
         ("ucf101 --videos {videos} --splits /x --strict", "--strict go with `folder` and its list"),
         ("folder --videos {videos} --classes x", "--classes and --strict go with `folder` and"),
@@ -313,6 +313,18 @@ def test_the_rate_is_that_of_the_last_minute_and_shown_once_there_is_one() -> No
     assert last.startswith("prepared 5")
     assert ", 1.0 videos/s, " in last
     assert ", 400 s a video, " in shown(799, 525)
+
+
+def test_a_slow_start_is_soon_left_out_of_the_rate() -> None:
+    file, now = io.StringIO(), 0.0
+    display = _Display(Console(file=file, width=200), clock=lambda: now)
+    for second in range(61):
+        now = second
+        display.show(Progress(done=max(0, second - 30), total=1000, skipped=0, before=0))
+    lines = file.getvalue().splitlines()
+    assert lines[:2] == ["prepared 0 of 1000 videos, starting"] * 2
+    assert all(", 1.0 videos/s, " in line for line in lines[3:])
+    assert len(lines) > 4
 
 
 def test_lists_of_ones_own_become_a_store_with_their_parts(

@@ -1,8 +1,12 @@
 """What a study logs to trackers: each epoch and row once, by whoever is asked, never fatally."""
 
+import json
+import struct
 import sys
+from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -13,9 +17,18 @@ from study.request import Study
 from study.results.store import ResultStore
 from study.searches import searches_of
 from study.terminal import Terminal
-from study.tracking import EPOCH_METRICS, Tracker, open_trackers, tracking
+from study.tracking import (
+    EPOCH_METRICS,
+    MLflow,
+    Tracker,
+    WeightsAndBiases,
+    open_trackers,
+    tracking,
+)
 from tests.fake_jobs import run_fake_job
 from tests.test_conduct import study_of
+
+BLOCK = 32768  # of LevelDB's log format
 
 
 @pytest.fixture
@@ -96,116 +109,96 @@ def test_nothing_is_written_before_the_first_epoch(study: Study) -> None:
     assert not Path(study.request.results).exists()
 
 
-class FakeMLflow:
-    """The calls of ``mlflow.MlflowClient`` that are used, on runs in memory."""
-
-    def __init__(self, tracking_uri: str) -> None:
-        self.uri = tracking_uri
-        self.runs: list[Any] = []
-
-    def get_experiment_by_name(self, name: str) -> Any:
-        return SimpleNamespace(experiment_id="1") if self.runs else None
-
-    def create_experiment(self, name: str) -> str:
-        assert name == "fake"
-        return "1"
-
-    def search_runs(self, experiment_ids: list[str], filter_string: str) -> list[Any]:
-        assert experiment_ids == ["1"]
-        return [r for r in self.runs if filter_string == f"tags.training_id = '{r.training_id}'"]
-
-    def create_run(self, experiment_id: str, *, tags: dict[str, str], run_name: str) -> Any:
-        info = SimpleNamespace(run_id=f"run{len(self.runs)}")
-        made = SimpleNamespace(info=info, name=run_name, params={}, metrics={}, ended=0, **tags)
-        self.runs.append(made)
-        return made
-
-    def _run(self, run_id: str) -> Any:
-        return self.runs[int(run_id.removeprefix("run"))]
-
-    def log_param(self, run_id: str, key: str, value: Any) -> None:
-        self._run(run_id).params[key] = value
-
-    def log_metric(self, run_id: str, key: str, value: float, *, step: int) -> None:
-        self._run(run_id).metrics.setdefault(key, []).append((step, value))
-
-    def set_terminated(self, run_id: str) -> None:
-        self._run(run_id).ended += 1
-
-
-def fake(monkeypatch: pytest.MonkeyPatch, name: str, **calls: Any) -> None:
-    module = ModuleType(name)
-    vars(module).update(calls, __spec__=SimpleNamespace(name=name))
-    monkeypatch.setitem(sys.modules, name, module)
-
-
 def test_mlflow_has_an_experiment_a_study_and_a_run_a_training(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a stand-in for the client that records its calls."""
-    clients: list[FakeMLflow] = []
-
-    def client(tracking_uri: str) -> FakeMLflow:
-        clients.append(FakeMLflow(tracking_uri))
-        return clients[-1]
-
-    fake(monkeypatch, "mlflow", MlflowClient=client)
+    """Read back from the database; what a later session logs goes on in the same run."""
+    mlflow = pytest.importorskip("mlflow")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     assert not run(study, open_trackers(["mlflow"], study))
-    (one,) = clients
-    (logged,) = one.runs
-    assert one.uri == f"sqlite:///{Path(study.request.results).resolve()}/mlflow/mlflow.db"
-    assert logged.metrics == expected(study)
-    assert (logged.params["model"], logged.params["options.backbone"]) == ("stilt", "small")
-    assert logged.ended == 1
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server")
-    run_one_epoch(study, "mlflow")
-    assert clients[-1].uri == "http://server"
+    folder = Path(study.request.results).resolve() / "mlflow"
+    client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
+    number = client.get_experiment_by_name("fake").experiment_id
+    (logged,) = client.search_runs([number])
+
+    def points(name: str) -> list[tuple[int, float]]:
+        history = client.get_metric_history(logged.info.run_id, name)
+        return [(one.step, one.value) for one in history]
+
+    assert {name: points(name) for name in logged.data.metrics} == expected(study)
+    params = logged.data.params
+    assert (params["model"], params["options.backbone"]) == ("stilt", "small")
+    assert logged.info.status == "FINISHED"
+    run_one_epoch(study, "mlflow", 4)
+    assert len(client.search_runs([number])) == 1
+    assert [step for step, _ in points("train/loss")] == [1, 2, 3, 4]
 
 
-def test_mlflow_goes_on_with_the_run_of_an_earlier_session(
-    study: Study, monkeypatch: pytest.MonkeyPatch
+def test_mlflow_logs_to_the_server_that_the_environment_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    client = FakeMLflow("")
-    fake(monkeypatch, "mlflow", MlflowClient=lambda tracking_uri: client)
-    for epoch in (1, 2):
-        run_one_epoch(study, "mlflow", epoch)
-    (logged,) = client.runs
-    assert [step for step, _ in logged.metrics["train/loss"]] == [1, 2]
-    assert logged.ended == 2
+    mlflow = ModuleType("mlflow")
+    vars(mlflow)["MlflowClient"] = lambda *, tracking_uri: tracking_uri
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server")
+    assert MLflow(tmp_path)._client == "http://server"
 
 
 def test_wandb_has_a_project_a_study_and_a_run_a_training(
-    study: Study, monkeypatch: pytest.MonkeyPatch
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With a stand-in for the client that records its calls."""
-    runs: list[Any] = []
-
-    def init(**asked: Any) -> Any:
-        made = SimpleNamespace(asked=asked, logged={}, finished=0)
-        made.log = lambda values, *, step: made.logged.setdefault(step, {}).update(values)
-        made.finish = lambda: vars(made).update(finished=made.finished + 1)
-        runs.append(made)
-        return made
-
-    logins: list[int] = []
-    fake(monkeypatch, "wandb", init=init, login=lambda *, timeout: logins.append(timeout))
+    """Read back from what the client writes without a network."""
+    wandb = pytest.importorskip("wandb")
+    for name in ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
     monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
     assert not run(study, open_trackers(["wandb"], study))
-    assert not logins
-    (logged,) = runs
+    wandb.teardown()
+    (file,) = Path(study.request.results, "wandb").rglob("*.wandb")
+    records = list(offline_records(file))
+    (begun,) = (one.run for one in records if one.HasField("run"))
     (training,) = study.plan().trainings
-    assert (logged.asked["project"], logged.asked["id"]) == ("fake", training)
-    assert Path(logged.asked["dir"]) == Path(study.request.results) / "wandb"
-    assert logged.finished == 1
+    assert (begun.project, begun.run_id) == ("fake", training)
+    config = {one.key: json.loads(one.value_json) for one in begun.config.update}
+    assert (config["model"], config["options.backbone"]) == ("stilt", "small")
     found: dict[str, list[tuple[int, float]]] = {}
-    for step, values in logged.logged.items():
-        for name, value in values.items():
-            found.setdefault(name, []).append((step, value))
+    for record in records:
+        values = {
+            one.key or one.nested_key[0]: json.loads(one.value_json) for one in record.history.item
+        }
+        for name in values.keys() & expected(study).keys():
+            found.setdefault(name, []).append((values["_step"], values[name]))
     assert found == expected(study)
-    monkeypatch.delenv("WANDB_MODE")
-    run_one_epoch(study, "wandb")
-    assert len(logins) == 1, "nobody is asked for a key without an end"
+
+
+def offline_records(file: Path) -> Iterator[Any]:
+    """Yields what wandb has written to a file: LevelDB's log format, with records of its own."""
+    parse = import_module("wandb.proto.wandb_internal_pb2").Record.FromString
+    content, place, record = file.read_bytes(), 7, b""  # behind wandb's own header
+    while place + 7 <= len(content):
+        if BLOCK - place % BLOCK < 7:
+            place += BLOCK - place % BLOCK  # what is left of a block holds no header
+            continue
+        _, size, kind = struct.unpack_from("<IHB", content, place)
+        record += content[place + 7 : place + 7 + size]
+        place += 7 + size
+        if kind in (1, 4):  # it is whole, or its last piece
+            yield parse(record)
+            record = b""
+
+
+def test_wandb_asks_for_a_key_but_not_without_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logins: list[int] = []
+    wandb = ModuleType("wandb")
+    vars(wandb)["login"] = lambda *, timeout: logins.append(timeout)
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    assert WeightsAndBiases(tmp_path)._client is wandb
+    assert len(logins) == 1
 
 
 class Broken:

@@ -2,10 +2,10 @@
 
 import os
 import secrets
+import shutil
 import signal
 import socket
 import sys
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,12 +34,15 @@ from ray.util.state import list_jobs, list_placement_groups
 from ray.util.state.exception import RayStateApiException
 
 from study.cluster.resources import DRIVER_CPUS, Resources, trainings_at_once
+from study.results.store import ResultStore
 
 __all__ = [
     "LOOPBACK",
     "ClusterTooSmallError",
     "at_once_on",
+    "check_seen",
     "check_shared",
+    "node_folder",
     "on_every_node",
     "running_ray",
 ]
@@ -252,20 +255,49 @@ def _nodes() -> list[dict[str, Any]]:
     return [node for node in ray.nodes() if node["Alive"]]
 
 
-def check_shared(folder: Path) -> None:
+@contextmanager
+def node_folder() -> Iterator[str]:
+    """Yields the path of a folder below Ray's own that every node may make for itself.
+
+    On this node it is deleted afterwards; what other nodes have in theirs goes with Ray's files.
+    """
+    session = ray._private.worker._global_node.get_session_dir_path()
+    folder = Path(session) / f"study-{secrets.token_hex(8)}"
+    try:
+        yield str(folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def check_shared(folder: str | Path) -> None:
     """Checks that every node that Ray has now sees what this process writes to a folder.
+
+    Args:
+        folder: A local folder, which is made if missing, or a URI.
 
     Raises:
         FileNotFoundError: If a node doesn't see it; what trains or prepares there would be lost.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=".shared-") as mark:
-        seen = on_every_node(_sees, mark.name)
-    if blind := [host for host, sees in seen if not sees]:
-        raise FileNotFoundError(
-            f"node {blind[0]} doesn't see what this one writes to {folder}: on a cluster it must "
-            "be on storage that all nodes share, such as /mnt/study"
-        )
+    files, mark = ResultStore(folder), f".shared-{secrets.token_hex(8)}"
+    files.put_file(mark, b"")
+    try:
+        check_seen(folder, mark)
+    finally:
+        files.delete_file(mark)
+
+
+def check_seen(folder: str | Path, name: str) -> None:
+    """Checks that every node that Ray has now sees a file in a folder that this one sees.
+
+    Raises:
+        FileNotFoundError: If a node doesn't see it.
+    """
+    for host, fault in on_every_node(_fault, str(folder), name):
+        if fault is not None:
+            raise FileNotFoundError(
+                f"node {host} doesn't see what this one has in {folder}{fault}: on a cluster it "
+                "must be on storage that all nodes reach, such as /mnt/study or s3://bucket/study"
+            )
 
 
 def on_every_node(task: Callable[..., Any], *arguments: Any) -> list[Any]:
@@ -283,8 +315,13 @@ def on_every_node(task: Callable[..., Any], *arguments: Any) -> list[Any]:
     return answers
 
 
-def _sees(path: str) -> tuple[str, bool]:
-    return socket.gethostname(), Path(path).exists()
+def _fault(folder: str, name: str) -> tuple[str, str | None]:
+    """Returns this node's name, and why it doesn't see a file; None where it does."""
+    host = socket.gethostname()
+    try:
+        return host, None if ResultStore(folder).file(name) is not None else ""
+    except (OSError, ValueError) as error:  # as without a key to the bucket
+        return host, f" ({error})"
 
 
 def at_once_on(

@@ -7,7 +7,7 @@ whenever resources are free, and reports to it how each job ends. Tune's own rec
 import math
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ray import tune
@@ -60,12 +60,14 @@ class Placement:
     Attributes:
         resources: What each takes.
         at_once: How many run at the same time.
-        scratch: A folder that every node sees, for the study's plug-ins and Ray's own files.
+        scratch: A folder of each node's own, for the study's plug-ins and Ray's files.
+        sources: The plug-ins' source, see ``study.cluster.plugins.ship``.
     """
 
     resources: Resources
     at_once: int
     scratch: str
+    sources: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def run_jobs(source: JobSource, placement: Placement, *, seconds: float = math.inf) -> None:
@@ -177,6 +179,7 @@ def _run_one(config: dict[str, Any], *, placement: Placement) -> None:
             tune.report,
             at_once=placement.at_once,
             storage=placement.scratch,
+            sources=placement.sources,
         )
     except REPEATING as error:
         reason = f"{type(error).__name__}: {error}"

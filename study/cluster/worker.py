@@ -1,7 +1,7 @@
 """Runs a job where Ray put it: inline for one worker, under Ray Train for several."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -46,6 +46,7 @@ def execute(
     *,
     at_once: int,
     storage: str,
+    sources: Mapping[str, bytes],
 ) -> None:
     """Runs the job in this process, or with several workers through Ray Train's TorchTrainer.
 
@@ -55,7 +56,8 @@ def execute(
         report: Takes the metrics of each epoch; with several workers they reach Tune through
             Ray Train instead.
         at_once: How many trainings run at once, which share the nodes' cores for loading.
-        storage: A folder that every node sees, for the study's plug-ins and Ray Train's own files.
+        storage: A folder of each node's own, for the study's plug-ins and Ray Train's files.
+        sources: The plug-ins' source.
 
     Raises:
         WorkerGroupError: If one of several workers was lost.
@@ -65,12 +67,13 @@ def execute(
     """
     if resources.workers == 1:
         torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
-        receive(job.plugins, storage)
+        receive(job.plugins, sources, storage)
         here = _with_loaders(job, resources, at_once)
         run_job(here, lambda epoch: report(metrics_of(job, epoch)))
         return
+    shared = {"resources": resources, "at_once": at_once, "storage": storage, "sources": sources}
     try:
-        _train_on_several(job, resources, at_once=at_once, storage=storage)
+        _train_on_several(job, shared)
     except GpuMemoryError as error:
         if job.halved:
             raise
@@ -79,12 +82,17 @@ def execute(
             RuntimeWarning,
             stacklevel=2,
         )
-        half = replace(job, halved=True)
-        _train_on_several(half, resources, at_once=at_once, storage=storage)
+        _train_on_several(replace(job, halved=True), shared)
 
 
-def _train_on_several(job: Job, resources: Resources, *, at_once: int, storage: str) -> None:
-    """Runs a job with Ray Train, which starts none again but where a node was taken away."""
+def _train_on_several(job: Job, shared: Mapping[str, Any]) -> None:
+    """Runs a job with Ray Train, which starts none again but where a node was taken away.
+
+    Args:
+        job: The job.
+        shared: The other arguments of `execute`, but for `report`.
+    """
+    resources, storage = shared["resources"], shared["storage"]
     backend = "nccl" if resources.gpus_per_worker else "gloo"
     here_alone = ray.util.get_node_ip_address() == LOOPBACK  # as a local Ray is started
     trainer = TorchTrainer(
@@ -94,12 +102,7 @@ def _train_on_several(job: Job, resources: Resources, *, at_once: int, storage: 
             if here_alone
             else TorchConfig(backend=backend)
         ),
-        train_loop_config={
-            "job": job,
-            "resources": resources,
-            "at_once": at_once,
-            "storage": storage,
-        },
+        train_loop_config={"job": job, **shared},
         scaling_config=ScalingConfig(
             num_workers=resources.workers,
             use_gpu=resources.gpus_per_worker > 0,
@@ -126,7 +129,7 @@ def _train_on_worker(config: dict[str, Any]) -> None:
     resources: Resources = config["resources"]
     job = _with_loaders(config["job"], resources, config["at_once"])
     torch.set_num_threads(max(1, int(resources.cpus_per_worker)))
-    receive(job.plugins, config["storage"])
+    receive(job.plugins, config["sources"], config["storage"])
     run_job(job, lambda epoch: ray.train.report(metrics_of(job, epoch)))
 
 

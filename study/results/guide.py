@@ -28,8 +28,8 @@ pandas.read_parquet("rows")  # or pyarrow.dataset.dataset("rows")
 - Times are seconds, sizes bytes, accuracies fractions 0..1. A text that holds JSON has its keys
   sorted.
 - `status`, `searches`, `studies`, `networks`: where each study stands, its searches as an Optuna
-  journal, its request, and kept networks. `checkpoints`, `claims`, `locks`, `ray`: what a study
-  needs until it is done. `weights`, `data`: downloaded weights, and the embedded dataset.
+  journal, its request, and kept networks. `checkpoints`, `claims`, `locks`: what a study needs
+  until it is done. `weights`, `data`: weights that trainings start from, and the embedded dataset.
   `tensorboard`, `mlflow`, `wandb`: what `--log` wrote.
 
 Rows that differ in `protocol` may not be compared; `part` says which videos were judged. To merge

@@ -5,24 +5,31 @@ import os
 import socket
 import textwrap
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 
 from study.durations import told_duration, told_left
 from study.results.store import ResultStore
 
 __all__ = [
+    "LIFE_EVERY_SECONDS",
     "FailedTraining",
     "RunningJob",
     "Status",
     "is_running",
+    "other_driver",
     "read_failed",
     "read_statuses",
     "render_status",
     "write_status",
 ]
 
+LIFE_EVERY_SECONDS = 30.0
+"""A driver that lives writes its study's status at least so often."""
+
 FOLDER = "status"
+WATCHED_SECONDS = 1.5 * LIFE_EVERY_SECONDS
+OLD_SECONDS = 600.0  # a status that is older is nobody's, by whatever clock it was written
 TRACEBACKS = 5  # failed trainings that are shown unless all are asked for
 
 
@@ -128,6 +135,40 @@ def is_running(results: ResultStore, study: str) -> bool:
         for one in read_statuses(results)
         if one.study == study
     )
+
+
+def other_driver(
+    results: ResultStore,
+    study: str,
+    *,
+    say: Callable[[str], None],
+    wait: Callable[[float], None] = time.sleep,
+) -> str | None:
+    """Returns which process runs a study, as its status tells; None where none does.
+
+    A status of a machine that can't be asked is watched for a new one, whatever its clock says.
+
+    Args:
+        results: The results.
+        study: The study's name.
+        say: Told why it takes some time.
+        wait: Waits for some seconds.
+    """
+
+    def latest() -> Status | None:
+        return next((one for one in read_statuses(results) if one.study == study), None)
+
+    seen = latest()
+    if seen is None or seen.state != "running" or seen.interrupted:
+        return None
+    if abs(time.time() - seen.updated_at) > OLD_SECONDS:
+        return None
+    say(f"study {study!r} may still run on {seen.host}: watching it for {WATCHED_SECONDS:g} s")
+    wait(WATCHED_SECONDS)
+    now = latest()
+    if now is None or now.state != "running" or now.updated_at == seen.updated_at:
+        return None
+    return f"process {now.process} on {now.host}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

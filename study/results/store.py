@@ -16,6 +16,7 @@ key, which is at least a training.
 """
 
 import contextlib
+import errno
 import json
 import operator
 import re
@@ -208,6 +209,29 @@ class ResultStore:
         else:
             with self._files.open_output_stream(whole) as stream:
                 stream.write(content)
+
+    def delete_file(self, path: str) -> None:
+        """Deletes a file that `put_file` wrote, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            self._files.delete_file(f"{self._root}/{path}")
+
+    def delete_empty_folder(self, path: str) -> bool:
+        """Deletes a folder that holds no file; returns whether there is none then."""
+        whole = f"{self._root}/{path}"
+        if isinstance(self._files, pyarrow.fs.LocalFileSystem):
+            with contextlib.suppress(FileNotFoundError):
+                try:
+                    Path(whole).rmdir()
+                except OSError as error:
+                    if error.errno != errno.ENOTEMPTY:
+                        raise
+                    return False
+            return True
+        if self.file_sizes(path):
+            return False
+        with contextlib.suppress(FileNotFoundError):
+            self._files.delete_dir(whole)
+        return True
 
     def files(self, folder: str) -> dict[str, bytes]:
         """Returns the files of a folder that are no part of a view, by name."""

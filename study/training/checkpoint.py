@@ -1,21 +1,37 @@
 """A training's state in one file, written whole or not at all, and known to be whole when read.
 
-The file is what ``torch.save`` writes, followed by the SHA-256 of it all in hexadecimal digits.
+The file is what ``torch.save`` writes, followed by the SHA-256 of it all in hexadecimal digits. Its
+place is a local path, or a URI such as ``s3://bucket/results/checkpoints/one.pt``.
 """
 
 import hashlib
 import os
 import pickle
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, cast
 
 import torch
 from torch import Tensor
 
+from study.data.store.remote import RemoteFolder, divided_uri
 from study.files import whole_file
 
-__all__ = ["DamagedCheckpointError", "load_checkpoint", "save_checkpoint", "trained_state"]
+__all__ = [
+    "CheckpointPlace",
+    "DamagedCheckpointError",
+    "checkpoint_exists",
+    "delete_checkpoint",
+    "load_checkpoint",
+    "save_checkpoint",
+    "set_aside",
+    "trained_state",
+]
+
+CheckpointPlace = Path | str
+"""Where a checkpoint is: a local path, or a URI as text."""
 
 DIGITS = 64  # of a SHA-256
 PIECE = 1 << 20  # bytes read at once
@@ -25,34 +41,45 @@ class DamagedCheckpointError(ValueError):
     """A checkpoint that isn't what was written."""
 
 
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+def save_checkpoint(place: CheckpointPlace, state: dict[str, Any]) -> None:
     """Writes tensors and plain values; readers see the previous file or the whole new one.
 
     Args:
-        path: The file; its folder is made if missing.
+        place: The file; its folder is made if missing.
         state: Tensors, numbers, strings, and lists and dicts of them.
 
     Raises:
         OSError: If the file can't be written, as on a full disk; the previous one stays.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(path, shared=True) as file:
-        hashed = _HashedFile(file)
-        torch.save(state, cast(IO[bytes], hashed))
-        file.write(hashed.digest.hexdigest().encode())
+    if isinstance(place, Path):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(place, shared=True) as file:
+            _write(file, state)
+        return
+    folder, name = _remote(place)
+    with tempfile.TemporaryFile() as file:
+        _write(file, state)
+        file.seek(0)
+        folder.put_opened(file, name)
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def _write(file: IO[bytes], state: dict[str, Any]) -> None:
+    hashed = _HashedFile(file)
+    torch.save(state, cast(IO[bytes], hashed))
+    file.write(hashed.digest.hexdigest().encode())
+
+
+def load_checkpoint(place: CheckpointPlace) -> dict[str, Any]:
     """Returns what `save_checkpoint` wrote, on the CPU; runs no code from the file.
 
     Raises:
-        OSError: If the file can't be opened.
+        OSError: If the file can't be read.
         DamagedCheckpointError: If a byte was changed, lost or added, or it is no checkpoint.
     """
-    with path.open("rb") as file:
+    with _opened(place) as file:
         if not _is_whole(file):
             raise DamagedCheckpointError(
-                f"checkpoint {path} is damaged: its content doesn't match its SHA-256; move it "
+                f"checkpoint {place} is damaged: its content doesn't match its SHA-256; move it "
                 "away to train from the start"
             )
         file.seek(0)
@@ -60,10 +87,51 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError as error:
             raise DamagedCheckpointError(
-                f"checkpoint {path} holds more than tensors and plain values; move it away to "
+                f"checkpoint {place} holds more than tensors and plain values; move it away to "
                 "train from the start"
             ) from error
     return state
+
+
+@contextmanager
+def _opened(place: CheckpointPlace) -> Iterator[IO[bytes]]:
+    """Opens a checkpoint; one that isn't local is fetched to a file that has no name."""
+    if isinstance(place, Path):
+        with place.open("rb") as file:
+            yield file
+        return
+    folder, name = _remote(place)
+    with tempfile.TemporaryFile() as file:
+        for piece in folder.pieces(name):
+            file.write(piece)
+        file.seek(0)
+        yield file
+
+
+def checkpoint_exists(place: CheckpointPlace) -> bool:
+    """Returns whether there is a checkpoint, be it whole or damaged."""
+    if isinstance(place, Path):
+        return place.exists()
+    folder, name = _remote(place)
+    return folder.exists(name)
+
+
+def delete_checkpoint(place: CheckpointPlace) -> None:
+    """Deletes a checkpoint, if it is there."""
+    if isinstance(place, Path):
+        place.unlink(missing_ok=True)
+    else:
+        folder, name = _remote(place)
+        folder.delete(name)
+
+
+def set_aside(place: CheckpointPlace) -> str:
+    """Renames a checkpoint so that it is no longer found; returns the name that it has then."""
+    if isinstance(place, Path):
+        return place.replace(place.with_name(f"{place.name}.damaged")).name
+    folder, name = _remote(place)
+    folder.rename(name, f"{name}.damaged")
+    return f"{name}.damaged"
 
 
 def trained_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -79,6 +147,11 @@ def trained_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
         for name, value in checkpoint["averaged"].items()
         if name.startswith("module.")
     }
+
+
+def _remote(uri: str) -> tuple[RemoteFolder, str]:
+    folder, name = divided_uri(uri)
+    return RemoteFolder(folder), name
 
 
 class _HashedFile:

@@ -17,7 +17,6 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -35,7 +34,13 @@ from study.data.clips.dataset import ClipDataset, make_loader
 from study.data.clips.transforms import model_inputs
 from study.scores import Scores, top_k_accuracy
 from study.training.allocation import keep_freed_memory
-from study.training.checkpoint import DamagedCheckpointError, load_checkpoint, save_checkpoint
+from study.training.checkpoint import (
+    CheckpointPlace,
+    DamagedCheckpointError,
+    load_checkpoint,
+    save_checkpoint,
+    set_aside,
+)
 from study.training.evaluation import score
 from study.training.hyperparameters import Hyperparameters
 from study.training.interruption import EPOCHS_SHARE_SECONDS, CheckpointTimes
@@ -96,7 +101,7 @@ def train(
     hyperparameters: Hyperparameters,
     seed: int,
     device: str | torch.device = "cpu",
-    checkpoint: Path | None = None,
+    checkpoint: CheckpointPlace | None = None,
     report: Callable[[EpochReport], None] | None = None,
     validated: Callable[[int, Scores], None] | None = None,
     compile: bool = False,
@@ -126,8 +131,9 @@ def train(
         device: ``cpu`` or a CUDA device.
         checkpoint: A file on storage that all processes see, written after the last epoch, after
             each other one that ends ten seconds or more after the file was last written, and every
-            five minutes within a long epoch. If it is there the training goes on from it; a
-            damaged one is kept as ``NAME.damaged``, and the training starts again.
+            five minutes within a long epoch: a local path, or a URI as text. If it is there the
+            training goes on from it; a damaged one is kept as ``NAME.damaged``, and the training
+            starts again.
         report: Called on every process after each epoch. On resuming it is called first with
             the last finished epoch, which the caller may have missed.
         validated: Receives the validation videos' scores after each epoch, with the epoch's
@@ -244,7 +250,7 @@ class _TrainingRun:
     loader_workers: int
     passes: int
     halved: bool
-    checkpoint: Path | None
+    checkpoint: CheckpointPlace | None
     saved: float
     history: list[EpochReport] = field(default_factory=list)
     unfinished: dict[str, Any] | None = None
@@ -261,7 +267,7 @@ class _TrainingRun:
         loader_workers: int,
         passes: int,
         halved: bool,
-        checkpoint: Path | None,
+        checkpoint: CheckpointPlace | None,
     ) -> "_TrainingRun":
         device = torch.device(device)
         cuda = device.type == "cuda"
@@ -383,7 +389,7 @@ def _resume(run: _TrainingRun, last: int) -> None:
             )
 
 
-def _load(path: Path) -> dict[str, Any] | None:
+def _load(path: CheckpointPlace) -> dict[str, Any] | None:
     """Returns a checkpoint's state; None where there is none, or a damaged one, which is kept.
 
     No process goes on before all have come here, so none writes what another moves away.
@@ -394,9 +400,8 @@ def _load(path: Path) -> dict[str, Any] | None:
         return None
     except DamagedCheckpointError as error:
         if _rank() == 0:
-            aside = path.with_name(f"{path.name}.damaged")
-            path.replace(aside)
-            logger.warning("%s. It is now %s, and the training starts again.", error, aside.name)
+            aside = set_aside(path)
+            logger.warning("%s. It is now %s, and the training starts again.", error, aside)
         return None
 
 

@@ -1,6 +1,7 @@
 import socket
 from collections.abc import Callable
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -39,9 +40,9 @@ def test_who_waits_for_a_cluster_to_grow_is_told_so(caplog: pytest.LogCaptureFix
 
 
 def test_a_folder_that_a_node_does_not_see_is_refused(tmp_path, monkeypatch):
-    def ask(task: Callable[[str], tuple[str, bool]], mark: str) -> list[tuple[str, bool]]:
-        elsewhere = mark.replace(str(tmp_path), "/nowhere")
-        return [task(mark), ("worker-7", task(elsewhere)[1])]
+    def ask(task: Callable[..., tuple[str, str | None]], folder: str, mark: str) -> list[Any]:
+        elsewhere = folder.replace(str(tmp_path), "/nowhere")
+        return [task(folder, mark), ("worker-7", task(elsewhere, mark)[1])]
 
     monkeypatch.setattr(connection, "on_every_node", ask)
     with pytest.raises(FileNotFoundError, match=r"node worker-7 doesn't see .*/results"):

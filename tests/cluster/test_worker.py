@@ -60,7 +60,9 @@ def _out_of_memory(most: int, folder: Path) -> Callable[[dict[str, Any]], None]:
 
 def _execute(job: Job, folder: Path) -> None:
     (folder / "ray").mkdir()
-    worker.execute(job, TWO, lambda metrics: None, at_once=1, storage=str(folder / "ray"))
+    worker.execute(
+        job, TWO, lambda metrics: None, at_once=1, storage=str(folder / "ray"), sources={}
+    )
 
 
 OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB."

@@ -1,4 +1,4 @@
-"""A small S3 in this process: enough of the protocol for a client to put, list and get objects."""
+"""A small S3 in this process: a client can put, list, get, copy and delete objects."""
 
 import re
 import threading
@@ -8,7 +8,7 @@ from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BufferedIOBase, BytesIO
 from urllib.parse import parse_qs, unquote, urlsplit
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, unescape
 
 
 class S3Server(ThreadingHTTPServer):
@@ -40,7 +40,14 @@ class S3Server(ThreadingHTTPServer):
 
     def gets(self, pattern: str) -> int:
         """How often objects of matching keys were read."""
-        return sum(method == "GET" and bool(re.search(pattern, k)) for method, k in self.requests)
+        return self._asked("GET", pattern)
+
+    def puts(self, pattern: str) -> int:
+        """How often objects of matching keys were written."""
+        return self._asked("PUT", pattern)
+
+    def _asked(self, method: str, pattern: str) -> int:
+        return sum(one == method and bool(re.search(pattern, k)) for one, k in self.requests)
 
 
 @contextmanager
@@ -114,14 +121,28 @@ class _Handler(BaseHTTPRequestHandler):
         if self.server.refused and re.search(self.server.refused, self.key):
             self._error(403, "AccessDenied")
             return
+        if "x-amz-copy-source" in self.headers:
+            _, _, source = unquote(self.headers["x-amz-copy-source"]).lstrip("/").partition("/")
+            self.server.objects[self.key] = self.server.objects[source]
+            self._xml('<CopyObjectResult><ETag>"1"</ETag></CopyObjectResult>')
+            return
         if "uploadId" in self.query:
             self.server.parts[f"{self.key} {int(self.query['partNumber']):05d}"] = content
         elif self.key:
             self.server.objects[self.key] = content
         self._answer(200, b"")
 
+    def do_DELETE(self) -> None:
+        self.server.objects.pop(self.key, None)
+        self._answer(204, b"")
+
     def do_POST(self) -> None:
-        self._content()
+        content = self._content()
+        if "delete" in self.query:
+            for key in re.findall("<Key>(.*?)</Key>", content.decode()):
+                self.server.objects.pop(unescape(key), None)
+            self._xml("<DeleteResult></DeleteResult>")
+            return
         if "uploads" in self.query:
             self._xml(
                 f"<InitiateMultipartUploadResult><Bucket>{self.bucket}</Bucket>"

@@ -122,7 +122,7 @@ def store_content(folder: Path) -> Any:
     return store.fingerprint, sorted(store.names), list(store.verify())
 
 
-def study_content(folder: Path) -> Any:
+def study_content(folder: Path | str) -> Any:
     """Returns all lines of a study's results, but for when and how fast they came."""
     content = {}
     for view in VIEWS:

@@ -75,7 +75,7 @@ def test_a_file_of_ones_own_is_planned_trained_shown_and_reported(
     assert "2 arms × 1 seed from 2 trainings" in planned
     ran = type_in(plug_in_folder, run, "--data", str(tiny_store), *SMALL)
     assert f"--table gem --space {file}" in ran
-    assert not list(Path("results/ray").iterdir()), "nothing of what was shipped is left"
+    assert not list(Path("results").rglob("gem.py")), "nothing of what was shipped is left"
     trainings = ResultStore("results").read("trainings").to_pylist()
     assert [(line["model"], line["status"]) for line in trainings] == [("gem", "finished")] * 2
     assert re.search(r"^Generalised mean +\d", type_here(query), re.MULTILINE)

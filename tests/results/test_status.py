@@ -4,13 +4,21 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from study import query
-from study.results.status import RunningJob, Status, read_statuses, render_status, write_status
+from study.results.status import (
+    RunningJob,
+    Status,
+    other_driver,
+    read_statuses,
+    render_status,
+    write_status,
+)
 from study.results.store import ResultStore
 from tests.sample_results import training
 
@@ -67,6 +75,45 @@ def test_what_is_written_is_read_the_latest_first(tmp_path: Path) -> None:
     later = Status(study="tsn", state="running", host="node8", process=14, updated_at=3000.0)
     write_status(results, later)
     assert [one.process for one in read_statuses(results)] == [14, 12, 4711], "one each"
+
+
+def test_a_driver_on_another_machine_runs_its_study_if_its_status_is_renewed(
+    tmp_path: Path,
+) -> None:
+    results, now = ResultStore(tmp_path), time.time()
+    waited: list[float] = []
+
+    def asked(*, renewed: Status | None = None) -> str | None:
+        def wait(seconds: float) -> None:
+            waited.append(seconds)
+            if renewed is not None:
+                write_status(results, renewed)
+
+        return other_driver(results, RUNNING.study, say=lambda text: None, wait=wait)
+
+    assert asked() is None, "it was never run"
+    for ended in (
+        replace(RUNNING, state="done", updated_at=now),
+        replace(RUNNING, host=socket.gethostname(), process=_dead(), updated_at=now),
+        RUNNING,  # of long ago
+    ):
+        write_status(results, ended)
+        assert asked() is None
+    assert not waited
+    latest = replace(RUNNING, updated_at=now - 60)  # by a clock that is a minute late
+    write_status(results, latest)
+    assert asked() is None
+    assert asked(renewed=replace(latest, state="stopped", updated_at=now - 30)) is None
+    write_status(results, latest)
+    assert asked(renewed=replace(latest, updated_at=now - 30)) == "process 4711 on node7"
+    assert len(waited) == 3
+
+
+def _dead() -> int:
+    """Returns the number of a process that has ended."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        pass
+    return process.pid
 
 
 def _listed(one: Status) -> Status:

@@ -8,18 +8,56 @@ import pytest
 import torch
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from study.data.store.remote import joined_uri
 from study.training import checkpoint
 from study.training.checkpoint import (
     DamagedCheckpointError,
+    checkpoint_exists,
+    delete_checkpoint,
     load_checkpoint,
     save_checkpoint,
+    set_aside,
     trained_state,
 )
+from tests.data.s3_server import s3_server
 
 
 class _Bomb:
     def __reduce__(self) -> tuple:
         return os.mkdir, ("exploded",)
+
+
+def test_a_checkpoint_at_an_address_is_saved_loaded_set_aside_and_deleted() -> None:
+    with s3_server() as server:
+        place = joined_uri(server.uri("bucket/results"), "checkpoints/one.pt")
+        key = "results/checkpoints/one.pt"
+        assert not checkpoint_exists(place)
+        delete_checkpoint(place)
+        with pytest.raises(FileNotFoundError):
+            load_checkpoint(place)
+        for epoch in (1, 2):
+            save_checkpoint(place, {"epoch": epoch, "w": torch.arange(3)})
+            assert load_checkpoint(place)["epoch"] == epoch
+        assert checkpoint_exists(place)
+        server.objects[key] = server.objects[key][:-1]
+        with pytest.raises(DamagedCheckpointError):
+            load_checkpoint(place)
+        assert set_aside(place) == "one.pt.damaged"
+        assert not checkpoint_exists(place)
+        assert f"{key}.damaged" in server.objects
+        save_checkpoint(place, {"epoch": 3})
+        delete_checkpoint(place)
+        assert not checkpoint_exists(place)
+
+
+def test_a_save_at_an_address_that_fails_leaves_the_former_checkpoint() -> None:
+    with s3_server() as server:
+        place = joined_uri(server.uri("bucket/results"), "one.pt")
+        save_checkpoint(place, {"epoch": 1})
+        server.refused = "one"
+        with pytest.raises(OSError, match="ACCESS_DENIED"):
+            save_checkpoint(place, {"epoch": 2})
+        assert load_checkpoint(place) == {"epoch": 1}
 
 
 def test_a_checkpoint_comes_back_as_it_was_saved(tmp_path: Path) -> None:

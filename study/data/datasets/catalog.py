@@ -125,7 +125,7 @@ def annotate(
             raise ValueError(f'dataset "{dataset}" takes no {what}, but got {given[what]}')
     for what, folder in (("videos", videos), ("splits", splits)):
         if folder is not None and not folder.is_dir():
-            raise FileNotFoundError(f"no {what} folder {folder}")
+            raise FileNotFoundError(f"no {what} folder {folder}; give --{what} DIR, where they are")
     for what in reader.needs:
         if used[what] is None:
             raise ValueError(f'dataset "{dataset}" needs {what}: {_NEEDED[what]}')

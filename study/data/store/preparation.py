@@ -185,7 +185,7 @@ def find_videos(annotations: Annotations, folder: Path) -> dict[str, Path]:
         FileNotFoundError: If there is no folder, or none of the videos is in it.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"no videos folder {folder}")
+        raise FileNotFoundError(f"no videos folder {folder}; give --videos DIR, where they are")
     videos = annotated_videos(annotations)
     found = {name: resolve_video(folder, videos[name].path) for name in sorted(videos)}
     existing = {name: path for name, path in found.items() if path is not None}

@@ -8,6 +8,7 @@ Clients such as the one for S3 have threads and connections that don't survive a
 processes are forked. So a process of its own fetches; the one that reads clips never has a client.
 """
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -17,7 +18,7 @@ from hashlib import blake2b
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import pyarrow as pa
 import pyarrow.fs
@@ -25,7 +26,14 @@ import pyarrow.fs
 from study.data.process import ChildDiedError, ChildProcess
 from study.files import temporary_name, whole_file
 
-__all__ = ["CACHE_VARIABLE", "CachedFolder", "RemoteFolder", "is_uri"]
+__all__ = [
+    "CACHE_VARIABLE",
+    "CachedFolder",
+    "RemoteFolder",
+    "divided_uri",
+    "is_uri",
+    "joined_uri",
+]
 
 CACHE_VARIABLE = "TWO_STREAM_CACHE"
 _PIECE = 8 << 20
@@ -34,6 +42,19 @@ _PIECE = 8 << 20
 def is_uri(path: str | Path) -> bool:
     """Returns whether it is a URI such as ``s3://bucket/store`` and not a local path."""
     return "://" in str(path)
+
+
+def joined_uri(uri: str, name: str) -> str:
+    """Returns the URI of a file in a folder: its name goes before what a URI says of the client."""
+    parts = urlsplit(uri)
+    return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}"))
+
+
+def divided_uri(uri: str) -> tuple[str, str]:
+    """Returns the URI of a file's folder, and the file's name in it."""
+    parts = urlsplit(uri)
+    folder, _, name = parts.path.rpartition("/")
+    return urlunsplit(parts._replace(path=folder)), name
 
 
 class RemoteFolder:
@@ -87,22 +108,40 @@ class RemoteFolder:
             if info.is_file
         }
 
+    def exists(self, name: str) -> bool:
+        """Returns whether there is such a file."""
+        return bool(self._files.get_file_info(f"{self._path}/{name}").is_file)
+
+    def delete(self, name: str) -> None:
+        """Deletes a file, if it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            self._files.delete_file(f"{self._path}/{name}")
+
+    def rename(self, name: str, other: str) -> None:
+        """Gives a file another name in the folder."""
+        self._files.move(f"{self._path}/{name}", f"{self._path}/{other}")
+
     def put(self, source: Path, name: str) -> None:
-        """Puts a local file there, whole or not at all.
+        """Puts a local file there, whole or not at all."""
+        with source.open("rb") as file:
+            self.put_opened(file, name)
+
+    def put_opened(self, file: IO[bytes], name: str) -> None:
+        """Puts there what is left to read of an open file, whole or not at all.
 
         A thread does it, which Ctrl-C doesn't reach: a stream that is closed early leaves a part of
         the file there as if it were the whole.
         """
         with ThreadPoolExecutor(1) as thread:
-            thread.submit(self._put, source, name).result()
+            thread.submit(self._put, file, name).result()
 
-    def _put(self, source: Path, name: str) -> None:
+    def _put(self, file: IO[bytes], name: str) -> None:
         target = f"{self._path}/{name}"
         self._files.create_dir(target.rpartition("/")[0], recursive=True)
         local = isinstance(self._files, pyarrow.fs.LocalFileSystem)
         written = str(temporary_name(Path(target))) if local else target
         # Not by pyarrow.fs.copy_files, which is silent about what fails when the stream is closed.
-        with source.open("rb") as file, self._files.open_output_stream(written) as stream:
+        with self._files.open_output_stream(written) as stream:
             while piece := file.read(_PIECE):
                 stream.write(piece)
         if local:
@@ -132,12 +171,12 @@ class CachedFolder:
         """Reads small files as they are now, past the cache; None where there is no such file."""
         return self._ask([("read", name) for name in names])
 
-    def locate(self, name: str, *, size: int, version: str = "") -> Path:
+    def locate(self, name: str, *, size: int | None = None, version: str = "") -> Path:
         """Returns where a file is in the cache; fetches it where it isn't there, or not whole.
 
         Args:
             name: The file's name in the folder.
-            size: The file's size in bytes.
+            size: The file's size in bytes, where it is known.
             version: Tells the file from others that had its name, where the name doesn't.
 
         Raises:
@@ -185,14 +224,14 @@ def _answer(remote: RemoteFolder, kind: str, name: str, *more: Any) -> bytes | N
     return None
 
 
-def _is_whole(path: Path, size: int) -> bool:
+def _is_whole(path: Path, size: int | None) -> bool:
     try:
-        return path.stat().st_size == size
+        return path.stat().st_size == size or size is None
     except (FileNotFoundError, NotADirectoryError):
         return False
 
 
-def _fetch(remote: RemoteFolder, name: str, target: Path, size: int) -> None:
+def _fetch(remote: RemoteFolder, name: str, target: Path, size: int | None) -> None:
     """Fetches a file, unless another process is fetching it: then waits for that one."""
     other = f"name another folder for the cache with {CACHE_VARIABLE}"
     try:
@@ -211,11 +250,12 @@ def _fetch(remote: RemoteFolder, name: str, target: Path, size: int) -> None:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            reason = f"no space left for the {size:,} bytes of {name} in {target.parent}"
+            bytes_ = "" if size is None else f"the {size:,} bytes of "
+            reason = f"no space left for {bytes_}{name} in {target.parent}"
             raise OSError(error.errno, f"{reason}; {other}") from None
 
 
-def _copy(remote: RemoteFolder, name: str, file: IO[bytes], size: int) -> None:
+def _copy(remote: RemoteFolder, name: str, file: IO[bytes], size: int | None) -> None:
     try:
         for piece in remote.pieces(name):
             file.write(piece)
@@ -223,7 +263,7 @@ def _copy(remote: RemoteFolder, name: str, file: IO[bytes], size: int) -> None:
         raise FileNotFoundError(
             f"{remote.uri} has no {name}, which its manifest names: upload the store again"
         ) from None
-    if file.tell() != size:
+    if size is not None and file.tell() != size:
         raise OSError(
             f"{name} in {remote.uri} has {file.tell()} bytes where its manifest says {size}: "
             "upload the store again"
