@@ -1,13 +1,15 @@
 """Fixtures that several test packages share."""
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from xdist import is_xdist_worker
 
 from study.data.datasets import embedded
 from study.data.datasets.annotations import Video
@@ -18,6 +20,34 @@ from tests.plug_ins import plug_ins_forgotten
 
 CLASSES = ("what_yellow", "what_cyan", "how_left", "how_right")
 CLIPS = 8  # of each class
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts files with slow tests first, so that no process is left with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+def made_once(request: pytest.FixtureRequest, name: str, make: Callable[[Path], object]) -> Path:
+    """Returns a folder that the first of the test processes to need it makes, for all of them.
+
+    Args:
+        request: That of a session's fixture.
+        name: The folder's name.
+        make: Fills the folder.
+    """
+    shared: Path = request.getfixturevalue("tmp_path_factory").getbasetemp()
+    if is_xdist_worker(request):
+        shared = shared.parent
+    folder, done = shared / name, shared / f"{name}.done"
+    with (shared / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -33,9 +63,12 @@ TINY = StoreSettings(dataset="folder", short_side=32, stacks=2, flow_length=3)
 
 
 @pytest.fixture(scope="session")
-def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of 4 classes × 8 rendered clips as a folder of class folders, 2 stacks of 3."""
-    return render_store(tmp_path_factory.mktemp("tiny"))
+def tiny_store(request: pytest.FixtureRequest) -> Path:
+    """A store of 4 classes × 8 rendered clips as a folder of class folders, 2 stacks of 3.
+
+    Don't write here.
+    """
+    return made_once(request, "tiny", render_store) / "store"
 
 
 def render_store(folder: Path, settings: StoreSettings = TINY) -> Path:
@@ -53,11 +86,14 @@ def render_store(folder: Path, settings: StoreSettings = TINY) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained_results(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Results of the tiny store's study of ``tests.trained_study``; its networks are kept."""
+def trained_results(tiny_store: Path, request: pytest.FixtureRequest) -> Path:
+    """Results of the tiny store's study of ``tests.trained_study``; its networks are kept.
+
+    Don't write here.
+    """
     from tests.trained_study import train_study
 
-    return train_study(tiny_store, tmp_path_factory.mktemp("trained") / "results")
+    return made_once(request, "trained", lambda folder: train_study(tiny_store, folder))
 
 
 def videos_of(class_name: str) -> list[Video]:
