@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -20,6 +21,11 @@ from tests.plug_ins import plug_ins_forgotten
 
 CLASSES = ("what_yellow", "what_cyan", "how_left", "how_right")
 CLIPS = 8  # of each class
+
+
+def pytest_configure() -> None:
+    """Answers Ctrl-C as in a terminal, and so does what tests start; a background ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,7 +4,7 @@ import json
 import re
 import shlex
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -391,17 +391,6 @@ def test_a_study_with_failures_ends_with_status_1_and_a_line_for_each(
     assert said == [f"study.run: failed: {reason}" for reason in reasons]
 
 
-@pytest.fixture
-def signals() -> Iterator[None]:
-    """Answers to Ctrl-C as in a terminal; afterwards all are as they were."""
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    for number, handler in kept.items():
-        signal.signal(number, handler)
-
-
-@pytest.mark.usefixtures("signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_and_a_request_to_end_are_answered_in_a_line(
     number: signal.Signals,
