@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from xdist import is_xdist_worker
 
 from study.data.datasets import embedded
 from study.data.datasets.annotations import Video
@@ -43,7 +42,7 @@ def made_once(request: pytest.FixtureRequest, name: str, make: Callable[[Path], 
         make: Fills the folder.
     """
     shared: Path = request.getfixturevalue("tmp_path_factory").getbasetemp()
-    if is_xdist_worker(request):
+    if hasattr(request.config, "workerinput"):  # one of several processes
         shared = shared.parent
     folder, done = shared / name, shared / f"{name}.done"
     with (shared / f"{name}.lock").open("w") as lock:

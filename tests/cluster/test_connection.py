@@ -4,6 +4,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
+import ray
 
 from study.cluster import connection
 from study.cluster.connection import ClusterTooSmallError, at_once_on, running_ray
@@ -66,7 +67,7 @@ def test_signals_are_answered_under_ray_as_before(
 ):
     """Ray answers them in its own way, which would end the process without a word."""
     before = signal.getsignal(number)
-    monkeypatch.setattr(connection.ray, "init", lambda **_: signal.signal(number, signal.SIG_IGN))
+    monkeypatch.setattr(ray, "init", lambda **_: signal.signal(number, signal.SIG_IGN))
     connection._start(include_dashboard=False)
     assert signal.getsignal(number) == before
 

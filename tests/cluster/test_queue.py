@@ -20,8 +20,8 @@ EPOCHS = 30
 class TwoJobs(JobSource):
     """A job that diverges, then one whose node is drained and taken away after some epochs."""
 
-    def __init__(self, diverging: Job, job: Job, cluster: Cluster) -> None:
-        self.jobs, self.cluster, self.node = [diverging, job], cluster, cluster.add_node(num_cpus=1)
+    def __init__(self, jobs: list[Job], cluster: Cluster) -> None:
+        self.jobs, self.cluster, self.node = jobs, cluster, cluster.add_node(num_cpus=1)
         self.running = False
         self.said: list[str] = []
         self.reason = ""
@@ -85,7 +85,7 @@ def test_what_diverges_fails_and_what_is_on_a_drained_node_goes_on_elsewhere(
         study = study_of(tiny_store, tmp_path / "results", {**SMALL, **changes, "epochs": until})
         (training,) = study.plan().trainings.values()
         jobs.append(study.job(training, until=until, parts=("test",)))
-    source = TwoJobs(*jobs, cluster)
+    source = TwoJobs(jobs, cluster)
     run_jobs(source, Placement(resources=Resources(), at_once=1, scratch=str(tmp_path / "ray")))
     assert 2 <= source.taken_away_after < EPOCHS
     assert source.moments > EPOCHS, "more often than anything happens"

@@ -123,8 +123,13 @@ def test_an_interrupted_study_says_so_in_a_line_and_keeps_what_finished(
 @pytest.fixture
 def another_ray() -> Iterator[None]:
     """A Ray that has nothing to do with the study, as on a machine that is shared."""
-    head = {"num_cpus": 0, "include_dashboard": False, "no_monitor": True}
-    head |= {"include_log_monitor": False, "dashboard_agent_listen_port": None}
+    head = {
+        "num_cpus": 0,
+        "include_dashboard": False,
+        "include_log_monitor": False,
+        "no_monitor": True,
+        "dashboard_agent_listen_port": None,
+    }
     cluster = Cluster(initialize_head=True, head_node_args=head)
     yield
     cluster.shutdown()
