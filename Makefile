@@ -16,10 +16,10 @@ setup: .venv/.ready
 study: setup
 	$(BIN)/python -m study.run --space stilt
 
-# Two processes, each of one thread, for two cores. A file's tests share what they set up, so they
-# stay together; in the order of the folders the slowest are done first.
+# Three processes, each of one thread, for two cores: a third of their time they wait, as for Ray to
+# start. A file's tests share what they set up, so they stay together; tests/conftest.py orders them.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .

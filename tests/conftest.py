@@ -1,9 +1,11 @@
 """Fixtures that several test packages share."""
 
+import fcntl
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,39 @@ CLASSES = ("what_yellow", "what_cyan", "how_left", "how_right")
 CLIPS = 8  # of each class
 
 
+def pytest_configure() -> None:
+    """Answers Ctrl-C as in a terminal, and so does what tests start; a background ignores it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts files with slow tests first, so that no process is left with one at the end."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
+def made_once(request: pytest.FixtureRequest, name: str, make: Callable[[Path], object]) -> Path:
+    """Returns a folder that the first of the test processes to need it makes, for all of them.
+
+    Args:
+        request: That of a session's fixture.
+        name: The folder's name.
+        make: Fills the folder.
+    """
+    shared: Path = request.getfixturevalue("tmp_path_factory").getbasetemp()
+    if hasattr(request.config, "workerinput"):  # one of several processes
+        shared = shared.parent
+    folder, done = shared / name, shared / f"{name}.done"
+    with (shared / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real clips and official split files; skips the test where there is none."""
@@ -33,9 +68,12 @@ TINY = StoreSettings(dataset="folder", short_side=32, stacks=2, flow_length=3)
 
 
 @pytest.fixture(scope="session")
-def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store of 4 classes × 8 rendered clips as a folder of class folders, 2 stacks of 3."""
-    return render_store(tmp_path_factory.mktemp("tiny"))
+def tiny_store(request: pytest.FixtureRequest) -> Path:
+    """A store of 4 classes × 8 rendered clips as a folder of class folders, 2 stacks of 3.
+
+    Don't write here.
+    """
+    return made_once(request, "tiny", render_store) / "store"
 
 
 def render_store(folder: Path, settings: StoreSettings = TINY) -> Path:
@@ -53,11 +91,14 @@ def render_store(folder: Path, settings: StoreSettings = TINY) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained_results(tiny_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Results of the tiny store's study of ``tests.trained_study``; its networks are kept."""
+def trained_results(tiny_store: Path, request: pytest.FixtureRequest) -> Path:
+    """Results of the tiny store's study of ``tests.trained_study``; its networks are kept.
+
+    Don't write here.
+    """
     from tests.trained_study import train_study
 
-    return train_study(tiny_store, tmp_path_factory.mktemp("trained") / "results")
+    return made_once(request, "trained", lambda folder: train_study(tiny_store, folder))
 
 
 def videos_of(class_name: str) -> list[Video]:

@@ -62,7 +62,6 @@ def run_alone(folder: Path, *arguments: str) -> list[tuple[str, np.ndarray]]:
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=240,
     )
     assert done.returncode == 0, done.stderr
     lines = [line.split() for line in done.stdout.splitlines()]

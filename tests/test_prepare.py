@@ -225,7 +225,7 @@ def test_ctrl_c_says_how_to_go_on(videos, tmp_path):
         time.sleep(0.01)
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate()
     assert process.returncode == 1
     assert "Stopped. What was finished is safe" in err
     assert f"python -m study.prepare folder --videos {videos} --store '{tmp_path}/a store'" in err

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -375,6 +376,32 @@ def test_a_name_of_100_letters_is_taken(
 ) -> None:
     assert study_for(asked, tiny_store, tmp_path, "--name", "a" * 100).name == "a" * 100
     assert study_for(asked, tiny_store, tmp_path, "--name", "a.b+c-d_1").name == "a.b+c-d_1"
+
+
+def test_a_study_with_failures_ends_with_status_1_and_a_line_for_each(
+    tiny_store: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    reasons = ["stil on folder: NonFiniteLossError: the loss became nan", "spatial: out of memory"]
+    monkeypatch.setattr(run, "run_study", lambda *_, **__: reasons)
+    assert main(["--data", str(tiny_store), "--results", str(tmp_path), *SMALL]) == 1
+    said = capsys.readouterr().err.splitlines()
+    assert said == [f"study.run: failed: {reason}" for reason in reasons]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_a_request_to_end_are_answered_in_a_line(
+    number: signal.Signals,
+    tiny_store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(run, "run_study", lambda *_, **__: signal.raise_signal(number))
+    assert main(["--data", str(tiny_store), *SMALL]) == 1
+    (error,) = capsys.readouterr().err.strip().splitlines()
+    assert error.startswith("study.run: interrupted. What finished is kept")
 
 
 def test_values_are_as_json_has_them() -> None:

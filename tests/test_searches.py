@@ -504,7 +504,7 @@ def test_most_trainings_are_those_of_the_worst_of_all_choices(
     assert most_trainings(study) == max(len(plan.trainings) for plan in plans) == 2
 
     objectives = {one.search.name: objective_of(study, key) for key, one in searches.items()}
-    start = look(agenda, Ledger(ResultStore(tmp_path), objectives))
+    start = look(agenda, Ledger(ResultStore(tmp_path), objectives, checkpoints=study.checkpoints))
     untuned = study.plan()
     left = list(work_left(study, agenda, start, untuned=untuned))
     most = {piece.most for piece in left if piece.phase != "search"}

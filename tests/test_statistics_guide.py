@@ -2,6 +2,8 @@
 
 import re
 import shlex
+from contextlib import chdir, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 import pytest
@@ -18,22 +20,21 @@ COMMANDS = [
 ]
 
 
-@pytest.fixture
-def typed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def typed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What each command of the page prints, of two invented studies that it names."""
-    results = ResultStore(tmp_path / "results")
+    folder = tmp_path_factory.mktemp("typed")
+    results = ResultStore(folder / "results")
     arms = {**ARMS, "stil-awf-entropy": ("stil", "awf-entropy", 0.8)}
     write_study(results, study="stilt-ucf101", arms=arms)
     write_study(results, study="stilt-hmdb51", dataset="hmdb51", classes=6, arms=arms)
-    monkeypatch.chdir(tmp_path)
     printed = {}
     for python, module, program, *words in COMMANDS:
         assert (python, module) == ("python", "-m")
         main = {"study.query": query.main, "study.report": report.main}[program]
-        assert main(words) == 0, words
-        printed[" ".join([program, *words])] = capsys.readouterr().out
+        with chdir(folder), redirect_stdout(StringIO()) as out:
+            assert main(words) == 0, words
+        printed[" ".join([program, *words])] = out.getvalue()
     return printed
 
 

@@ -7,12 +7,14 @@ import ray
 from ray.cluster_utils import Cluster
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     """A cluster of a head that neither trains nor prepares, and soon knows that a node is gone."""
     head = {
         "num_cpus": 0,
         "include_dashboard": False,
+        "include_log_monitor": False,
+        "no_monitor": True,  # nothing scales it
         "dashboard_agent_listen_port": None,  # another cluster may have the usual one
         "_system_config": {"health_check_period_ms": 500},
     }

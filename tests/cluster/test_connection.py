@@ -1,9 +1,11 @@
+import signal
 import socket
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 
 from study.cluster import connection
 from study.cluster.connection import ClusterTooSmallError, at_once_on, running_ray
@@ -50,7 +52,7 @@ def test_a_folder_that_a_node_does_not_see_is_refused(tmp_path, monkeypatch):
     assert list((tmp_path / "results").iterdir()) == []
 
 
-@pytest.mark.timeout(15)  # Ray itself would try for longer
+@pytest.mark.timeout(60)  # Ray itself would try for minutes
 @pytest.mark.parametrize("scheme", ["", "ray://"])
 def test_an_address_where_nobody_listens_is_refused_at_once(scheme: str):
     with socket.socket() as taken:  # bound, but nobody listens
@@ -58,6 +60,17 @@ def test_an_address_where_nobody_listens_is_refused_at_once(scheme: str):
         address = f"{scheme}127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(ConnectionError, match=f"no Ray cluster answers at '{address}'"):
             running_ray(address).__enter__()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_are_answered_under_ray_as_before(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+):
+    """Ray answers them in its own way, which would end the process without a word."""
+    before = signal.getsignal(number)
+    monkeypatch.setattr(ray, "init", lambda **_: signal.signal(number, signal.SIG_IGN))
+    connection._start(include_dashboard=False)
+    assert signal.getsignal(number) == before
 
 
 def test_only_placement_groups_that_outlived_their_job_are_removed(monkeypatch: pytest.MonkeyPatch):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray.cluster_utils import Cluster
 
 from study.cluster import preparation as cluster_preparation
 from study.cluster.preparation import prepare_on_cluster
@@ -31,23 +32,32 @@ def assert_same(one: Path, other: Path) -> None:
     assert filecmp.cmpfiles(one, other, files, shallow=False)[1:] == ([], [])
 
 
+@pytest.fixture
+def two_nodes(cluster: Cluster) -> Cluster:
+    """The cluster with two nodes of a core each; a test before may have taken some away."""
+    while len(cluster.worker_nodes) < 2:
+        cluster.add_node(num_cpus=1)
+    return cluster
+
+
 @pytest.mark.slow
-def test_nodes_make_the_store_that_one_machine_makes(tmp_path):
+def test_nodes_make_the_store_that_one_machine_makes(two_nodes, tmp_path):
     videos = write_dataset(tmp_path / "videos")
     annotations = annotate("folder", videos=videos)
     (videos / "run/p1.avi").write_bytes(b"")
     alone, shared = tmp_path / "alone", tmp_path / "shared"
-    expected = prepare(annotations, videos, alone, SETTINGS, workers=2)
+    expected = prepare(annotations, videos, alone, SETTINGS, workers=1)
     seen: list[Progress] = []
+    address = two_nodes.address
     summary = prepare_on_cluster(
-        None, annotations, videos, shared, SETTINGS, nodes=2, workers=1, progress=seen.append
+        address, annotations, videos, shared, SETTINGS, nodes=2, workers=1, progress=seen.append
     )
     assert (summary.stored, summary.prepared) == (9, 10)
     assert summary.skipped == expected.skipped
     assert [report.total for report in seen] == [10] * len(seen)
     assert sorted(report.done for report in seen) == [report.done for report in seen]
     assert_same(alone, shared)
-    again = prepare_on_cluster(None, annotations, videos, shared, SETTINGS)
+    again = prepare_on_cluster(address, annotations, videos, shared, SETTINGS)
     assert again.prepared == 0
 
 
@@ -66,7 +76,7 @@ def is_preparing(pid: int) -> bool:
 
 
 @pytest.mark.slow
-def test_a_node_that_is_lost_at_work_loses_nothing_else(cluster, tmp_path, monkeypatch):
+def test_a_node_that_is_lost_at_work_loses_nothing_else(two_nodes, tmp_path, monkeypatch):
     videos = tmp_path / "videos"
     for number in range(24):
         frames = moving_square(16, height=72, width=96, seed=number)
@@ -77,13 +87,11 @@ def test_a_node_that_is_lost_at_work_loses_nothing_else(cluster, tmp_path, monke
     )
     shared, alone = tmp_path / "shared", tmp_path / "alone"
     shared.mkdir()
-    for _ in range(2):
-        cluster.add_node(num_cpus=1)
     # No video is free until both nodes are there, and a third of them until one is lost.
     gate = Locks(shared)
     locks = [Staging(shared).lock_of(name) for name in find_videos(annotations, videos)]
     assert all(gate.take(lock, wait=False) for lock in locks)
-    nodes = sorted(cluster.worker_nodes, key=lambda node: node.node_id)
+    nodes = sorted(two_nodes.worker_nodes, key=lambda node: node.node_id)
     steps: list[Any] = []  # the nodes' processes, then how far the preparation was
 
     def lose_a_node(progress):
@@ -95,7 +103,7 @@ def test_a_node_that_is_lost_at_work_loses_nothing_else(cluster, tmp_path, monke
                     gate.release(lock)
         elif len(steps) == 1 and progress.done >= 4:
             steps.append(progress.done)
-            cluster.remove_node(nodes[0], allow_graceful=False)
+            two_nodes.remove_node(nodes[0], allow_graceful=False)
             for pid in steps[0][0]:  # they would end by themselves, but not at once
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
@@ -104,7 +112,7 @@ def test_a_node_that_is_lost_at_work_loses_nothing_else(cluster, tmp_path, monke
 
     monkeypatch.setattr(cluster_preparation, "_POLL_SECONDS", 0.1)
     summary = prepare_on_cluster(
-        cluster.address, annotations, videos, shared, settings, progress=lose_a_node
+        two_nodes.address, annotations, videos, shared, settings, progress=lose_a_node
     )
     assert 4 <= steps[1] <= 16
     assert (summary.stored, summary.skipped) == (24, {})

@@ -69,7 +69,6 @@ OUT_OF_MEMORY = "CUDA out of memory. Tried to allocate 2.00 GiB."
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # of a busy machine
 def test_out_of_memory_in_one_process_halves_the_passes_of_all(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

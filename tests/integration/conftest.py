@@ -1,12 +1,9 @@
 """A clip store small enough to train on in a second, and a way to run the commands on it."""
 
 import os
-import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-import pytest
 from rich.console import Console
 
 from study.conduct import Conductor
@@ -16,8 +13,6 @@ from study.searches import searches_of
 from study.terminal import Terminal
 
 ROOT = Path(__file__).parents[2]
-
-Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 def run_here(study: Study) -> Conductor:
@@ -31,23 +26,6 @@ def run_here(study: Study) -> Conductor:
             run_job(job)
             conductor.ended(job)
     return conductor
-
-
-@pytest.fixture
-def study_run(tiny_store: Path, tmp_path: Path) -> Run:
-    """Runs ``python -m study.run`` on the tiny store with results in a folder of the test's own."""
-
-    def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            study_command(tiny_store, tmp_path / "results", *arguments),
-            capture_output=True,
-            text=True,
-            timeout=240,
-            env=environment(),
-            **options,  # type: ignore[call-overload]
-        )
-
-    return run
 
 
 def study_command(store: Path, results: Path, *arguments: str) -> list[str]:

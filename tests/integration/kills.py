@@ -33,7 +33,7 @@ from tests.integration.conftest import environment, small, study_command
 from tests.integration.processes import session, shared_memory_left
 
 LONGEST = 600.0  # seconds that a command may take on a busy machine
-GONE_WITHIN = 90.0  # seconds in which the processes of a killed command end by themselves
+GONE_WITHIN = 300.0  # seconds in which the processes of a killed command end by themselves
 STARTS = 4  # of a command that was killed, until it ends well
 
 STORE = "store"

@@ -73,7 +73,7 @@ def test_a_file_of_ones_own_is_planned_trained_shown_and_reported(
 
     planned = type_here(plan, "--data", str(tiny_store), *SMALL)
     assert "2 arms × 1 seed from 2 trainings" in planned
-    ran = type_in(plug_in_folder, run, "--data", str(tiny_store), *SMALL)
+    ran = type_here(run, "--data", str(tiny_store), *SMALL)
     assert f"--table gem --space {file}" in ran
     assert not list(Path("results").rglob("gem.py")), "nothing of what was shipped is left"
     trainings = ResultStore("results").read("trainings").to_pylist()
@@ -87,7 +87,8 @@ def test_a_file_of_ones_own_is_planned_trained_shown_and_reported(
 def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """A head that trains nothing and two nodes of one core, which have nothing of the plug-in."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    head = {"num_cpus": 0, "include_log_monitor": False, "no_monitor": True}
+    made = Cluster(initialize_head=True, head_node_args=head)
     try:
         for _ in range(2):
             made.add_node(num_cpus=1)
@@ -97,7 +98,6 @@ def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # of a busy machine
 def test_an_installed_package_prepares_its_dataset_and_trains_on_two_nodes(
     cluster: Cluster,
     plug_in_folder: Path,
@@ -118,7 +118,7 @@ def test_an_installed_package_prepares_its_dataset_and_trains_on_two_nodes(
     assert "32 videos" in type_here(prepare, *size)
     workers = ("--workers", "2", "--cpus-per-worker", "0.9", "--arms", "gem", "--at-once", "1")
     cluster_flags = (*workers, "--address", cluster.address)
-    type_in(plug_in_folder, run, *SMALL, *cluster_flags, installed=site)
+    type_here(run, *SMALL, *cluster_flags)
     (training,) = ResultStore("results").read("trainings").to_pylist()
     assert (training["dataset"], training["workers"]) == ("gem_clips", 2)
     shown = type_here(query)

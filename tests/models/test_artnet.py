@@ -82,6 +82,7 @@ def test_the_network_is_the_authors() -> None:
     torch.testing.assert_close(model(rgb=clip).features["spatial"], expected, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.usefixtures("shapes_alone")
 def test_it_has_the_size_of_the_published_network() -> None:
     # The sum over the released network's layers. Tables of 3-D networks print 23.5 for it.
     model = create_model("artnet", num_classes=400)

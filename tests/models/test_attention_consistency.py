@@ -213,6 +213,7 @@ def test_the_last_three_stages_are_compared_by_default_and_the_last_with_cam() -
     assert _model(form="two_stream", map="cam").levels == ("stage4",)
 
 
+@pytest.mark.usefixtures("shapes_alone")
 def test_slow_fast_has_its_published_size() -> None:
     # SlowFast 4×16, R50, 256² crops: 36.1 GFLOPs (ICCV 2019, Table 5), 34.5 million parameters.
     flops = {}

@@ -66,6 +66,7 @@ def test_the_smallest_size_works_and_one_below_is_refused(name: str) -> None:
             backbone(torch.randn(1, 3, low, low - 1))
 
 
+@pytest.mark.usefixtures("shapes_alone")
 @pytest.mark.parametrize("name", list_backbones())
 def test_wrong_images_are_refused_with_the_backbones_name(name: str) -> None:
     backbone = create_backbone(name, in_channels=4)
@@ -81,6 +82,7 @@ def test_an_unknown_backbone_is_answered_with_those_there_are() -> None:
         create_backbone("small", in_channels=0)
 
 
+@pytest.mark.usefixtures("shapes_alone")
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_sizes_are_the_published_ones(name: str) -> None:
     backbone = create_backbone(name)
@@ -189,6 +191,7 @@ def test_the_small_backbone_sees_each_image_alone() -> None:
     assert isinstance(backbone, Backbone)
 
 
+@pytest.mark.usefixtures("shapes_alone")
 def test_inception_v3_has_the_published_size() -> None:
     backbone = create_backbone("inception_v3")
     published = _published("inception_v3")
@@ -200,6 +203,7 @@ def test_inception_v3_has_the_published_size() -> None:
     assert gmacs == pytest.approx(published["_ops"], abs=2e-3)
 
 
+@pytest.mark.usefixtures("shapes_alone")
 def test_bn_inception_has_the_published_size() -> None:
     backbone = create_backbone("bn_inception")
     # 11,295,240 with the 1000-way classifier; temporal segment networks give 16 GFLOPs for 8
@@ -209,6 +213,7 @@ def test_bn_inception_has_the_published_size() -> None:
     assert gmacs == pytest.approx(16.3, abs=0.1)
 
 
+@pytest.mark.usefixtures("shapes_alone")
 def test_vgg_m_has_the_published_size() -> None:
     backbone = create_backbone("vgg_m_2048").eval()
     with torch.no_grad():
@@ -218,6 +223,7 @@ def test_vgg_m_has_the_published_size() -> None:
     assert count_parameters(backbone) + connected == 102_908_520
 
 
+@pytest.mark.usefixtures("shapes_alone")
 def test_bn_inception_has_the_layer_names_and_shapes_of_its_checkpoints() -> None:
     shapes = {
         key: tuple(v.shape) for key, v in create_backbone("bn_inception").state_dict().items()

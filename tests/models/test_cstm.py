@@ -94,6 +94,7 @@ def test_the_papers_backbones_take_the_module(backbone: str) -> None:
     assert output.logits["spatial"].isfinite().all()
 
 
+@pytest.mark.usefixtures("shapes_alone")
 def test_shifting_costs_no_parameter_and_a_gate_few() -> None:
     sizes = {arm: count_parameters(_model(backbone="bn_inception", module=arm)) for arm in ARMS}
     assert sizes["shift"] == sizes["2d"]

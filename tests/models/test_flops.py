@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import nn
 
@@ -30,6 +31,7 @@ def test_counting_changes_nothing() -> None:
     assert all(value.device.type == "cpu" for value in layers.state_dict().values())
 
 
+@pytest.mark.usefixtures("shapes_alone")
 def test_a_network_is_counted_whole() -> None:
     model = create_model(
         "stilt", num_classes=101, backbone="resnet18", interaction=False, streams=("spatial",)

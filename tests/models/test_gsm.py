@@ -28,6 +28,7 @@ CONFIGURATIONS = {
 }
 
 
+@pytest.mark.usefixtures("shapes_alone")
 def test_it_has_its_published_size() -> None:
     # BN-Inception, 8 frames, 174 classes: 10.5 million parameters, 16.5 GFLOPs (CVPR 2020).
     model = create_model("gsm", num_classes=174)

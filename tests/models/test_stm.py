@@ -121,6 +121,7 @@ def test_without_its_modules_it_is_the_two_dimensional_network(backbone: str) ->
     torch.testing.assert_close(model(rgb=clip).features["spatial"][0], expected)
 
 
+@pytest.mark.usefixtures("shapes_alone")
 def test_it_has_its_published_size() -> None:
     # STM, R50, 16 frames, 400 classes: 66.5 GFLOPs, 24.4 million parameters (ICCV 2019).
     model = create_model("stm", num_classes=400)

@@ -31,6 +31,7 @@ CONFIGURATIONS = {
 }
 
 
+@pytest.mark.usefixtures("shapes_alone")
 def test_it_has_the_size_of_a_segment_network() -> None:
     # TSM-R50, 8 frames: 24.3 million parameters and 33 GFLOPs (ICCV 2019, Table 2).
     shifted = create_model("tsm", num_classes=400)

@@ -65,6 +65,7 @@ def test_a_stream_alone_is_that_stream_of_both() -> None:
     )
 
 
+@pytest.mark.usefixtures("shapes_alone")
 def test_it_has_its_published_size() -> None:
     # TSN-R50 with 400 classes: 24.33 million parameters, 4.1 GFLOPs a 224² frame.
     model = create_model("tsn", num_classes=400, backbone="resnet50", streams=("spatial",))

@@ -44,6 +44,7 @@ def test_frames_become_a_volume() -> None:
     assert torch.equal(as_volume(rgb, 3)[:, 1, 2], rgb[:, 2, 1])
 
 
+@pytest.mark.usefixtures("shapes_alone")
 @pytest.mark.parametrize(
     ("name", "parameters", "flops", "frames", "size", "tolerance"),
     [

@@ -22,7 +22,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -253,6 +252,8 @@ def _texture(rng: np.random.Generator, *, mean: float, deviation: float) -> NDAr
 
 
 def _write_video(path: Path, frames: NDArray[np.uint8]) -> None:
+    import av  # here, as all processes that prepare videos import this module
+
     with av.open(str(path), "w", format="avi") as container:
         stream = container.add_stream("ffv1", rate=25)
         stream.width, stream.height, stream.pix_fmt = SIZE, SIZE, "bgr0"

@@ -115,7 +115,6 @@ def _check(batches: list[list[int]], loaded: Iterator[dict], data: ClipDataset) 
         assert _equal(batch, expected)
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_memory_that_is_used_again_has_the_right_batch_while_it_is_valid(workers: int) -> None:
     data = _data(make_store(videos=9))
@@ -138,7 +137,6 @@ def test_memory_that_is_used_again_has_the_right_batch_while_it_is_valid(workers
         _check(batches, loaded, data)
 
 
-@pytest.mark.timeout(60)
 def test_a_batch_is_valid_until_the_next_is_taken() -> None:
     data = _data(make_store(videos=8))
     batches = [[k] for k in range(8)]
@@ -184,7 +182,6 @@ def test_test_views_for_a_gpu_are_those_for_a_cpu() -> None:
     assert _equal(batch, expected)
 
 
-@pytest.mark.timeout(60)
 def test_loader_processes_start_where_opencv_has_threads() -> None:
     cv2.setNumThreads(4)
     cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (9, 9), 3)

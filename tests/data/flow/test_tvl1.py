@@ -168,7 +168,7 @@ def test_same_bits_from_every_thread_and_process(tmp_path: Path) -> None:
     paths = [str(tmp_path / "frames.npy"), str(tmp_path / "flow.npy")]
     cache = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     for _ in ("compiles the kernel", "loads it from the cache"):
-        subprocess.run([sys.executable, "-c", code, *paths], check=True, timeout=120, env=cache)
+        subprocess.run([sys.executable, "-c", code, *paths], check=True, env=cache)
         np.testing.assert_array_equal(np.load(paths[1]), expected)
 
 
@@ -200,7 +200,7 @@ torch.testing.assert_close(arguments, tuple(before), rtol=0, atol=0)
 torch.testing.assert_close(fused, tvl1_torch._iterate(*arguments, 3, **steps))
 """
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, env=environment)
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -35,7 +35,7 @@ videos, store, settings = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.a
 annotations = annotate("folder", videos=videos, group="(p[0-9])")
 print("starting", flush=True)
 summary = preparation.prepare(
-    annotations, videos, store, StoreSettings.from_dict(settings), workers=2
+    annotations, videos, store, StoreSettings.from_dict(settings), workers=int(sys.argv[4])
 )
 print(summary.prepared)
 """
@@ -53,13 +53,14 @@ def undisturbed(videos, annotations, full_settings, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(staging, "SHARD_BYTES", SHARD_BYTES)
         patch.setattr(preparation, "SHARD_BYTES", SHARD_BYTES)
-        prepare(annotations, videos, path, full_settings, workers=2)
+        prepare(annotations, videos, path, full_settings, workers=1)
     return path
 
 
-def start(videos, store, settings):
+def start(videos, store, settings, *, workers):
+    told = (str(videos), str(store), json.dumps(settings.to_dict()), str(workers))
     process = subprocess.Popen(
-        [sys.executable, "-c", RUN, str(videos), str(store), json.dumps(settings.to_dict())],
+        [sys.executable, "-c", RUN, *told],
         stdout=subprocess.PIPE,
         cwd=ROOT,
         text=True,
@@ -91,16 +92,15 @@ def test_shards_hold_the_videos_in_order_up_to_their_size(undisturbed, annotatio
 
 @pytest.mark.parametrize("staged", [0, 5])
 def test_killed_at_any_moment_a_rerun_makes_the_same_store(
-    videos, full_settings, undisturbed, tmp_path, staged
+    videos, annotations, full_settings, undisturbed, tmp_path, staged
 ):
     store = tmp_path / "store"
-    process = start(videos, store, full_settings)
+    process = start(videos, store, full_settings, workers=2)
     while len(list(store.glob("staging/*/*"))) < staged:
         time.sleep(0.01)
     process.kill()
     process.wait()
-    again = start(videos, store, full_settings)
-    assert again.wait() == 0
+    prepare(annotations, videos, store, full_settings, workers=1)
     assert_same(undisturbed, store)
 
 
@@ -132,7 +132,7 @@ def test_several_at_once_share_the_work_and_make_the_same_store(
     videos, full_settings, undisturbed, tmp_path
 ):
     store = tmp_path / "store"
-    processes = [start(videos, store, full_settings) for _ in range(3)]
+    processes = [start(videos, store, full_settings, workers=1) for _ in range(3)]
     prepared = [int(process.communicate()[0]) for process in processes]
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert sum(prepared) == 10  # each video once
@@ -141,10 +141,10 @@ def test_several_at_once_share_the_work_and_make_the_same_store(
 
 def test_what_a_killed_process_was_at_is_taken_over(videos, full_settings, undisturbed, tmp_path):
     store = tmp_path / "store"
-    first = start(videos, store, full_settings)
+    first = start(videos, store, full_settings, workers=1)
     while not (store / "lock").exists():
         time.sleep(0.01)
-    second = start(videos, store, full_settings)
+    second = start(videos, store, full_settings, workers=1)
     time.sleep(0.5)
     first.kill()
     first.wait()
@@ -214,12 +214,12 @@ def test_a_shard_that_was_deleted_is_made_again(
     store = Path(shutil.copytree(undisturbed, tmp_path / "store"))
     locations = ClipStore.open(store).locations().values()
     (store / "shards/00001.arrow").unlink()
-    summary = prepare(annotations, videos, store, full_settings, workers=2)
+    summary = prepare(annotations, videos, store, full_settings, workers=1)
     assert summary.prepared == sum(location.shard == 1 for location in locations)
     assert_same(undisturbed, store)
     (store / "shards/00000.arrow").unlink()
     (store / "manifest.json").unlink()
-    summary = prepare(annotations, videos, store, full_settings, workers=2)
+    summary = prepare(annotations, videos, store, full_settings, workers=1)
     assert summary.prepared == sum(location.shard == 0 for location in locations)
     assert_same(undisturbed, store)
 
@@ -330,7 +330,7 @@ def bad_videos(folder):
 def test_bad_videos_are_skipped_with_their_reasons(own_videos, settings, tmp_path):
     bad_videos(own_videos)
     annotations = annotate("folder", videos=own_videos)
-    summary = prepare(annotations, own_videos, tmp_path / "store", settings, workers=2)
+    summary = prepare(annotations, own_videos, tmp_path / "store", settings, workers=1)
     assert (summary.stored, summary.prepared) == (10, 15)
     assert sorted(summary.skipped) == [f"run/p{n}" for n in range(20, 25)]
     for name, reason in {
@@ -444,9 +444,9 @@ def test_a_full_disk_stops_clearly_and_corrupts_nothing(
         pytest.skip("a small disk needs the right to mount one")
     try:
         with pytest.raises(OSError, match="no space left"):
-            prepare(annotations, videos, disk / "store", full_settings, workers=2)
+            prepare(annotations, videos, disk / "store", full_settings, workers=1)
         subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
-        summary = prepare(annotations, videos, disk / "store", full_settings, workers=2)
+        summary = prepare(annotations, videos, disk / "store", full_settings, workers=1)
         assert 0 < summary.prepared < 10
         assert_same(undisturbed, disk / "store")
     finally:
