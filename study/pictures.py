@@ -96,17 +96,18 @@ class Looks:
             for arm in arms:
                 by_class.setdefault(classes[arm], []).append(arm)
             found = {label: clip_maps(net, inputs, label) for label in by_class}
+            attention = next(iter(found.values())).attention  # the same for every class
             for stream in streams:
                 kind = STREAM_INPUTS[stream] if STREAM_INPUTS[stream] in inputs else "rgb"
                 for label, of in by_class.items():
                     what = f"Grad-CAM of {network.classes[label]}"
                     maps = found[label].grad_cam[stream]
                     yield clip.strip(kind, maps, f"{', '.join(of)}, {NAMES[kind]}: {what}")
-                attention = found[label].attention.get(stream)
-                if attention is not None:
-                    what = f"attention{clip.shares(attention)}"
+                if stream in attention:
+                    weights = attention[stream]
+                    what = f"attention{clip.shares(weights)}"
                     caption = f"{', '.join(arms)}, {NAMES[kind]}: {what}"
-                    yield clip.strip(kind, attention / attention.max(), caption)
+                    yield clip.strip(kind, weights / weights.max(), caption)
 
 
 class _Clip:
