@@ -12,6 +12,7 @@ COMMANDS = {
     "run": "search, then train and score the ablation at the found settings",
     "query": "SQL over the results, and the papers' tables",
     "report": "one HTML page of tables, comparisons and curves",
+    "gallery": "test videos that arms get right and wrong, and where their networks look",
     "predict": "a trained, fused network's classes of new videos",
     "export": "a trained, fused network as files that run without this project",
 }

@@ -10,15 +10,20 @@ from typing import Any
 
 import pytest
 
+from study.data.datasets.catalog import dataset_title
+from study.results.comparison import class_gains
+from study.results.gallery import JudgedVideo, render_gallery
 from study.results.live import LivePage, PageServer
 from study.results.page import render_page
+from study.results.predictions import judgements
 from study.results.status import Status, write_status
 from study.results.store import ResultStore
-from tests.sample_results import row, write_rows, write_study
+from tests.sample_results import PROTOCOL, row, write_rows, write_study
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 NASTY = '<img src=x onerror="document.title=1"> & {{ 7 * 7 }}'
 COMPARED = '[aria-label^="UCF101, "]'
+CONFUSIONS = '[aria-label^="Confusions of"]:visible'
 pytestmark = pytest.mark.slow
 
 
@@ -110,13 +115,89 @@ def test_rows_are_filtered_and_stay_so_when_the_page_is_opened_again(page: Any) 
     assert first_cells(page, COMPARED) == every
 
 
-def test_any_arms_confusions_are_shown(page: Any) -> None:
-    shown = page.locator('[aria-label^="Confusions of"]:visible')
+def choose(page: Any, part: str, place: int, label: str) -> None:
+    page.locator(f'[id^="{part}-"]').nth(place).select_option(label=label)
+
+
+def shares(page: Any) -> list[str]:
+    cells: list[str] = page.locator(f"{CONFUSIONS} tbody td").all_inner_texts()
+    return cells
+
+
+def test_any_arms_confusions_are_shown_and_the_difference_of_two(page: Any) -> None:
+    shown = page.locator(CONFUSIONS)
     assert shown.count() == 1
     assert shown.get_attribute("aria-label") == "Confusions of Two-stream + STIL + AWF"
-    page.get_by_role("combobox").select_option(label="Temporal")
+    ours = shares(page)
+    choose(page, "confusions", 0, "Temporal")
     assert shown.count() == 1
     assert shown.get_attribute("aria-label") == "Confusions of Temporal"
+    theirs = shares(page)
+    choose(page, "confusions", 0, "Two-stream + STIL + AWF")
+    choose(page, "confusions", 1, "Temporal")
+    assert shown.count() == 1
+    assert shown.get_attribute("aria-label").endswith("AWF less Confusions of Temporal")
+    for said, our, their in zip(shares(page), ours, theirs, strict=True):
+        difference = int(said.replace("−", "-") or 0)
+        assert abs(difference - (int(our or 0) - int(their or 0))) <= 1, "of rounded shares"
+    choose(page, "confusions", 1, "nothing")
+    assert shares(page) == ours
+
+
+def test_gains_by_class_are_those_of_the_results_whichever_arm_is_the_reference(
+    page: Any, file: str
+) -> None:
+    chart = f'[aria-label="Gains by class on {dataset_title("ucf101")}"] tbody tr'
+    choose(page, "gains", 0, "Two-stream + STIL")
+    choose(page, "gains", 1, "Two-stream")
+    store = ResultStore(Path(file.removeprefix("file://")).parent / "results")
+    judged = judgements(store, study=NASTY, dataset="ucf101", protocol=PROTOCOL)
+    for first, second in (("stil", "two-stream"), ("two-stream", "stil")):
+        lines = page.locator(chart).all_inner_texts()
+        told = {line.split("\t")[0].split(" (")[0]: line.split("\t")[1] for line in lines}
+        gains = class_gains(judged[second], judged[first])
+        assert len(lines) == len(gains) == page.locator(f"{chart} svg circle").count()
+        for one in gains:
+            assert float(told[one.name].replace("−", "-")) == pytest.approx(
+                100 * one.estimate.value, abs=0.051
+            )
+        choose(page, "gains", 0, "Two-stream")
+        choose(page, "gains", 1, "Two-stream + STIL")
+
+
+def test_a_gallery_puts_first_what_one_arm_gets_right_and_another_wrong(
+    browser: Any, tmp_path: Path
+) -> None:
+    def judged(name: str, *right: float) -> JudgedVideo:
+        by_arm = dict(zip("ab", right, strict=True))
+        said = {arm: int(share > 0.5) for arm, share in by_arm.items()}
+        return JudgedVideo(
+            video=name, label=1, right=by_arm, said=said, seeds=dict.fromkeys("ab", 4)
+        )
+
+    videos = [judged("even", 0.5, 0.75), judged("only a", 1, 0), judged("only b", 0, 1)]
+    pieces = render_gallery(
+        ((one, []) for one in videos),
+        study=NASTY,
+        dataset="ucf101",
+        split="1",
+        labels={"a": "First", "b": "Second"},
+        classes=[NASTY, "run"],
+    )
+    path = tmp_path / "gallery.html"
+    path.write_text("".join(pieces), encoding="utf-8")
+    page = browser.new_page()
+    page.goto(path.as_uri())
+    names = page.locator(".card:visible h2")
+    assert names.all_inner_texts() == ["only a", "only b", "even"]
+    page.get_by_label("Right").select_option(label="Second")
+    assert names.all_inner_texts() == ["only b", "even", "only a"]
+    page.get_by_label("Wrong").select_option(label="First")
+    assert names.all_inner_texts() == ["only b", "even", "only a"]
+    page.get_by_label("Show videos with").fill("only")
+    assert names.all_inner_texts() == ["only b", "only a"]
+    assert page.locator("img").count() == 0
+    page.close()
 
 
 def test_the_keyboard_reaches_every_control(page: Any) -> None:
@@ -191,13 +272,13 @@ def test_a_served_page_renews_itself_and_keeps_what_was_chosen(
         page.get_by_text("Running: 7 of 9 rows").wait_for(timeout=120_000)
         button = page.locator(f"{COMPARED} th", has_text="points").locator("button")
         button.click()
-        page.get_by_role("combobox").select_option(label="Temporal")
+        choose(page, "confusions", 0, "Temporal")
         button.focus()
         write_status(store, replace(status, rows=8))
         page.get_by_text("Running: 8 of 9 rows").wait_for(timeout=120_000)
         header = page.locator(f"{COMPARED} th", has_text="points")
         assert header.get_attribute("aria-sort") == "ascending"
-        shown = page.locator('[aria-label^="Confusions of"]:visible')
+        shown = page.locator(CONFUSIONS)
         assert shown.get_attribute("aria-label") == "Confusions of Temporal"
         assert page.evaluate("document.activeElement.textContent") == "points"
         assert said == []

@@ -15,6 +15,7 @@ from urllib.request import urlopen
 import pytest
 
 from study import report
+from study.results.charts import PAIRED
 from study.results.findings import studies
 from study.results.status import RunningJob, Status, write_status
 from study.results.store import ResultStore
@@ -108,10 +109,12 @@ def test_a_whole_study_is_one_page_that_needs_nothing_from_outside(
     assert "MISSING VIDEOS" in text
     assert "6 finished, 0 failed" in text
     assert "Confusions on UCF101" in text
-    assert checked.tags.count("option") == len(ARMS)
+    confusions, gains = 2 * len(ARMS) + 1, 2 * PAIRED
+    assert checked.tags.count("option") == confusions + gains
     assert "13 complete, 6 pruned, 1 failed" in text
     assert "interaction = true" in text
-    assert checked.tags.count("svg") == 3  # comparison, search, epochs
+    # Comparison, cost, expected best, the search by value, as lines and its importances, epochs.
+    assert checked.tags.count("svg") == 7
     compared = text.partition("Arms compared on UCF101")[2].partition("Confusions")[0]
     assert "288 test videos" in compared
     assert "Budget spent" in compared
@@ -178,7 +181,7 @@ def test_a_study_that_has_only_searched_shows_its_search(
     write_trials(store, "first", "ucf101")
     text, checked = run(tmp_path)
     assert "13 complete, 6 pruned, 1 failed" in text
-    assert checked.tags.count("svg") == 1
+    assert checked.tags.count("svg") == 4
 
 
 def test_a_running_study_shows_its_jobs_their_curves_and_the_time_left(
@@ -230,7 +233,7 @@ def test_a_running_study_shows_its_jobs_their_curves_and_the_time_left(
     assert "stil trial 3: lr 0.01 3 9 30.0 about 6 min" in text
     assert "13 complete, 6 pruned, 1 failed, 5 to come; best 50.0 %" in text
     assert f"Missing: {NASTY}" in text
-    assert checked.tags.count("svg") == 2  # what runs, and the search
+    assert checked.tags.count("svg") == 5  # what runs, expected best, and three of the search
     write_status(store, replace(status, state="done"))
     assert "Running" not in run(tmp_path)[0]
 

@@ -11,14 +11,17 @@ from matplotlib.figure import Figure
 from study.results.comparison import ClassGain
 from study.results.confusion import names_shown, shares
 from study.results.drawing import COLOURS, GREY, INK, cut, name_rows, number_axis, styled
-from study.results.statistics import LEAST_GROUPS, Interval
+from study.results.statistics import LEAST_GROUPS
 
 __all__ = [
+    "ENDS",
     "class_gains_plot",
     "confusion_difference_plot",
     "confusion_plot",
+    "ends",
     "fusion_weights",
     "fusion_weights_plot",
+    "weight_order",
 ]
 
 FARTHEST = 105  # percentage points that are drawn; no difference is over 100
@@ -44,7 +47,7 @@ def class_gains_plot(gains: Sequence[ClassGain], *, arm: str, reference: str) ->
     shown = ends(len(gains))
     figure, axes, every = _panels(len(shown), many=len(gains) > len(shown))
     for height, gain in enumerate(gains[i] for i in shown):
-        value, interval = 100 * gain.estimate.value, _interval(gain)
+        value, interval = 100 * gain.estimate.value, gain.interval
         clear = interval is not None and not interval.low <= 0 <= interval.high
         colour = (COLOURS[0] if value > 0 else COLOURS[1]) if clear else GREY
         axes.barh([height], [value], color=colour, alpha=0.35, height=0.7)
@@ -66,7 +69,7 @@ def class_gains_plot(gains: Sequence[ClassGain], *, arm: str, reference: str) ->
     axes.set_title(f"{cut(arm, 50)} less {cut(reference, 50)}", fontsize=9, loc="left")
     if every is not None:
         ranks = np.arange(1, len(gains) + 1)
-        intervals = [_interval(gain) for gain in gains]
+        intervals = [gain.interval for gain in gains]
         least = [np.nan if one is None else 100 * one.low for one in intervals]
         most = [np.nan if one is None else 100 * one.high for one in intervals]
         every.fill_between(ranks, least, most, color=GREY, alpha=0.25, linewidth=0)
@@ -77,11 +80,6 @@ def class_gains_plot(gains: Sequence[ClassGain], *, arm: str, reference: str) ->
         every.set_ylim(*axes.get_xlim())
         every.set(xlabel=f"rank among all {len(gains)} classes", ylabel="percentage points")
     return figure
-
-
-def _interval(gain: ClassGain) -> Interval | None:
-    """Returns the class's interval, where it has source videos enough to speak of others."""
-    return gain.estimate.interval() if gain.estimate.generalises else None
 
 
 def fusion_weights(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
@@ -121,7 +119,7 @@ def fusion_weights_plot(
         The figure.
     """
     mean = weights.mean(0)
-    order = np.argsort(mean[:, -1] - mean[:, 0], kind="stable")
+    order = weight_order(mean)
     shown = [int(order[i]) for i in ends(len(order))]
     figure, axes, every = _panels(len(shown), many=len(order) > len(shown))
     for number, stream in enumerate(streams):
@@ -145,6 +143,11 @@ def fusion_weights_plot(
         number_axis(every, "y", [])
         every.set(xlabel=f"rank among all {len(order)} classes", ylabel="weight")
     return figure
+
+
+def weight_order(mean: np.ndarray) -> np.ndarray:
+    """Returns the classes (N,) ranked by the first stream's weight less the last's (N, S)."""
+    return np.argsort(mean[:, -1] - mean[:, 0], kind="stable")
 
 
 def ends(count: int) -> list[int]:

@@ -4,11 +4,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from search_spaces import Arm
 from study.provenance import canonical_json
 from study.results.statistics import (
     LEAST_GROUPS,
     LEVEL,
+    Aligned,
     Estimate,
     Interval,
     Judgements,
@@ -162,9 +165,21 @@ class ClassGain:
     estimate: Estimate
     videos: int
 
+    @property
+    def interval(self) -> Interval | None:
+        """The class's interval, where it has source videos enough to speak of others."""
+        return self.estimate.interval() if self.estimate.generalises else None
 
-def class_gains(reference: Judgements, arm: Judgements) -> list[ClassGain]:
+
+def class_gains(
+    reference: Judgements, arm: Judgements, *, ends: int | None = None
+) -> list[ClassGain]:
     """Estimates what an arm gains over the reference on each class, the largest gain first.
+
+    Args:
+        reference: The reference's judgements.
+        arm: The arm's.
+        ends: Only so many classes that gain most, and as many that lose most.
 
     Raises:
         ValueError: If the arms judged different videos, or share no seed.
@@ -172,12 +187,30 @@ def class_gains(reference: Judgements, arm: Judgements) -> list[ClassGain]:
     pair = aligned(reference, arm)
     named = zip(reference.labels, reference.videos, strict=True)
     names = {label: video.partition("/")[0] for label, (_, video) in named}
+    labels = sorted(names)
+    if ends is not None and len(labels) > 2 * ends:
+        values = _mean_gains(pair)
+        labels.sort(key=lambda label: (-values[label], label))
+        labels = sorted([*labels[:ends], *labels[-ends:]])
     gains = []
-    for label, name in sorted(names.items()):
+    for label in labels:
         of_class = pair.of_class(label)
         estimate = of_class.contrast([-1, 1])
-        gains.append(ClassGain(name=name, estimate=estimate, videos=len(of_class.label)))
+        gains.append(ClassGain(name=names[label], estimate=estimate, videos=len(of_class.label)))
     return sorted(gains, key=lambda gain: -gain.estimate.value)
+
+
+def _mean_gains(pair: Aligned) -> np.ndarray:
+    """Returns by class what the second arm gains: the value alone of each class's estimate."""
+    gain = (pair.correct[1].mean(0) - pair.correct[0].mean(0)).round(12)  # (V,)
+    splits = int(pair.split.max()) + 1
+    cell = pair.label * splits + pair.split
+    size = (int(pair.label.max()) + 1) * splits
+    count = np.bincount(cell, minlength=size).reshape(-1, splits)
+    total = np.bincount(cell, gain, size).reshape(-1, splits)
+    by_split = np.divide(total, count, out=np.zeros(total.shape), where=count > 0)
+    values: np.ndarray = by_split.sum(1) / np.maximum((count > 0).sum(1), 1)
+    return values
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,15 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from study.results.budget import ArmCost, pareto_front
-from study.results.drawing import COLOURS, GREY, cut, number_axis, styled
+from study.results.drawing import COLOURS, GREY, cut, digits, number_axis, styled
+from study.results.findings import between, points
+from study.results.grids import MISSING, Grid
 from study.results.statistics import Estimate
 
-__all__ = ["cost_plot"]
+__all__ = ["cost_grid", "cost_plot"]
 
 MARKERS = "os^DvP*X"
+LEGEND_LINE = 0.17  # inches
 APART = 5  # points between arms of equal cost
 AXES = {
     "gflops": (1, "GFLOPs of a clip's forward pass"),
@@ -39,8 +42,8 @@ def cost_plot(
     Returns:
         The figure.
     """
-    figure = Figure(figsize=(10.4, 7), layout="constrained")
     shown = [cost for cost in costs if cost.arm in accuracies]
+    figure = Figure(figsize=(10.4, 6.4 + LEGEND_LINE * len(shown) / 3), layout="constrained")
     for axes, (what, (unit, label)) in zip(figure.subplots(2, 2).flat, AXES.items(), strict=True):
         axes.set(xlabel=label, ylabel="top-1, %, 95 % interval")
         known = {
@@ -77,6 +80,30 @@ def cost_plot(
         number_axis(axes, "y", [])
     _legend(figure, [names.get(cost.arm, cost.arm) for cost in shown])
     return figure
+
+
+def cost_grid(
+    costs: Sequence[ArmCost], accuracies: Mapping[str, Estimate], names: Mapping[str, str]
+) -> Grid:
+    """Returns the numbers of the figure, a row for each arm; arguments as of ``cost_plot``."""
+    rows = []
+    for cost in costs:
+        top1 = accuracies[cost.arm]
+        numbers = [getattr(cost, what) for what in AXES]
+        rows.append(
+            [
+                names.get(cost.arm, cost.arm),
+                points(top1.value, signed=False),
+                between(top1.interval(), signed=False),
+                *(
+                    MISSING if number is None else digits(number / unit)
+                    for number, (unit, _) in zip(numbers, AXES.values(), strict=True)
+                ),
+            ]
+        )
+    units = ("GFLOPs", "parameters, M", "hours × processes", "clips/s")
+    header = ("arm", "top-1, %", "95 % interval", *units)
+    return Grid(header=header, rows=rows, right=(False, *[True] * (len(header) - 1)))
 
 
 def _beside(figure: Figure, axes: Axes, costs: Mapping[int, float], number: int) -> Transform:

@@ -1,17 +1,19 @@
 """Every figure of a study, from its results: what ``study.report --figures`` writes."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 
 from models.fusion import FUSIONS
 from search_spaces.space import ENSEMBLE
 from study.results import class_plots, cost_plots, plots, search_plots
-from study.results.budget import arm_costs
+from study.results.budget import ArmCost, arm_costs
+from study.results.class_plots import fusion_weights
 from study.results.comparison import class_gains
 from study.results.confusion import confusion, count_confusions, frequent_classes
 from study.results.drawing import save
@@ -26,10 +28,10 @@ from study.results.findings import Findings, find, selected
 from study.results.importance import importances
 from study.results.protocols import Protocol
 from study.results.rows import load_scores
-from study.results.statistics import aligned
+from study.results.statistics import Estimate, aligned
 from study.results.store import ResultStore
 
-__all__ = ["Drawn", "figures", "write_figures"]
+__all__ = ["Drawn", "Source", "embeddings", "figures", "write_figures"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,14 +96,25 @@ def figures(
     """
     for selection in selected(store, study, protocol=protocol):
         shown = selection.shown
-        of = _Source(store, shown, find(store, shown, against=against))
+        of = Source(store, shown, find(store, shown, against=against))
         for draw in _KINDS:
             for name, figure in draw(of):
                 yield Drawn(name=f"{shown.dataset}-{name}", figure=figure)
 
 
-class _Source:
-    """What a study has on one dataset under one protocol, read when it is drawn."""
+class Source:
+    """What a study has on one dataset under one protocol, read when it is drawn.
+
+    Attributes:
+        store: The results.
+        found: The arms compared.
+        of: Study, dataset and protocol, as conditions of a read.
+
+    Args:
+        store: The results.
+        shown: Study, dataset and protocol.
+        found: The arms compared.
+    """
 
     def __init__(self, store: ResultStore, shown: Protocol, found: Findings) -> None:
         self.store = store
@@ -134,11 +147,43 @@ class _Source:
         lines: list[dict[str, Any]] = self.store.read("epochs", training_id=ids).to_pylist()
         return lines
 
+    @cached_property
+    def accuracies(self) -> dict[str, Estimate]:
+        """The top-1 of each arm that has predictions."""
+        return {arm: aligned(judged).contrast([1]) for arm, judged in self.found.judged.items()}
+
+    @cached_property
+    def costs(self) -> list[ArmCost]:
+        """What these arms' networks cost."""
+        costs = arm_costs(self.rows, self.trainings, self.epochs)
+        return [cost for cost in costs if cost.arm in self.accuracies]
+
+    @cached_property
+    def weights(self) -> dict[str, tuple[np.ndarray, list[str], list[str]]]:
+        """By arm whose fusion fits weights: these (R, N, S), the classes and the streams."""
+        found = {}
+        for arm, weights in fusion_weights(self.rows).items():
+            streams = self._streams(arm)
+            if len(streams) == weights.shape[2]:
+                found[arm] = weights, self.named(range(weights.shape[1])), streams
+        return found
+
+    def _streams(self, arm: str) -> list[str]:
+        """Returns the streams that an arm's scores are of, in alphabetical order."""
+        ids = next(row["scoring_id"] for row in self.rows if row["arm"] == arm).split("+")
+        lines = self.store.read("scores", keys=ids, columns=["stream"], scoring_id=ids, part="test")
+        return sorted(lines["stream"].unique().to_pylist())
+
+    def named(self, classes: Iterable[int]) -> list[str]:
+        """Returns the classes' names."""
+        _, names = self.counted
+        return [names.get(label, str(label)) for label in classes]
+
 
 _Named = Iterator[tuple[str, Figure]]
 
 
-def _compared(of: _Source) -> _Named:
+def _compared(of: Source) -> _Named:
     found = of.found
     if found.comparisons:
         reference = found.labels[found.reference]
@@ -146,7 +191,7 @@ def _compared(of: _Source) -> _Named:
         yield f"arms-against-{found.reference}", figure
 
 
-def _gains(of: _Source) -> _Named:
+def _gains(of: Source) -> _Named:
     found = of.found
     for one in found.comparisons:
         yield (
@@ -159,13 +204,13 @@ def _gains(of: _Source) -> _Named:
         )
 
 
-def _confusions(of: _Source) -> _Named:
+def _confusions(of: Source) -> _Named:
     found = of.found
     counted, _ = of.counted
     for arm in found.judged:
         classes = frequent_classes(counted[arm])
         counts = confusion(counted[arm], classes)
-        yield f"confusion-{arm}", class_plots.confusion_plot(counts, _named(of, classes))
+        yield f"confusion-{arm}", class_plots.confusion_plot(counts, of.named(classes))
     for one in found.comparisons:
         ours, theirs = counted[one.arm], counted[found.reference]
         classes = frequent_classes(ours, theirs)
@@ -174,39 +219,38 @@ def _confusions(of: _Source) -> _Named:
             class_plots.confusion_difference_plot(
                 confusion(ours, classes),
                 confusion(theirs, classes),
-                _named(of, classes),
+                of.named(classes),
                 arm=found.labels[one.arm],
                 other=found.labels[found.reference],
             ),
         )
 
 
-def _named(of: _Source, classes: Iterable[int]) -> list[str]:
-    _, names = of.counted
-    return [names.get(label, str(label)) for label in classes]
+def _weights(of: Source) -> _Named:
+    for arm, (weights, names, streams) in of.weights.items():
+        label = of.found.labels[arm]
+        figure = class_plots.fusion_weights_plot(weights, names, streams, arm=label)
+        yield f"fusion-weights-{arm}", figure
 
 
-def _weights(of: _Source) -> _Named:
-    for arm, weights in class_plots.fusion_weights(of.rows).items():
-        names = _named(of, range(weights.shape[1]))
-        streams = _streams(of, arm)
-        if len(streams) == weights.shape[2]:
-            label = of.found.labels[arm]
-            figure = class_plots.fusion_weights_plot(weights, names, streams, arm=label)
-            yield f"fusion-weights-{arm}", figure
+def _embeddings(of: Source) -> _Named:
+    for arm, figure in embeddings(of, list(of.found.labels)):
+        yield f"features-{arm}", figure
 
 
-def _streams(of: _Source, arm: str) -> list[str]:
-    """Returns the streams that an arm's scores are of, in alphabetical order."""
-    ids = next(row["scoring_id"] for row in of.rows if row["arm"] == arm).split("+")
-    lines = of.store.read("scores", keys=ids, columns=["stream"], scoring_id=ids, part="test")
-    return sorted(lines["stream"].unique().to_pylist())
+def embeddings(of: Source, arms: Sequence[str]) -> _Named:
+    """Yields each net's embedding at its first split and seed, by the first arm of all streams.
 
+    Args:
+        of: What the study has.
+        arms: The arms in the order in which they stand for their nets.
 
-def _embeddings(of: _Source) -> _Named:
-    """Yields each net's embedding at its first split and seed, by the first arm of all streams."""
+    Yields:
+        The arm, and the figure.
+    """
+    first = {row["arm"]: row for row in reversed(of.rows)}
     seen: set[str] = set()
-    for row in reversed({row["arm"]: row for row in reversed(of.rows)}.values()):
+    for row in (first[arm] for arm in arms if arm in first):
         name = row["scoring_id"]
         ensemble = row["fusion"] == ENSEMBLE
         if name in seen or ensemble or FUSIONS[row["fusion"]].stream is not None:
@@ -221,24 +265,23 @@ def _embeddings(of: _Source) -> _Named:
             continue
         shown = {stream: matrix[videos] for stream, matrix in test.features.items()}
         yield (
-            f"features-{row['arm']}",
+            row["arm"],
             embedding_plot(
                 {stream: embed(matrix) for stream, matrix in fused_features(shown).items()},
                 test.labels[videos].tolist(),
-                dict(zip(classes, _named(of, classes), strict=True)),
+                dict(zip(classes, of.named(classes), strict=True)),
                 arm=of.found.labels[row["arm"]],
             ),
         )
 
 
-def _cost(of: _Source) -> _Named:
-    costs = arm_costs(of.rows, of.trainings, of.epochs)
-    accuracies = {arm: aligned(judged).contrast([1]) for arm, judged in of.found.judged.items()}
-    if any(cost.arm in accuracies for cost in costs):
-        yield "accuracy-against-cost", cost_plots.cost_plot(costs, accuracies, of.found.labels)
+def _cost(of: Source) -> _Named:
+    if of.costs:
+        figure = cost_plots.cost_plot(of.costs, of.accuracies, of.found.labels)
+        yield "accuracy-against-cost", figure
 
 
-def _searches(of: _Source) -> _Named:
+def _searches(of: Source) -> _Named:
     lines = of.store.read("trials", **of.of).to_pylist()
     searches = search_plots.by_search(lines)
     for (arm, _, split, seed), trials in searches.items():
@@ -257,7 +300,7 @@ def _searches(of: _Source) -> _Named:
         yield "expected-best", search_plots.expected_best_plot(by_arm, of.found.labels)
 
 
-def _curves(of: _Source) -> _Named:
+def _curves(of: Source) -> _Named:
     if curves := plots.curves_by_network(of.trainings, of.epochs):
         yield "epochs", plots.epochs_plot(curves)
 

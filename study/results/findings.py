@@ -293,7 +293,7 @@ def _classes(found: Findings, names: Mapping[str, str]) -> Section:
             str(one.videos),
             str(one.estimate.groups),
             points(one.estimate.value),
-            between(one.estimate.interval() if one.estimate.generalises else None),
+            between(one.interval),
         ]
         for one in shown
     ]

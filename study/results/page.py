@@ -3,12 +3,13 @@
 import base64
 import hashlib
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
@@ -17,23 +18,21 @@ from study.data.datasets.catalog import dataset_title
 from study.durations import told_duration, told_left
 from study.results import plots, search_plots, tables
 from study.results.answer import answer
-from study.results.confusion import (
-    confusion,
-    count_confusions,
-    frequent_classes,
-    names_shown,
-    shares,
-)
-from study.results.drawing import svg
-from study.results.findings import Findings, find, sections, studies
+from study.results.charts import gains_chart, weights_chart
+from study.results.confusion import confusion, frequent_classes, names_shown, shares
+from study.results.cost_plots import cost_grid, cost_plot
+from study.results.drawing import COLOURS, svg
+from study.results.figures import Source, embeddings
+from study.results.findings import arm_labels, find, sections, studies
 from study.results.grids import MISSING, Grid, Section, natural_order
+from study.results.importance import importances
 from study.results.live import POLL_SECONDS
 from study.results.protocols import Protocol, newest_protocols, select_protocols
 from study.results.side_by_side import read_side, side_by_side
 from study.results.status import RunningJob, read_statuses
 from study.results.store import ResultStore
 
-__all__ = ["render_comparison", "render_page"]
+__all__ = ["render_comparison", "render_page", "stream_page"]
 
 TEMPLATES = Path(__file__).parent / "templates"
 PARTS = {
@@ -43,6 +42,8 @@ PARTS = {
     "curves": ("trainings", "Trainings"),
     "failed": ("failures", "Failures"),
 }
+
+SEARCHES_DRAWN = 24  # more would make the page slow; --figures draws all
 
 Live = Literal["poll", "reload"]
 Row = Mapping[str, Any]
@@ -87,24 +88,27 @@ def render_page(
     rows = _of_protocols(_lines(store, "rows", study=study, part="test"), hashes)
     trials = _of_protocols(_lines(store, "trials", study=study), hashes)
     trainings = _trainings(store, study, hashes, [*rows, *trials])
-    found = [
-        find(store, selections[name].shown, against=against) for name in _order(rows, "dataset")
+    sources = [
+        Source(store, shown[name], find(store, shown[name], against=against))
+        for name in _order(rows, "dataset")
     ]
+    found = [one.found for one in sources]
     answers = [
         answer(one, [row for row in rows if row["dataset"] == one.dataset], trainings)
         for one in found
     ]
+    labels = arm_labels(_order(trainings, "space"), [line["arm"] for line in [*rows, *trials]])
     parts = {
         "tables": _tables(store, study, protocol),
         "datasets": [
             {
-                **_dataset(store, one, hashes[one.dataset]),
+                **_dataset(one, whole=live is None),
                 "environments": answered.environments,
-                "chooser": f"confusions-{number}",
+                "number": number,
             }
-            for number, (one, answered) in enumerate(zip(found, answers, strict=True))
+            for number, (one, answered) in enumerate(zip(sources, answers, strict=True))
         ],
-        "searches": _searches(trials),
+        "searches": _searches(trials, labels, whole=live is None),
         "curves": _curves(store, trainings, rows),
         "failed": [line for line in trainings if line["status"] == "failed"],
     }
@@ -207,7 +211,17 @@ def _left(job: RunningJob) -> str:
 
 
 def _render(template: str, *, live: Live | None = None, **content: Any) -> str:
-    """Fills in a template, with the style and the script that every page has within it."""
+    return "".join(stream_page(template, live=live, **content))
+
+
+def stream_page(template: str, *, live: Live | None = None, **content: Any) -> Iterator[str]:
+    """Fills in a template piece by piece, with the style and the script that every page has.
+
+    Args:
+        template: The template's file name.
+        live: As of ``render_page``.
+        **content: What the template shows; of an iterator, one item at a time.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -215,9 +229,10 @@ def _render(template: str, *, live: Live | None = None, **content: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["base64"] = _base64
     script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template(template).render(
+    digest = _base64(hashlib.sha256(script.encode()).digest())
+    return environment.get_template(template).generate(
         title_of=dataset_title,
         style=Markup((TEMPLATES / "page.css").read_text(encoding="utf-8")),
         script=Markup(script),
@@ -226,6 +241,10 @@ def _render(template: str, *, live: Live | None = None, **content: Any) -> str:
         seconds=POLL_SECONDS,
         **content,
     )
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode()
 
 
 def _command(store: ResultStore, study: str) -> list[str]:
@@ -344,67 +363,159 @@ def _tables(store: ResultStore, study: str, protocol: str | None) -> list[dict[s
     return shown
 
 
-def _dataset(store: ResultStore, found: Findings, protocol: str) -> dict[str, Any]:
-    """Returns what is shown of one dataset: arms compared, and each one's confusions."""
-    reference = found.labels[found.reference]
+def _dataset(of: Source, *, whole: bool) -> dict[str, Any]:
+    """Returns what is shown of one dataset: arms compared, by video, by class and by cost.
+
+    Args:
+        of: What the study has on it.
+        whole: Whether to draw what a page that is renewed each few seconds can do without.
+    """
+    found = of.found
+    title, reference = dataset_title(found.dataset), found.labels[found.reference]
     return {
         "name": found.dataset,
         "reference": reference,
         "sections": sections(found, found.labels),
         "plot": _drawn(
             plots.comparison_plot(found.comparisons, found.labels, reference=reference),
-            f"Top-1 on {dataset_title(found.dataset)} less that of {reference}, with intervals",
+            f"Top-1 on {title} less that of {reference}, with intervals",
         )
         if found.comparisons
         else None,
+        "cost": _cost(of) if whole else None,
+        "gains": gains_chart(found),
+        "weights": weights_chart(of.weights, found.labels),
+        "features": _features(of) if whole else None,
         "best": found.best_arm,
-        "confusions": _confusions(store, found, protocol),
+        "confusions": _confusions(of),
         "predicted": bool(found.judged),
     }
 
 
-def _confusions(store: ResultStore, found: Findings, protocol: str) -> list[dict[str, Any]]:
-    """Returns each arm's confusions of a dataset's test videos, as shares of the true class."""
-    by_arm, names = count_confusions(
-        store, study=found.study, dataset=found.dataset, protocol=protocol
-    )
-    shown = []
-    for arm in (arm for arm in found.labels if arm in by_arm):
-        classes = frequent_classes(by_arm[arm])
-        counts = confusion(by_arm[arm], classes)
-        named = names_shown(counts, [names.get(label, str(label)) for label in classes])
-        size = len(named)
-        lines = zip(
-            named,
-            counts.sum(1)[:size].tolist(),
-            shares(counts)[:size, :size].tolist(),
-            strict=True,
-        )
-        shown.append({"arm": arm, "label": found.labels[arm], "names": named, "lines": list(lines)})
-    return shown
+def _cost(of: Source) -> dict[str, Any] | None:
+    """Returns accuracy against cost as a figure and as a table."""
+    if not of.costs:
+        return None
+    title, labels = f"Accuracy and cost on {dataset_title(of.found.dataset)}", of.found.labels
+    grid = cost_grid(of.costs, of.accuracies, labels)
+    label = f"{title}: the numbers are in the table"
+    return {
+        "section": Section(title=title, grid=grid),
+        "plot": _drawn(cost_plot(of.costs, of.accuracies, labels), label),
+    }
 
 
-def _searches(lines: Sequence[Row]) -> list[dict[str, Any]]:
-    """Returns each search of a study's trials with its plot and the best trial."""
-    searches = []
-    for (arm, dataset, split, seed), trials in search_plots.by_search(lines).items():
+def _features(of: Source) -> Markup | None:
+    """Returns the embedding of the best arm's network, or of the first that has features."""
+    best = of.found.best_arm
+    for arm, figure in embeddings(of, [best, *(arm for arm in of.found.labels if arm != best)]):
+        name = f"{of.found.labels[arm]} on {dataset_title(of.found.dataset)}"
+        return _drawn(figure, f"Test videos of 15 classes by their features: {name}")
+    return None
+
+
+def _confusions(of: Source) -> dict[str, Any] | None:
+    """Returns each arm's confusions as shares of the true class, all of the same classes."""
+    counted, _ = of.counted
+    arms = [arm for arm in of.found.labels if arm in counted]
+    classes = frequent_classes(*counted.values())
+    counts = {arm: confusion(counted[arm], classes) for arm in arms}
+    if not arms:
+        return None
+    named = names_shown(np.sum(list(counts.values()), axis=0), of.named(classes))
+    size = len(named)
+    return {
+        "names": named,
+        "arms": [
+            {
+                "arm": arm,
+                "label": of.found.labels[arm],
+                "lines": list(
+                    zip(
+                        named,
+                        counts[arm].sum(1)[:size].tolist(),
+                        shares(counts[arm])[:size, :size].tolist(),
+                        strict=True,
+                    )
+                ),
+            }
+            for arm in arms
+        ],
+    }
+
+
+def _searches(
+    lines: Sequence[Row], labels: Mapping[str, str], *, whole: bool
+) -> list[dict[str, Any]]:
+    """Returns each dataset's searches: the best trials, and figures of the first of them.
+
+    Args:
+        lines: Lines of view ``trials``.
+        labels: What to call the arms.
+        whole: As of ``_dataset``.
+    """
+    by_dataset: dict[str, list[dict[str, Any]]] = {}
+    by_arm: dict[str, dict[str, list[list[dict[str, Any]]]]] = {}
+    for number, (key, trials) in enumerate(search_plots.by_search(lines).items()):
+        arm, dataset, split, seed = key
         title = f"{arm} on {dataset_title(dataset)}, split {split}, search seed {seed}"
         complete = [t for t in trials if t["state"] == "complete" and t["validation_top1"]]
-        searches.append(
-            {
-                "title": title,
-                "plot": _drawn(
-                    search_plots.search_plot(trials),
-                    f"Validation top-1 by trial and by each value: {title}",
-                ),
-                "states": {
-                    state: sum(trial["state"] == state for trial in trials)
-                    for state in ("complete", "pruned", "failed")
-                },
-                "best": max(complete, key=lambda t: t["validation_top1"], default=None),
-            }
+        one = {
+            "title": title,
+            "plots": _of_search(trials, title, whole=whole) if number < SEARCHES_DRAWN else [],
+            "states": {
+                state: sum(trial["state"] == state for trial in trials)
+                for state in ("complete", "pruned", "failed")
+            },
+            "best": max(complete, key=lambda t: t["validation_top1"], default=None),
+        }
+        by_dataset.setdefault(dataset, []).append(one)
+        by_arm.setdefault(dataset, {}).setdefault(arm, []).append(trials)
+    return [
+        {
+            "dataset": dataset,
+            "of": of,
+            "expected": _expected(dataset, by_arm[dataset], labels) if whole else None,
+        }
+        for dataset, of in by_dataset.items()
+    ]
+
+
+def _of_search(trials: Sequence[Row], title: str, *, whole: bool) -> list[Markup]:
+    """Returns a search's figures: by trial and value, as lines, and what explains it."""
+    drawn = [
+        _drawn(
+            search_plots.search_plot(trials),
+            f"Validation top-1 by trial and by each value: {title}",
         )
-    return searches
+    ]
+    if not whole:
+        return drawn
+    if any(trial["validation_top1"] is not None for trial in trials):
+        lines = search_plots.parallel_plot(trials)
+        drawn.append(_drawn(lines, f"Each trial as a line through its values: {title}"))
+    if found := importances(trials):
+        complete = sum(trial["state"] == "complete" for trial in trials)
+        figure = search_plots.importances_plot(found, complete=complete)
+        said = ", ".join(f"{name} {100 * share:.0f} %" for name, share in found.items())
+        drawn.append(_drawn(figure, f"What explains validation top-1: {title}: {said}"))
+    return drawn
+
+
+def _expected(
+    dataset: str, by_arm: Mapping[str, Sequence[Sequence[Row]]], labels: Mapping[str, str]
+) -> Markup:
+    """Returns the expected best by budget of the searches that found most."""
+
+    def found(arm: str) -> float:
+        return max(t["validation_top1"] or 0.0 for trials in by_arm[arm] for t in trials)
+
+    chosen = sorted(by_arm, key=found, reverse=True)[: len(COLOURS)]
+    figure = search_plots.expected_best_plot(
+        {arm: of for arm, of in by_arm.items() if arm in chosen}, labels
+    )
+    name = dataset_title(dataset)
+    return _drawn(figure, f"Expected best validation top-1 by trials and by hours on {name}")
 
 
 def _curves(

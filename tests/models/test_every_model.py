@@ -26,6 +26,7 @@ from models import (
     model_options,
     options_without_effect,
 )
+from models.maps import clip_maps
 from tests.models.configuration import Configuration
 
 CLASSES = 5
@@ -496,3 +497,22 @@ def test_networks_that_differ_in_options_without_effect_are_equal(
         assert all(torch.equal(ours[key], theirs[key]) for key in ours), field
         with torch.no_grad():
             _assert_same(first(**clips), second(**clips), rtol=0, atol=0)
+
+
+@every_model
+def test_every_stream_has_maps_of_where_it_looks(name: str) -> None:
+    model = _build(name).eval()
+    inputs = _clips(name, model, clips=1)
+    trained = [parameter.requires_grad for parameter in model.parameters()]
+    before = model(**inputs)
+    maps = clip_maps(model, inputs, 1)
+    assert tuple(maps.grad_cam) == model.streams
+    for found in maps.grad_cam.values():
+        assert found.ndim == 3
+        assert found[0].numel() > 1
+        assert found.min() >= 0
+        assert found.max() in (0, 1)
+    for stream, weights in maps.attention.items():
+        torch.testing.assert_close(weights.flatten(), before.attention[stream][0])
+    assert [parameter.requires_grad for parameter in model.parameters()] == trained
+    _assert_same(model(**inputs), before, rtol=0, atol=0)

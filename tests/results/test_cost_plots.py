@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from study.results.budget import ArmCost
-from study.results.cost_plots import cost_plot
+from study.results.cost_plots import cost_grid, cost_plot
 from study.results.statistics import Estimate
 from tests.drawn import check_drawn
 
@@ -59,3 +59,12 @@ def test_what_the_results_lack_is_said() -> None:
     costs = [ArmCost("a", 1, None, None, None)]
     without = cost_plot(costs, {"a": estimate_of(0.5)}, {}).axes[1]
     assert [text.get_text() for text in without.texts] == ["not in these results"]
+
+
+def test_the_table_has_the_figures_numbers_in_its_units() -> None:
+    costs = [ArmCost("a", 4.12, 25_557_032, 7200, None), ArmCost("b", 1, None, 1, 90.04)]
+    grid = cost_grid(costs, {"a": estimate_of(0.5), "b": estimate_of(0.25)}, {"a": "Arm A"})
+    assert [line[0] for line in grid.rows] == ["Arm A", "b"]
+    assert [line[1] for line in grid.rows] == ["50.0", "25.0"]
+    assert grid.rows[0][3:] == ["4.12", "25.56", "2", "–"]
+    assert grid.rows[1][3:] == ["1", "–", "0.0002778", "90.04"]

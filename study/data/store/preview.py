@@ -1,6 +1,7 @@
 """A picture of a stored video: sampled frames and their flow in colour."""
 
 import textwrap
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from study.data.flow.compute import dequantise
 from study.data.store.clip_store import ClipStore
 
-__all__ = ["colour_flow", "draw_preview", "find_stored"]
+__all__ = ["colour_flow", "colour_stored_flow", "draw_preview", "find_stored"]
 
 COLUMNS = 6
 """Positions of a video that are shown, evenly spaced."""
@@ -38,6 +39,25 @@ def colour_flow(flow: NDArray[np.floating[Any]], speed: float) -> NDArray[np.uin
     hsv = np.stack([turn, np.clip(np.hypot(x, y) / speed, 0, 1), np.ones_like(x)], axis=-1)
     colours: NDArray[np.uint8] = np.rint(hsv_to_rgb(hsv) * 255).astype(np.uint8)
     return colours
+
+
+def colour_stored_flow(
+    stored: Sequence[NDArray[np.uint8]], bound: float
+) -> tuple[list[NDArray[np.uint8]], float]:
+    """Colours flow fields as a store has them, all on one scale.
+
+    Args:
+        stored: (2, H, W) bytes each, the x and the y plane.
+        bound: Pixels a frame that bytes 0 and 255 stand for, as of the store's settings.
+
+    Returns:
+        (H, W, 3) uint8 RGB each, and the pixels a frame that full saturation stands for.
+    """
+    flows = [dequantise(planes, bound) for planes in stored]
+    for flow in flows:
+        flow[np.abs(flow) < bound / 200] = 0  # bytes 127 and 128: nothing moves
+    speed = max(LEAST_SPEED, float(np.percentile(np.hypot(*np.stack(flows, axis=1)), 99)))
+    return [colour_flow(flow, speed) for flow in flows], speed
 
 
 def find_stored(store: ClipStore, name: str) -> str:
@@ -80,11 +100,7 @@ def draw_preview(store: ClipStore, name: str, path: Path) -> None:
         np.stack([_decode(plane, cv2.IMREAD_GRAYSCALE) for plane in record.flow(position, 1)[0]])
         for position in positions
     ]
-    flows = [dequantise(planes, store.settings.bound) for planes in stored]
-    for flow in flows:
-        flow[np.abs(flow) < store.settings.bound / 200] = 0  # bytes 127 and 128: nothing moves
-    speed = max(LEAST_SPEED, float(np.percentile(np.hypot(*np.stack(flows, axis=1)), 99)))
-    colours = [colour_flow(flow, speed) for flow in flows]
+    colours, speed = colour_stored_flow(stored, store.settings.bound)
     rows = {
         "frame": frames,
         "flow": colours,

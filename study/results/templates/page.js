@@ -1,5 +1,5 @@
 "use strict";
-// Sorts and filters tables, switches arms, and keeps what was chosen while the page is renewed.
+// Sorts and filters, switches arms, and keeps what was chosen while the page is renewed.
 (() => {
   const KEY = "page " + location.pathname;
   let state = { filter: "", sorted: {}, chosen: {}, open: {} };
@@ -63,32 +63,131 @@
   function filter() {
     const wanted = state.filter.trim().toLowerCase();
     let shown = 0, all = 0;
-    for (const row of document.querySelectorAll("table.data tbody tr")) {
+    for (const row of document.querySelectorAll("table.data tbody tr, .card")) {
       row.hidden = !row.textContent.toLowerCase().includes(wanted);
       shown += !row.hidden;
       all += 1;
     }
-    document.getElementById("filtered").textContent = wanted ? `${shown} of ${all} rows` : "";
+    document.getElementById("filtered").textContent = wanted ? `${shown} of ${all}` : "";
   }
 
-  function choose(select) {
-    for (const panel of document.querySelectorAll(`[data-of="${select.id}"]`)) {
-      panel.hidden = panel.dataset.value !== select.value;
+  // The difference of two confusion matrices of the same videos and classes.
+  function subtracted(ours, theirs) {
+    const table = ours.querySelector("table").cloneNode(true);
+    const names = (panel) => [...panel.querySelectorAll("tbody th")].map((one) => one.textContent);
+    if (names(ours).join("\n") !== names(theirs).join("\n")) {
+      const note = document.createElement("p");
+      note.textContent = "These arms judged different videos.";
+      return note;
     }
+    const share = (cell) => Number(cell.style.getPropertyValue("--share"));
+    const cells = [...table.querySelectorAll("tbody td")];
+    const others = theirs.querySelectorAll("tbody td");
+    const values = cells.map((cell, i) => share(cell) - share(others[i]));
+    const most = Math.max(0.1, ...values.map(Math.abs));
+    for (const [i, cell] of cells.entries()) {
+      cell.style.setProperty("--share", Math.abs(values[i]) / most);
+      cell.classList.toggle("less", values[i] < 0);
+      cell.textContent = Math.abs(values[i]) < 0.005 ? "" : told(100 * values[i], 0, true);
+    }
+    return table;
+  }
+
+  function told(value, digits, signed) {
+    const text = Math.abs(value).toFixed(digits);
+    return (value < 0 && Number(text) ? "−" : signed ? "+" : "") + text;
+  }
+
+  // Rows of [number of a class, [value, low, high] of each series], as text and as lines and marks.
+  function drawChart(table, chart, rows) {
+    const every = rows.flatMap(([, ...marks]) => marks.flat()).filter((one) => one !== null);
+    const [low, high] = [Math.min(0, ...every), Math.max(0, ...every)];
+    const at = (value) => `${2 + 96 * (value - low) / (high - low || 1)}%`;
+    const text = (value) => told(value, chart.digits, chart.signed && value !== 0);
+    table.tHead.querySelector(".scale").textContent = `${text(low)} … ${text(high)}`;
+    table.tBodies[0].replaceChildren(...rows.map(([place, ...marks]) => {
+      const row = document.createElement("tr");
+      const name = document.createElement("th");
+      name.scope = "row";
+      name.textContent = chart.classes[place];
+      row.append(name);
+      for (const [value, least, most] of marks) {
+        row.insertCell().textContent = text(value);
+        row.insertCell().textContent = least === null ? "–" : `[${text(least)}, ${text(most)}]`;
+      }
+      for (const cell of row.cells) if (cell !== name) cell.className = "n";
+      const drawing = shape("svg", { "aria-hidden": "true" });
+      drawing.append(shape("line", { x1: at(0), x2: at(0), y1: 0, y2: 20, class: "zero" }));
+      for (const [i, [value, least, most]] of marks.entries()) {
+        const y = 20 * (i + 1) / (marks.length + 1);
+        const clear = chart.signed && (least > 0 || most < 0);
+        const group = shape("g", { class: chart.signed ? clear ? value > 0 ? "more" : "fewer" : ""
+          : `series${i}` });
+        if (least !== null) group.append(shape("line", { x1: at(least), x2: at(most), y1: y, y2: y }));
+        group.append(shape("circle", { cx: at(value), cy: y, r: 4 }));
+        drawing.append(group);
+      }
+      row.insertCell().append(drawing);
+      return row;
+    }));
+  }
+
+  function shape(name, attributes) {
+    const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+    for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+    return made;
+  }
+
+  // What a choice changes, by the kind of what it stands in.
+  const changes = {
+    confusions(group, arm, less) {
+      const panels = [...group.querySelectorAll("[data-value]")];
+      const [ours, theirs] = [arm, less].map((value) =>
+        panels.find((panel) => panel.dataset.value === value));
+      for (const panel of panels) panel.hidden = less !== "" || panel !== ours;
+      const difference = group.querySelector("[data-difference]");
+      difference.hidden = less === "";
+      if (less === "") return;
+      const name = (panel) => panel.getAttribute("aria-label");
+      difference.setAttribute("aria-label", `${name(ours)} less ${name(theirs)}`);
+      difference.replaceChildren(subtracted(ours, theirs));
+    },
+    chart(group, ...chosen) {
+      const chart = JSON.parse(group.dataset.chart);
+      const turned = chart.rows[[...chosen].reverse().join(" ")] || [];
+      const negative = ([value, low, high]) => [value, high, low].map((v) => v === null ? v : -v);
+      drawChart(group.querySelector("table"), chart, chart.rows[chosen.join(" ")] ||
+        turned.map(([place, ...marks]) => [place, ...marks.map(negative)]).reverse());
+    },
+    cards(group, right, wrong) {
+      const list = group.querySelector(".cards");
+      const shares = (card) => card.dataset.right.trim().split(" ").map(Number);
+      const gain = (card) => {
+        const of = shares(card);
+        return (right ? of[right] : Math.max(...of)) - (wrong ? of[wrong] : Math.min(...of));
+      };
+      list.append(...[...list.children].sort((a, b) => gain(b) - gain(a)));
+    },
+  };
+
+  function makeChoosable(group) {
+    const selects = [...group.querySelectorAll("select")];
+    const change = () => changes[group.dataset.kind](group, ...selects.map((one) => one.value));
+    for (const select of selects) {
+      const kept = state.chosen[select.id];
+      if ([...select.options].some((option) => option.value === kept)) select.value = kept;
+      select.addEventListener("change", () => {
+        state.chosen[select.id] = select.value;
+        keep();
+        change();
+      });
+    }
+    change();
   }
 
   function enhance() {
     document.querySelectorAll("table.data").forEach(makeSortable);
-    for (const select of document.querySelectorAll("select[data-chooses]")) {
-      const kept = state.chosen[select.id];
-      if ([...select.options].some((option) => option.value === kept)) select.value = kept;
-      choose(select);
-      select.addEventListener("change", () => {
-        state.chosen[select.id] = select.value;
-        keep();
-        choose(select);
-      });
-    }
+    document.querySelectorAll("[data-kind]").forEach(makeChoosable);
     for (const details of document.querySelectorAll("details")) {
       const name = details.querySelector("summary").textContent;
       if (name in state.open) details.open = state.open[name];
