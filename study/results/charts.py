@@ -96,7 +96,11 @@ def weights_chart(
     return {
         "arms": [labels[arm] for arm in weights],
         "chosen": [0],
-        "heads": [head for one in streams for head in (one, "least and most")],
+        "heads": [
+            head
+            for mark, stream in zip("●○", streams, strict=False)
+            for head in (f"{mark} {stream}", "least and most")
+        ],
         "digits": 3,
         "signed": False,
         "classes": list(names),

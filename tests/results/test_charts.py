@@ -62,7 +62,7 @@ def test_weights_are_the_mean_the_least_and_the_most_of_the_rows() -> None:
     chart = weights_chart(every, {"awf": "AWF", "other": "Other"})
     assert chart is not None
     assert chart["arms"] == ["AWF", "Other"]
-    assert chart["heads"][::2] == streams
+    assert chart["heads"][::2] == ["● spatial", "○ temporal"]
     assert chart["rows"]["0"] == chart["rows"]["1"][::-1], "the same weights, ranked from the end"
     lean = weights.mean(0)[:, 1] - weights.mean(0)[:, 0]
     order = np.argsort(lean)

@@ -104,7 +104,11 @@
     const [low, high] = [Math.min(0, ...every), Math.max(0, ...every)];
     const at = (value) => `${2 + 96 * (value - low) / (high - low || 1)}%`;
     const text = (value) => told(value, chart.digits, chart.signed && value !== 0);
-    table.tHead.querySelector(".scale").textContent = `${text(low)} … ${text(high)}`;
+    table.tHead.querySelector(".scale").replaceChildren(...[low, high].map((end) => {
+      const label = document.createElement("span");
+      label.textContent = text(end);
+      return label;
+    }));
     table.tBodies[0].replaceChildren(...rows.map(([place, ...marks]) => {
       const row = document.createElement("tr");
       const name = document.createElement("th");
