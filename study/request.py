@@ -705,8 +705,8 @@ def _arms(request: Request, space: Space) -> tuple[tuple[Arm, ...], tuple[Ensemb
     """Returns the wanted arms, members of wanted ensembles included, and the ensembles."""
     if request.arms is None:
         if default := tuple(arm for arm in space.arms if arm.default):
-            names = {arm.name for arm in default}
-            return default, tuple(one for one in space.ensembles if names.issuperset(one.members))
+            run = {arm.name for arm in default}
+            return default, tuple(one for one in space.ensembles if run.issuperset(one.members))
         raise ValueError(
             f"space {space.name!r} has no arm that runs by default; name --arms of "
             f"{', '.join(arm.name for arm in space.arms)}"

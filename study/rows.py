@@ -167,7 +167,8 @@ def write_ensemble(
     identity = _identity(study, ensemble.name, target, seed)
     key = _key(study, ensemble.name, target, seed)
     groups, same = _groups(study, target), _of_members(members)
-    predictions, lines = [], []
+    predictions: list[dict[str, Any]] = []
+    lines: list[dict[str, Any]] = []
     for part, of_part in parts.items():
         part_identity = {**identity, "part": part, "training_id": same["training_id"]}
         predictions += prediction_lines(
