@@ -40,11 +40,11 @@ class Difference:
         if isinstance(expected, dict):
             ours, expected = ([one[key] for key in expected] for one in (ours, expected))
         if isinstance(expected, list | tuple):
-            for pair in zip(ours, expected, strict=True):
-                self.add(*pair)
+            for one, other in zip(ours, expected, strict=True):
+                self.add(one, other)
             return
-        pair = (torch.as_tensor(one).detach().double() for one in (ours, expected))
-        first, second = torch.broadcast_tensors(*pair)
+        tensors = [torch.as_tensor(x).detach().double() for x in (ours, expected)]
+        first, second = torch.broadcast_tensors(*tensors)
         self.largest = max(self.largest, float((first - second).abs().max()))
         self.scale = max(self.scale, float(second.abs().max()))
 
@@ -60,7 +60,8 @@ class Collector:
         """Watches a test's comparisons."""
         marker = item.get_closest_marker("parity")
         assert marker is not None
-        with _watched(self.found.setdefault(marker.args, Difference())):
+        network, part = marker.args
+        with _watched(self.found.setdefault((network, part), Difference())):
             return (yield)
 
 

@@ -43,7 +43,7 @@ from study.plan import (
     settings_of,
 )
 from study.provenance import canonical_json, fingerprint, git_state
-from study.results.members import find_member
+from study.results.members import find_member, tested_videos
 from study.results.protocols import newest_protocols
 from study.results.store import ResultStore
 from study.search import Sampler
@@ -830,8 +830,8 @@ def _arms(request: Request, space: Space) -> tuple[tuple[Arm, ...], tuple[Ensemb
     """Returns the wanted arms, members of wanted ensembles included, and the ensembles."""
     if request.arms is None:
         if default := tuple(arm for arm in space.arms if arm.default):
-            names = {arm.name for arm in default}
-            return default, tuple(one for one in space.ensembles if names.issuperset(one.members))
+            run = {arm.name for arm in default}
+            return default, tuple(one for one in space.ensembles if run.issuperset(one.members))
         raise ValueError(
             f"space {space.name!r} has no arm that runs by default; name --arms of "
             f"{', '.join(arm.name for arm in space.arms)}"
@@ -844,21 +844,29 @@ def _arms(request: Request, space: Space) -> tuple[tuple[Arm, ...], tuple[Ensemb
 
 
 def _check_stored_members(study: Study) -> None:
-    """Checks that results have the rows that ensembles average of other studies."""
+    """Checks that results have the rows of other studies that ensembles average."""
     results = ResultStore(study.request.results)
     for ensemble in study.ensembles:
         for variant, name in product(study.variants, ensemble.stored):
+            target = variant.target
+            tested = {video.name for video in study.parts[target.split].test}
             for seed in variant.seeds:
-                find_member(
+                member = find_member(
                     results,
                     name,
                     weight=ensemble.members[name],
                     study=study.name,
                     protocol=study.protocol,
-                    dataset=variant.target.dataset,
-                    split=variant.target.split,
+                    dataset=target.dataset,
+                    split=target.split,
                     seed=seed,
                 )
+                if tested_videos(results, member) != tested:
+                    raise ValueError(
+                        f"{name} was tested on other videos of {target.dataset} split "
+                        f"{target.split} than {study.request.store} has; prepare both stores from "
+                        "the same videos"
+                    )
 
 
 def _check_exists(name: str, results: str) -> None:

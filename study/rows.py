@@ -148,7 +148,7 @@ def write_ensemble(
         seed: The seed.
 
     Raises:
-        ValueError: If a member has no row, or its scores are of other videos.
+        ValueError: If a member has no row.
     """
     members = [
         find_member(
@@ -164,16 +164,11 @@ def write_ensemble(
         for name, weight in ensemble.members.items()
     ]
     parts = average(results, members)
-    if "test" not in parts:
-        raise ValueError(
-            f"the members of ensemble {ensemble.name!r} ({', '.join(ensemble.members)}) were "
-            f"tested on different videos of {target.dataset} split {target.split}; prepare their "
-            "stores from the same videos"
-        )
     identity = _identity(study, ensemble.name, target, seed)
     key = _key(study, ensemble.name, target, seed)
     groups, same = _groups(study, target), _of_members(members)
-    predictions, lines = [], []
+    predictions: list[dict[str, Any]] = []
+    lines: list[dict[str, Any]] = []
     for part, of_part in parts.items():
         part_identity = {**identity, "part": part, "training_id": same["training_id"]}
         predictions += prediction_lines(

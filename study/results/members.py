@@ -12,7 +12,7 @@ from study.results.rows import fuse, scores_of_line
 from study.results.store import ResultStore
 from study.scores import Scores
 
-__all__ = ["Averaged", "Member", "average", "find_member"]
+__all__ = ["Averaged", "Member", "average", "find_member", "tested_videos"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +95,14 @@ def find_member(
     return member
 
 
+def tested_videos(results: ResultStore, member: Member) -> frozenset[str]:
+    """Returns the names of the test videos of a member's row."""
+    line = member.lines["test"]
+    names = ("study", "arm", "dataset", "split", "seed", "protocol", "part")
+    same = {name: line[name] for name in names}
+    return frozenset(results.read("predictions", columns=["video"], **same)["video"].to_pylist())
+
+
 def average(results: ResultStore, members: Sequence[Member]) -> dict[str, Averaged]:
     """Returns the weighted means of members' fused scores, by part.
 
@@ -112,9 +120,12 @@ def average(results: ResultStore, members: Sequence[Member]) -> dict[str, Averag
         part: Averaged(
             videos=first[part].videos,
             labels=first[part].labels,
-            scores=sum(
-                member.weight / total * scores[part]
-                for member, (_, scores) in zip(members, fused, strict=True)
+            scores=np.sum(
+                [
+                    member.weight / total * scores[part]
+                    for member, (_, scores) in zip(members, fused, strict=True)
+                ],
+                axis=0,
             ),
         )
         for part in first_scores

@@ -77,7 +77,8 @@ def _rated(
     model: VideoModel, multipliers: _Multipliers
 ) -> Iterator[tuple[nn.Parameter, float, bool]]:
     """Yields each parameter once, what multiplies its rate, and whether it decays."""
-    first, seen = _first_of_flow(model), set()
+    first = _first_of_flow(model)
+    seen: set[nn.Parameter] = set()
     for layer in model.modules():
         for name, parameter in layer.named_parameters(recurse=False):
             if parameter in seen:

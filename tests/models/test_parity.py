@@ -15,7 +15,7 @@ TABLE = TESTS.parents[1] / "docs" / "models.md"
 
 def _marked() -> set[tuple[str, str]]:
     """Network and part of every test that is marked."""
-    found = set()
+    found: set[tuple[str, str]] = set()
     for path in TESTS.rglob("test_*.py"):
         parts = path.relative_to(TESTS.parents[1]).with_suffix("").parts
         module = importlib.import_module(".".join(parts))

@@ -62,10 +62,10 @@ def test_an_ensemble_is_the_weighted_sum_of_what_its_members_trainings_scored(
     assert len({identity for identity, _, _ in runner.ran}) == 2, "it trains nothing of its own"
     lines = lines_of(tmp_path, "sum")
     assert lines.keys() == {"validation", "test"}
-    sums = {}
+    sums: dict[str, np.ndarray] = {}
     for part, line in lines.items():
         found = {arm: scored(tmp_path, "own", arm, part) for arm in MEMBERS}
-        sums[part] = sum(weight * found[arm][0] for arm, weight in MEMBERS.items())
+        sums[part] = np.sum([weight * found[arm][0] for arm, weight in MEMBERS.items()], axis=0)
         assert line["top1"] == np.mean(sums[part].argmax(axis=1) == found["stil"][1])
         assert (line["fusion"], line["tuning"], line["modality"]) == (
             "ensemble",

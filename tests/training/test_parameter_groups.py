@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import torch
@@ -62,8 +63,9 @@ class Tiny(VideoModel):
 
     def forward(self, rgb: Tensor | None = None, flow: Tensor | None = None) -> ModelOutput:
         output = ModelOutput(logits={}, features={})
-        for stream, x in (("spatial", rgb), ("temporal", flow)):
-            layers = self.streams_of[stream]
+        inputs = self.check_inputs(rgb, flow)
+        for stream, x in zip(self.streams, inputs.values(), strict=True):
+            layers: Any = self.streams_of[stream]
             maps = layers["norm"](layers["conv"](x.flatten(0, 1))).relu()
             output.features[stream] = maps.mean((2, 3)).unflatten(0, x.shape[:2]).mean(1)
             output.logits[stream] = layers["last"](output.features[stream])
@@ -80,10 +82,12 @@ def steps_by_hand(
         items = torch.utils.data.default_collate([data[i] for i in range(len(data))])
         output = model(**model_inputs(items, torch.device("cpu")))
         model.zero_grad()
-        sum(F.cross_entropy(one, items["label"]) for one in output.logits.values()).backward()
+        losses = [F.cross_entropy(one, items["label"]) for one in output.logits.values()]
+        torch.stack(losses).sum().backward()
         with torch.no_grad():
             for name, w in model.named_parameters():
                 multiplier, decays = expected[name]
+                assert w.grad is not None
                 velocity[name] = MOMENTUM * velocity[name] + w.grad + DECAY * decays * w
                 w -= RATE * multiplier * velocity[name]
 
