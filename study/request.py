@@ -313,7 +313,7 @@ class Study:
         }
         settings = asdict(self.base)
         del settings["starts_from"]  # which is an arm's own
-        pretrained = {}
+        pretrained: dict[str, Any] = {}
         if (first := self.pretraining) is not None:
             pretrained = {"pretraining": {**asdict(first.target), "settings": asdict(first.base)}}
         return {
