@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from study.labels import describe, trial_label
 from study.ledger import Ledger, look
 from study.plan import PlannedRow
 from study.progress import Progress
-from study.request import Study
+from study.request import Request, Study
 from study.results.store import ResultStore
 from study.rows import write_protocol, write_row, write_trial
 from study.search import Trial
@@ -37,7 +37,7 @@ from study.searches import SearchKey, agenda_of, objective_of
 from study.terminal import StudyDisplay, Terminal
 from study.tracking import Tracker, Tracking, tracking
 
-__all__ = ["Conductor", "run_study"]
+__all__ = ["Conductor", "ray_for", "run_study"]
 
 SCRATCH = "run-"
 RESTARTS = 2  # of a job whose process was lost before it came an epoch further
@@ -77,7 +77,7 @@ def run_study(
         if request_file is not None:
             write_request(ResultStore(request.results), study.name, request_file)
         with (
-            running_ray(address, nested=request.resources.workers > 1) as cluster,
+            ray_for(request, address) as cluster,
             terminal.at_work() as display,
             tracking(trackers, display.warn) as tracked,
         ):
@@ -99,6 +99,26 @@ def run_study(
             conductor.close()
         ResultStore(request.results).compact()
     return conductor.failures
+
+
+def ray_for(
+    request: Request, address: str | None
+) -> AbstractContextManager[list[dict[str, float]]]:
+    """Connects to Ray, or starts it, as a study's trainings need it.
+
+    Where the study itself has to be prepared first, this can surround that: the processes that
+    are to train come up meanwhile.
+
+    Args:
+        request: What is asked for.
+        address: As of `run_study`.
+
+    Returns:
+        What `study.cluster.connection.running_ray` returns.
+    """
+    resources = request.resources
+    one_a_core = request.at_once is None and resources.total == {"CPU": 1}
+    return running_ray(address, nested=resources.workers > 1, ready=one_a_core)
 
 
 @contextmanager
