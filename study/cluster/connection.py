@@ -53,6 +53,7 @@ _MOST = 10_000  # as many as Ray's state API lists
 _READY = {
     # torch's optimisers import its compiler, whether or not it is used.
     "RAY_preload_python_modules": "study.cluster.queue,torch._dynamo",
+    "OMP_NUM_THREADS": "1",  # which Ray sets too, but only once these are imported
     "PYTHONPATH": os.pathsep.join(
         filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")))
     ),
