@@ -64,11 +64,11 @@ def test_an_address_where_nobody_listens_is_refused_at_once(scheme: str):
 
 
 def test_inside_another_it_is_that_ones_ray_and_goes_on(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(connection.ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
     nodes = [{"Alive": True, "Resources": {"CPU": 3.0}}, {"Alive": False, "Resources": {}}]
-    monkeypatch.setattr(connection.ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
     for name in ("init", "shutdown"):
-        monkeypatch.setattr(connection.ray, name, lambda **_: pytest.fail("it is another's"))
+        monkeypatch.setattr(ray, name, lambda **_: pytest.fail("it is another's"))
     with running_ray(None) as cluster:
         assert cluster == [{"CPU": 3.0}]
 
