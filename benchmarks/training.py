@@ -1,39 +1,100 @@
 """Our training loop against a bare PyTorch loop over tensors that lie ready, on the embedded study.
 
-    python -m benchmarks.training [--epochs N] [--data DIR]
+    python -m benchmarks.training [--epochs N] [--processes N] [--data DIR]
 
-Both train STILT's network on this machine's CPU, one thread, at the settings that the space has on
-the embedded dataset: the same weights at the start, batch size, optimiser and clipping. Ours also
-chooses, decodes, crops and normalises every clip, keeps the losses and checks them. An epoch of the
-one follows an epoch of the other, so that both meet the same machine. Compared are the medians of
-the epochs' processor seconds; the first of ours, in which images are decoded, is left out. Without
---data the dataset is rendered and prepared first.
+1. Both train STILT's network on this machine's CPU, one thread, at the settings that the space has
+   on the embedded dataset: the same weights at the start, batch size, optimiser and clipping. Ours
+   also chooses, decodes, crops and normalises every clip, keeps the losses and checks them. An
+   epoch of the one follows an epoch of the other, so that both meet the same machine. Compared are
+   the medians of the epochs' processor seconds; the first half of ours, in which images are decoded
+   and resized, is left out. Beside them stands what part of a large matrix product's operations a
+   second that is, by the convolutions' and matrix products' operations alone.
+2. With --processes, the clips a second of as many processes that train one network together with
+   DistributedDataParallel, one thread each, against those of one. It takes as many idle cores.
+
+Without --data the dataset is rendered and prepared first.
 """
 
 import argparse
+import json
 import math
+import os
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from benchmarks.embedded import study_of
 from benchmarks.flow import processor
 from models import VideoModel
+from models.flops import count_flops
 from study.data.clips.dataset import ClipDataset, make_loader
 from study.data.clips.transforms import model_inputs
 from study.data.store.embedded import prepare_embedded
 from study.job import build_model
 from study.plan import Training
+from study.request import Study
 from study.training.clips import clip_settings
 from study.training.hyperparameters import Hyperparameters
-from study.training.loop import put_channels_last, train, video_losses
+from study.training.loop import EpochReport, put_channels_last, train, video_losses
 
 CPU = torch.device("cpu")
+TRAINED = 3  # forward passes that a forward and a backward pass are worth
+SIDE = 1024  # of the matrices whose product shows what the processor reaches
+
+
+@dataclass(frozen=True)
+class Network:
+    """STILT's training on the embedded dataset."""
+
+    study: Study
+    training: Training
+
+    @classmethod
+    def of(cls, store: Path) -> "Network":
+        study = study_of(store, seeds=1)
+        trainings = study.plan().trainings.values()
+        return cls(study, next(one for one in trainings if one.options["interaction"]))
+
+    @property
+    def hyperparameters(self) -> Hyperparameters:
+        return self.training.hyperparameters
+
+    def built(self) -> VideoModel:
+        job = self.study.job(self.training, until=1)
+        return build_model(job, num_classes=len(self.study.store.annotations.classes))
+
+    def clips(self) -> ClipDataset:
+        return ClipDataset(
+            self.study.store,
+            self.study.parts[self.training.target.split].train,
+            clip=clip_settings(self.hyperparameters),
+            augment=True,
+            seed=self.training.seed,
+        )
+
+    def train(self, epochs: int, report: Callable[[EpochReport], None]) -> None:
+        """Trains with our loop."""
+        train(
+            self.built(),
+            self.clips(),
+            hyperparameters=self.hyperparameters,
+            seed=self.training.seed,
+            report=report,
+            until=epochs,
+        )
+
+    def gigaflops(self) -> float:
+        """Billions of additions and multiplications of an epoch."""
+        settings, model = self.hyperparameters, self.built()
+        clip = model.example_inputs(frames=settings.segments, size=settings.crop_size)
+        return 2 * TRAINED * count_flops(model, clip) * len(self.clips())
 
 
 def bare_epoch(
@@ -67,28 +128,9 @@ def bare_epoch(
     return epoch
 
 
-def epoch_seconds(store: Path, epochs: int) -> tuple[list[float], list[float], int]:
-    """Processor seconds of each epoch of our loop and of the bare one, and an epoch's clips."""
-    study = study_of(store, seeds=1)
-    training: Training = next(
-        one for one in study.plan().trainings.values() if one.options["interaction"]
-    )
-    hyperparameters = training.hyperparameters
-
-    def network() -> VideoModel:
-        job = study.job(training, until=epochs)
-        return build_model(job, num_classes=len(study.store.annotations.classes))
-
-    def clips() -> ClipDataset:
-        return ClipDataset(
-            study.store,
-            study.parts[training.target.split].train,
-            clip=clip_settings(hyperparameters),
-            augment=True,
-            seed=training.seed,
-        )
-
-    bare = bare_epoch(network(), clips(), hyperparameters)
+def epoch_seconds(network: Network, epochs: int) -> tuple[list[float], list[float]]:
+    """Processor seconds of each epoch of our loop and of the bare one, once clips are kept."""
+    bare = bare_epoch(network.built(), network.clips(), network.hyperparameters)
     taken: tuple[list[float], list[float]] = ([], [])
     began = time.process_time()
 
@@ -101,37 +143,75 @@ def epoch_seconds(store: Path, epochs: int) -> tuple[list[float], list[float], i
         taken[1].append(after - between)
         began = time.process_time()
 
-    data = clips()
-    train(
-        network(),
-        data,
-        hyperparameters=hyperparameters,
-        seed=training.seed,
-        report=reported,
-        until=epochs,
-    )
-    return taken[0][1:], taken[1][1:], len(data)
+    network.train(epochs, reported)
+    return taken[0][epochs // 2 :], taken[1][epochs // 2 :]
+
+
+def matrix_gigaflops() -> float:
+    """Billions of additions and multiplications a processor second of a matrix product."""
+    left, right = torch.rand(2, SIDE, SIDE)
+    seconds = []
+    for _ in range(20):
+        began = time.process_time()
+        left @ right
+        seconds.append(time.process_time() - began)
+    return 2 * SIDE**3 / 1e9 / min(seconds)
+
+
+def together(store: Path, epochs: int, processes: int) -> float:
+    """Clips a second of so many processes that train one network."""
+    with tempfile.TemporaryDirectory() as folder:
+        torch.multiprocessing.spawn(
+            _one_of, (store, epochs, processes, Path(folder)), nprocs=processes
+        )
+        rates: list[float] = json.loads((Path(folder) / "rates").read_text())
+    return statistics.median(rates[epochs // 2 :])
+
+
+def _one_of(rank: int, store: Path, epochs: int, processes: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    if processes > 1:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        meeting = (folder / "meeting").as_uri()
+        dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=processes)
+    rates: list[float] = []
+    Network.of(store).train(epochs, lambda epoch: rates.append(epoch.clips_per_second))
+    if rank == 0:
+        (folder / "rates").write_text(json.dumps(rates))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--epochs", type=int, default=9, help="of each loop; 2 or more (9)")
-    parser.add_argument("--data", type=Path, help="the embedded dataset's clip store, if prepared")
+    add = parser.add_argument
+    add("--epochs", type=int, default=18, help="of each loop; 2 or more (18)")
+    add("--processes", type=int, metavar="N", help="compare N processes with one")
+    add("--data", type=Path, metavar="DIR", help="the dataset's clip store, if prepared")
     given = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         store = given.data or Path(folder) / "embedded"
         prepare_embedded(store)
-        ours, bare, clips = epoch_seconds(store, given.epochs)
-    print(
-        f"processor seconds of an epoch of {clips} clips, {processor()}, torch {torch.__version__}"
-    )
-    for name, seconds in (("bare loop", bare), ("our loop", ours)):
-        median = statistics.median(seconds)
-        print(f"{name:10} {median:.3f} s ({min(seconds):.3f} to {max(seconds):.3f})")
-    print(
-        f"our loop against the bare one: {statistics.median(bare) / statistics.median(ours):.2f}×"
-    )
+        network = Network.of(store)
+        ours, bare = epoch_seconds(network, given.epochs)
+        work, most = network.gigaflops(), matrix_gigaflops()
+        print(
+            f"processor seconds of an epoch of {len(network.clips())} clips, {processor()}, "
+            f"torch {torch.__version__}"
+        )
+        for name, seconds in (("bare loop", bare), ("our loop", ours)):
+            median = statistics.median(seconds)
+            print(
+                f"{name:10} {median:.3f} s ({min(seconds):.3f} to {max(seconds):.3f}), "
+                f"{work / median:.0f} GFLOP/s, {work / median / most:.0%} of a matrix product's"
+            )
+        ratio = statistics.median(bare) / statistics.median(ours)
+        print(f"our loop against the bare one: {ratio:.2f}×")
+        if given.processes:
+            rates = [together(store, given.epochs, count) for count in (1, given.processes)]
+            print(
+                f"{given.processes} processes against one: {rates[1] / rates[0]:.2f}× "
+                f"({rates[1]:.0f} and {rates[0]:.0f} clips a second)"
+            )
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import product
 from typing import Any
 
@@ -31,7 +32,7 @@ from study.labels import describe, trial_label
 from study.ledger import Ledger, look
 from study.plan import PlannedRow
 from study.progress import Progress
-from study.request import Study
+from study.request import Request, Study
 from study.results.status import other_driver
 from study.results.store import ResultStore
 from study.rows import write_ensemble, write_protocol, write_row, write_trial
@@ -43,7 +44,7 @@ from study.terminal import StudyDisplay, Terminal
 from study.tracking import Tracker, Tracking, tracking
 from study.training.checkpoint import delete_checkpoint
 
-__all__ = ["Conductor", "run_study"]
+__all__ = ["Conductor", "ray_for", "run_study"]
 
 RESTARTS = 2  # of a job whose process was lost before it came an epoch further
 COMPACT_EVERY = 100  # jobs
@@ -84,7 +85,7 @@ def run_study(
         if request_file is not None:
             write_request(results, study.name, request_file)
         with (
-            running_ray(address, nested=request.resources.workers > 1) as cluster,
+            ray_for(request, address) as cluster,
             node_folder() as scratch,
             terminal.at_work() as display,
             tracking(trackers, display.warn) as tracked,
@@ -114,6 +115,26 @@ def _check_nodes(study: Study, sources: Mapping[str, bytes], scratch: str) -> No
     if not is_uri(study.store.path):
         check_seen(study.store.path, "manifest.json")
     check_received(study.plugins, sources, scratch)
+
+
+def ray_for(
+    request: Request, address: str | None
+) -> AbstractContextManager[list[dict[str, float]]]:
+    """Connects to Ray, or starts it, as a study's trainings need it.
+
+    Where the study itself has to be prepared first, this can surround that: the processes that
+    are to train come up meanwhile.
+
+    Args:
+        request: What is asked for.
+        address: As of `run_study`.
+
+    Returns:
+        What `study.cluster.connection.running_ray` returns.
+    """
+    resources = request.resources
+    one_a_core = request.at_once is None and resources.total == {"CPU": 1}
+    return running_ray(address, nested=resources.workers > 1, ready=one_a_core)
 
 
 class Conductor(JobSource):

@@ -14,6 +14,8 @@ from functools import cache, cached_property
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from models import (
     VideoModel,
@@ -570,8 +572,20 @@ def _net(model: str, options: Mapping[str, Any], *, num_classes: int = 2) -> Vid
 
 @cache
 def _build_net(model: str, options: tuple[tuple[str, Any], ...], num_classes: int) -> VideoModel:
-    with torch.device("meta"):
+    with torch.device("meta"), _NothingDrawn():
         return create_model(model, num_classes=num_classes, **dict(options)).train()
+
+
+class _NothingDrawn(TorchFunctionMode):
+    """Leaves out initial values, which tensors without memory have none of.
+
+    To draw them there, torch would import its compiler, which takes more than a second.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (Tensor.normal_, Tensor.uniform_):
+            return args[0]
+        return func(*args, **(kwargs or {}))
 
 
 def net_key(model: str, settings: Settings) -> str:

@@ -1,6 +1,7 @@
 """``python -m study.run --space stilt``: search, then the ablation at the found settings."""
 
 import argparse
+import contextlib
 import re
 import shlex
 import signal
@@ -18,12 +19,12 @@ from search_spaces.recipes import RECIPES
 from search_spaces.space import TUNINGS, Choice, Parameter, Real, Space
 from study.advice import warnings_of
 from study.cluster.resources import Resources
-from study.command import DONE, FAILED, REFUSED, Parser
-from study.conduct import run_study
+from study.command import DONE, FAILED, REFUSED, Parser, stopped
+from study.conduct import ray_for, run_study
 from study.configuration import Section, flags_over, flat, read_flags, render_request, value_of
 from study.data.datasets.catalog import list_datasets
 from study.data.store.clip_store import ClipStore
-from study.data.store.embedded import prepare_embedded
+from study.data.store.embedded import is_prepared, prepare_embedded
 from study.data.store.remote import is_uri
 from study.driver_lock import StudyRunsError
 from study.dry_run import print_dry_run
@@ -103,14 +104,41 @@ def _run(arguments: argparse.Namespace, sections: Sequence[Section], console: Co
         if arguments.list is not None:
             print_list(_space_listed(arguments), arguments.list, arguments.recipe, console)
             return DONE
-        study = check_request(_request(arguments, console))
+        request = _request(arguments)
+    except (ValueError, OSError) as error:
+        return stopped("study.run", str(error), REFUSED)
+    with contextlib.ExitStack() as stack:
+        if _ray_comes_up_first(arguments, request):
+            try:
+                stack.enter_context(ray_for(request, None))
+            except ConnectionError as error:
+                return stopped("study.run", str(error), FAILED)
+        return _run_request(request, arguments, sections, console)
+
+
+def _ray_comes_up_first(arguments: argparse.Namespace, request: Request) -> bool:
+    """Whether clips have to be prepared, while which Ray's processes can start."""
+    local = arguments.address is None and not arguments.dry_run
+    return local and arguments.data is None and not is_prepared(Path(request.store))
+
+
+def _run_request(
+    request: Request,
+    arguments: argparse.Namespace,
+    sections: Sequence[Section],
+    console: Console,
+) -> int:
+    try:
+        if arguments.data is None:
+            with Terminal(console).preparing("the embedded dataset") as progress:
+                prepare_embedded(Path(request.store), progress=progress)
+        study = check_request(request)
         if arguments.like is not None:
             study = check_request(like(study, arguments.like))
         searches = searches_of(study)  # refuses what can't be searched, or begun with
         trackers = open_trackers(arguments.log, study)
     except (ValueError, OSError) as error:
-        print(f"study.run: {error}", file=sys.stderr)
-        return REFUSED
+        return stopped("study.run", str(error), REFUSED)
     _print_plan(study, len(searches), console)
     if arguments.dry_run:
         print_dry_run(study, console, address=arguments.address)
@@ -125,11 +153,9 @@ def _run(arguments: argparse.Namespace, sections: Sequence[Section], console: Co
             trackers=trackers,
         )
     except StudyRunsError as error:
-        print(f"study.run: {error}", file=sys.stderr)
-        return REFUSED
+        return stopped("study.run", str(error), REFUSED)
     except (RuntimeError, OSError, ValueError) as error:
-        print(f"study.run: {error}", file=sys.stderr)
-        return FAILED
+        return stopped("study.run", str(error), FAILED)
     for reason in failed:
         print(f"study.run: failed: {reason}", file=sys.stderr)
     _print_tables(study, console, space=arguments.space)
@@ -407,8 +433,8 @@ def _add_places(add: Callable[..., None]) -> None:
     add("--max-hours", type=float, metavar="H", help="stop after H hours; the same goes on later")
 
 
-def _request(arguments: argparse.Namespace, console: Console) -> Request:
-    """What the flags ask for; the embedded dataset's store is made where it isn't yet."""
+def _request(arguments: argparse.Namespace) -> Request:
+    """What the flags ask for, checked as far as it can be before its clips are prepared."""
     changes = _assignments("--set", arguments.set)
     if arguments.epochs is not None:
         changes = _unique("--set and --epochs", [*changes.items(), ("epochs", arguments.epochs)])
@@ -454,8 +480,6 @@ def _request(arguments: argparse.Namespace, console: Console) -> Request:
     )
     if arguments.data is None:
         check_settings(request, "embedded")
-        with Terminal(console).preparing("the embedded dataset") as progress:
-            prepare_embedded(Path(request.store), progress=progress)
     return request
 
 

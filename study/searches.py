@@ -14,6 +14,7 @@ from optuna.distributions import BaseDistribution
 from models.fusion import FUSIONS
 from search_spaces.space import Arm, Choice, Parameter, Real, Settings
 from study.agenda import Agenda, ArmSearch, Found
+from study.estimate import epoch_passes, gflops_of
 from study.ledger import Objective
 from study.plan import (
     Plan,
@@ -145,10 +146,20 @@ def searches_of(study: Study) -> dict[SearchKey, ArmSearch]:
 
 def agenda_of(study: Study, searches: Mapping[SearchKey, ArmSearch]) -> Agenda:
     """All that a study has to do: its searches, then the rows at what they found."""
+    costs: dict[str, float] = {}
+
+    def cost(training: Training) -> float:
+        identity = training.training_id
+        if identity not in costs:
+            passes = epoch_passes(training, study.parts_of(training))
+            costs[identity] = passes * gflops_of(training) / training.hyperparameters.segments
+        return costs[identity]
+
     return Agenda(
         searches=tuple(searches.values()),
         plan=partial(_plan, study, {key: one.search.name for key, one in searches.items()}),
         parts=parts_of,
+        cost=cost,
     )
 
 

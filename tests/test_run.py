@@ -4,7 +4,8 @@ import json
 import re
 import shlex
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -331,6 +332,57 @@ def test_the_embedded_dataset_is_not_made_for_what_is_refused(
 ) -> None:
     assert main(["--results", str(tmp_path / "results"), *flags]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("flags", "prepared", "expected"),
+    [
+        ((), False, ["Ray starts", "clips are prepared", "Ray ends"]),
+        ((), True, ["clips are prepared"]),  # or rather looked at
+        (("--dry-run",), False, ["clips are prepared"]),
+        (("--address", "auto"), False, ["clips are prepared"]),
+    ],
+)
+def test_rays_processes_start_while_clips_are_prepared(
+    flags: Sequence[str],
+    prepared: bool,
+    expected: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    happened = []
+
+    @contextmanager
+    def ray_for(request: Request, address: str | None) -> Iterator[list[dict[str, float]]]:
+        assert address is None
+        happened.append("Ray starts")
+        yield []
+        happened.append("Ray ends")
+
+    monkeypatch.setattr(run, "ray_for", ray_for)
+    monkeypatch.setattr(
+        run, "prepare_embedded", lambda path, **_: happened.append("clips are prepared")
+    )
+    store = tmp_path / "data" / "embedded"
+    if prepared:
+        store.mkdir(parents=True)
+        (store / "manifest.json").touch()
+    assert main(["--results", str(tmp_path), *flags]) == 2, "no clips are there after all"
+    assert happened == expected
+
+
+def test_a_ray_that_does_not_start_before_clips_are_prepared_is_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @contextmanager
+    def ray_for(*_: Any) -> Iterator[None]:
+        raise ConnectionError("Ray doesn't start")
+        yield
+
+    monkeypatch.setattr(run, "ray_for", ray_for)
+    assert main(["--results", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == "study.run: Ray doesn't start\n"
     assert not list(tmp_path.iterdir())
 
 

@@ -131,6 +131,14 @@ def test_all_parameters_set_leave_nothing_to_search(tiny_store: Path, tmp_path: 
     assert {row.arm.name for row in agenda.plan({}).rows} == {"two-stream"}
 
 
+def test_the_trials_of_the_net_that_takes_longest_come_first(
+    tiny_store: Path, tmp_path: Path
+) -> None:
+    study = study_of(tiny_store, tmp_path, arms=("two-stream", "stil"), trials=2)
+    jobs = next_jobs(agenda_of(study, searches_of(study)), Finished()).jobs
+    assert [job.training.options["interaction"] for job in jobs] == [True, True, False, False]
+
+
 def test_no_trial_has_a_reported_seed(tiny_store: Path, tmp_path: Path) -> None:
     for search_seed in (0, 1, 2):
         study = stil_of(tiny_store, tmp_path, seeds=3, search_seed=search_seed)

@@ -53,6 +53,14 @@ LOOPBACK = "127.0.0.1"
 LOOPBACK_INTERFACE = "lo" if sys.platform == "linux" else "lo0"
 WATCH_SECONDS = 0.5
 _MOST = 10_000  # as many as Ray's state API lists
+_READY = {
+    # torch's optimisers import its compiler, whether or not it is used.
+    "RAY_preload_python_modules": "study.cluster.queue,torch._dynamo",
+    "OMP_NUM_THREADS": "1",  # which Ray sets too, but only once these are imported
+    "PYTHONPATH": os.pathsep.join(
+        filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")))
+    ),
+}
 
 
 class ClusterTooSmallError(ValueError):
@@ -60,13 +68,19 @@ class ClusterTooSmallError(ValueError):
 
 
 @contextmanager
-def running_ray(address: str | None, *, nested: bool = False) -> Iterator[list[dict[str, float]]]:
+def running_ray(
+    address: str | None, *, nested: bool = False, ready: bool = False
+) -> Iterator[list[dict[str, float]]]:
     """Connects to the cluster at the address, or starts a local Ray and stops it afterwards.
+
+    Inside another one, it is that one's.
 
     Args:
         address: The cluster's address; None for a local Ray.
         nested: Whether a training has several workers. Ray then needs its state API, and so the
             dashboard, to free the workers' resources when a trial is stopped.
+        ready: Whether the processes of a local Ray, one a core, import what a training needs as
+            they start, so that the first trainings needn't wait for it.
 
     Yields:
         The resources of each of the cluster's nodes, by Ray's names.
@@ -74,8 +88,11 @@ def running_ray(address: str | None, *, nested: bool = False) -> Iterator[list[d
     Raises:
         ConnectionError: If there is no cluster at the address, or a local Ray doesn't start.
     """
+    if ray.is_initialized():
+        yield [node["Resources"] for node in _nodes()]
+        return
     if address is None:
-        _start(include_dashboard=nested)
+        _start(include_dashboard=nested, ready=ready)
     else:
         _connect(address)
     for name in ("ray.tune", "ray.train", "ray.data"):
@@ -106,10 +123,10 @@ def _connect(address: str) -> None:
         ) from error
 
 
-def _start(*, include_dashboard: bool) -> None:
+def _start(*, include_dashboard: bool, ready: bool) -> None:
     """Starts a local Ray that only this machine reaches, and only with the token of this run."""
     for attempt in (1, 2):
-        with _own_ray(), _signals_kept():
+        with _own_ray(_READY if ready else {}), _signals_kept():
             try:
                 ray.init(
                     address="local",
@@ -209,7 +226,7 @@ def _check_someone_listens(address: str | None) -> None:
 
 
 @contextmanager
-def _own_ray() -> Iterator[None]:
+def _own_ray(more: Mapping[str, str]) -> Iterator[None]:
     """Sets the environment of a local Ray, which its processes inherit, while it starts.
 
     Its address is in it since Ray Train's cleaner frees the place of a stopped trial's workers,
@@ -230,6 +247,7 @@ def _own_ray() -> Iterator[None]:
         # And so do those of torch that train together.
         "GLOO_SOCKET_IFNAME": LOOPBACK_INTERFACE,
         "NCCL_SOCKET_IFNAME": LOOPBACK_INTERFACE,
+        **more,
     }
     before = {name: os.environ[name] for name in own if name in os.environ}
     clusters = ray_constants.ENABLE_RAY_CLUSTER

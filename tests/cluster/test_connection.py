@@ -1,5 +1,7 @@
+import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +13,7 @@ from study.cluster import connection
 from study.cluster.connection import ClusterTooSmallError, at_once_on, running_ray
 from study.cluster.resources import Resources
 
+THREADS = "OMP_NUM_THREADS"
 ON_GPU = Resources(gpus_per_worker=1)
 
 
@@ -69,8 +72,28 @@ def test_signals_are_answered_under_ray_as_before(
     """Ray answers them in its own way, which would end the process without a word."""
     before = signal.getsignal(number)
     monkeypatch.setattr(ray, "init", lambda **_: signal.signal(number, signal.SIG_IGN))
-    connection._start(include_dashboard=False)
+    connection._start(include_dashboard=False, ready=False)
     assert signal.getsignal(number) == before
+
+
+def test_inside_another_it_is_that_ones_ray_and_goes_on(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    nodes = [{"Alive": True, "Resources": {"CPU": 3.0}}, {"Alive": False, "Resources": {}}]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    for name in ("init", "shutdown"):
+        monkeypatch.setattr(ray, name, lambda **_: pytest.fail("it is another's"))
+    with running_ray(None) as cluster:
+        assert cluster == [{"CPU": 3.0}]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)  # of a busy machine
+def test_processes_of_a_ready_ray_have_imported_what_a_training_needs():
+    def imported() -> tuple[bool, str | None]:
+        return {"study.cluster.queue", "torch._dynamo"} <= {*sys.modules}, os.environ.get(THREADS)
+
+    with running_ray(None, ready=True):
+        assert ray.get(ray.remote(imported).remote()) == (True, "1")
 
 
 def test_only_placement_groups_that_outlived_their_job_are_removed(monkeypatch: pytest.MonkeyPatch):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, Protocol
 
 import cv2
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from models.checks import check_number
 from study.data.clips.decoding import KEPT_BYTES, DecodedVideo, Record
 from study.data.clips.sampling import clip_positions
-from study.data.clips.transforms import Crop, cut, sampling, test_crops, training_crop
+from study.data.clips.transforms import Crop, sampling, test_crops, training_crop
 from study.data.datasets.annotations import Annotations, Video
 
 __all__ = ["ClipDataset", "ClipSettings", "Store", "make_loader"]
@@ -102,8 +103,8 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
     settings give a test video V > 1 views, ``rgb`` and ``flow`` have them in front: (V, T, …), all
     crops of the first clip, then of the next. `make_loader` gives items stacked.
 
-    Images of a dataset that is small enough stay in memory once they are decoded: each video may
-    keep its part of `KEPT_BYTES`.
+    Images of a dataset that is small enough stay in memory once they are decoded, and so do their
+    crops as far as there is room: each video may keep its part of `KEPT_BYTES`.
 
     Augmented items depend on the seed, the epoch and the index alone, whatever process makes
     them; of V videos, video i has the indices i + V, i + 2·V, … too, each another augmented clip.
@@ -243,33 +244,17 @@ class ClipDataset(Dataset[dict[str, Tensor]]):
         image = (height, width, 3) if kind == "rgb" else (2 * self.clip.flow_length, height, width)
         count, segments = clips[0].positions.shape
         batch = memory(kind, (len(clips), count, len(clips[0].crops), segments, *image))
+        pictures = batch.numpy()
         if kind == "rgb":
+            pictures = pictures[..., None, :, :, :]  # one image, where a stack has 2L
             batch = batch.movedim(-1, -3)
-        read = self._rgb if kind == "rgb" else self._flow
-        for one, images in zip(clips, batch.numpy(), strict=True):
+        for one, images in zip(clips, pictures, strict=True):
             height, width = one.sides
-            for k, t in np.ndindex(count, segments):
+            for k, t in product(range(count), range(segments)):
                 out = images[k, :, t, :, :height, :width]
-                read(one.video, int(one.positions[k, t]), one.crops, out)
+                one.video.cut(kind, int(one.positions[k, t]), one.crops, out)
         batch = batch.flatten(1, 2)
         return batch[:, 0] if batch.shape[1] == 1 else batch
-
-    def _rgb(
-        self, video: DecodedVideo, position: int, crops: Sequence[Crop], out: NDArray[np.uint8]
-    ) -> None:
-        frame = video.rgb(position)
-        for crop, image in zip(crops, out, strict=True):  # image: (3, H, W), channels last
-            cut(frame, crop, image.transpose(1, 2, 0))
-
-    def _flow(
-        self, video: DecodedVideo, position: int, crops: Sequence[Crop], out: NDArray[np.uint8]
-    ) -> None:
-        for k, plane in enumerate(video.flow(position)):
-            for crop, stack in zip(crops, out, strict=True):  # stack: (2L, H, W)
-                cut(plane, crop, stack[k])
-        for crop, stack in zip(crops, out, strict=True):
-            if crop.mirrored:
-                np.subtract(255, stack[0::2], out=stack[0::2])
 
 
 def make_loader(

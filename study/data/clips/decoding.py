@@ -1,16 +1,19 @@
-"""A stored video's images, decoded; those of a small dataset are kept in memory."""
+"""A stored video's images, decoded and cut; those of a small dataset are kept in memory."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from study.data.clips.transforms import Crop, cut
+
 __all__ = ["KEPT_BYTES", "DecodedVideo", "Record"]
 
 KEPT_BYTES = 128 << 20
-"""The most memory that the decoded images of one dataset take in one process."""
+"""The most memory that the decoded images of one dataset, and their crops, take in one process."""
 
 
 class Record(Protocol):
@@ -46,7 +49,8 @@ class DecodedVideo:
         height: Height of the images in pixels.
         width: Their width in pixels.
         positions: Number of positions at which a frame and a flow stack can be read.
-        is_kept: Whether what was decoded stays in memory.
+        is_kept: Whether what was decoded stays in memory, and what was cut of it as long as there
+            is room.
 
     Args:
         record: The stored video.
@@ -58,38 +62,66 @@ class DecodedVideo:
         self.height, self.width, self.positions = record.height, record.width, record.positions
         size = self.height * self.width * (3 + 2 * flow_length) * self.positions
         self.is_kept = size <= kept_bytes
+        self._room = kept_bytes - size
         self._record = record
         self._flow_length = flow_length
-        self._frames: dict[int, NDArray[np.uint8]] = {}
-        self._stacks: dict[int, list[NDArray[np.uint8]]] = {}
+        self._images: dict[tuple[str, int], list[NDArray[np.uint8]]] = {}
+        self._cuts: dict[tuple[str | int, ...], NDArray[np.uint8]] = {}
 
-    def rgb(self, position: int) -> NDArray[np.uint8]:
-        """Returns the frame at a position, (H, W, 3), not to be written to.
+    def cut(self, kind: str, position: int, crops: Sequence[Crop], out: NDArray[np.uint8]) -> None:
+        """Writes crops of what is read at a position, each resized and mirrored as needed.
 
-        Raises:
-            ValueError: If it is no image of the video's size.
-        """
-        frame = self._frames.get(position)
-        if frame is None:
-            frame = self._decode(self._record.rgb(position), cv2.IMREAD_COLOR_RGB, position)
-            if self.is_kept:
-                self._frames[position] = frame
-        return frame
+        A mirrored crop of flow has the x planes of the mirrored video: their values are negated.
 
-    def flow(self, position: int) -> Iterable[NDArray[np.uint8]]:
-        """Returns the planes x1, y1, x2, … of a stack, (H, W) each, not to be written to.
+        Args:
+            kind: ``rgb`` or ``flow``.
+            position: Where to read, in 0..positions-1.
+            crops: What to cut.
+            out: (V, 1, H, W, 3) for a frame, or (V, 2L, H, W) for the planes x1, y1, x2, … of a
+                stack; overwritten.
 
         Raises:
-            ValueError: If one is no image of the video's size.
+            ValueError: If an image is none of the video's size.
         """
-        if position in self._stacks:
-            return self._stacks[position]
-        planes = self._decoded_planes(position)  # one at a time, for it stays in the cache then
-        if not self.is_kept:
-            return planes
-        return self._stacks.setdefault(position, list(planes))
+        if self.is_kept:
+            for crop, images in zip(crops, out, strict=True):
+                self._copy_cut(kind, position, crop, images)
+        else:
+            # One plane at a time, for it stays in the cache then.
+            for number, image in enumerate(self._decoded(kind, position)):
+                for crop, images in zip(crops, out, strict=True):
+                    cut(image, crop, images[number])
+        for crop, images in zip(crops, out, strict=True):
+            if crop.mirrored and kind == "flow":
+                np.subtract(255, images[0::2], out=images[0::2])
 
-    def _decoded_planes(self, position: int) -> Iterator[NDArray[np.uint8]]:
+    def _copy_cut(self, kind: str, position: int, crop: Crop, out: NDArray[np.uint8]) -> None:
+        """Writes one crop, which is resized once for all epochs that ask for it."""
+        key = (kind, position, crop.top, crop.left, crop.height, crop.width, *out.shape)
+        images = self._cuts.get(key)
+        if images is None:
+            images = np.empty(out.shape, np.uint8)
+            for image, upright in zip(self._kept(kind, position), images, strict=True):
+                cut(image, replace(crop, mirrored=False), upright)
+            if images.nbytes <= self._room:
+                self._room -= images.nbytes
+                self._cuts[key] = images
+        if not crop.mirrored:
+            np.copyto(out, images)
+            return
+        for image, mirrored in zip(images, out, strict=True):
+            cv2.flip(image, 1, dst=mirrored)
+
+    def _kept(self, kind: str, position: int) -> list[NDArray[np.uint8]]:
+        if (kind, position) not in self._images:
+            self._images[kind, position] = list(self._decoded(kind, position))
+        return self._images[kind, position]
+
+    def _decoded(self, kind: str, position: int) -> Iterator[NDArray[np.uint8]]:
+        """Yields the frame, (H, W, 3), or the stack's planes, (H, W) each."""
+        if kind == "rgb":
+            yield self._decode(self._record.rgb(position), cv2.IMREAD_COLOR_RGB, position)
+            return
         for pair in self._record.flow(position, self._flow_length):
             for plane in pair:
                 yield self._decode(plane, cv2.IMREAD_GRAYSCALE, position)

@@ -6,8 +6,14 @@ from pathlib import Path
 from study.data.datasets.catalog import annotate, videos_folder
 from study.data.store.clip_store import ClipStore
 from study.data.store.preparation import Progress, default_settings, prepare
+from study.data.store.staging import generation
 
-__all__ = ["prepare_embedded"]
+__all__ = ["is_prepared", "prepare_embedded"]
+
+
+def is_prepared(path: Path) -> bool:
+    """Returns whether a finished store is in a folder."""
+    return generation(path) is not None
 
 
 def prepare_embedded(
