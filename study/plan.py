@@ -103,18 +103,26 @@ class Training:
         Options and hyperparameters without effect, and those of the scoring of test videos, don't
         count.
         """
-        return fingerprint(
-            {
-                "model": self.model,
-                "options": effective_options(self.model, self.options),
-                "hyperparameters": self.hyperparameters.of_training(),
-                "target": asdict(self._own_target),
-                "seed": self.seed,
-                "train_on": self.train_on,
-                "weights": self.weights,
-                "code": self.code,
-            }
-        )
+        return fingerprint({**self._content, "seed": self.seed})
+
+    @cached_property
+    def _content(self) -> dict[str, Any]:
+        """What the fingerprint is of, but for the seed."""
+        return {
+            "model": self.model,
+            "options": effective_options(self.model, self.options),
+            "hyperparameters": self.hyperparameters.of_training(),
+            "target": asdict(self._own_target),
+            "train_on": self.train_on,
+            "weights": self.weights,
+            "code": self.code,
+        }
+
+    def with_seed(self, seed: int) -> "Training":
+        """Returns the training with another seed."""
+        other = replace(self, seed=seed)
+        vars(other)["_content"] = self._content  # which takes longer to make than all the rest
+        return other
 
     @property
     def _own_target(self) -> Target:
@@ -297,7 +305,7 @@ def make_plan(
     Args:
         arms: The wanted rows of the ablation.
         targets: Datasets and splits.
-        seeds: One result each.
+        seeds: At least one, with a result each; a training differs in nothing else by its seed.
         settings: An arm's full settings on a target; by stream where each has its own.
         training: Makes a training of a model's name, settings, target, seed and streams;
             ``make_training`` with weights and code filled in.
@@ -307,19 +315,20 @@ def make_plan(
     for target in targets:
         chosen = {arm.name: _by_stream(arm, settings(arm, target)) for arm in arms}
         joint = _joint_streams(arms, chosen)
+        first: dict[str, Training] = {}  # of each net, with the first seed
+        nets: dict[str, dict[str, str]] = {}  # by arm, each stream's
+        for arm in arms:
+            nets[arm.name] = {}
+            for stream, own in chosen[arm.name].items():
+                key = nets[arm.name][stream] = net_key(arm.model, own)
+                if key not in first:
+                    first[key] = training(
+                        arm.model, own, target=target, seed=seeds[0], streams=joint.get(key)
+                    )
         for seed in seeds:
-            made: dict[str, Training] = {}
+            made = {key: one.with_seed(seed) for key, one in first.items()}
             for arm in arms:
-                for own in chosen[arm.name].values():
-                    key = net_key(arm.model, own)
-                    if key not in made:
-                        made[key] = training(
-                            arm.model, own, target=target, seed=seed, streams=joint.get(key)
-                        )
-                read = {
-                    stream: made[net_key(arm.model, own)]
-                    for stream, own in chosen[arm.name].items()
-                }
+                read = {stream: made[key] for stream, key in nets[arm.name].items()}
                 trainings.update({one.training_id: one for one in read.values()})
                 own = next(iter(chosen[arm.name].values()))
                 rows.append(PlannedRow(arm=arm, trainings=read, fusion_lambda=own.fusion_lambda))

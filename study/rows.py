@@ -8,7 +8,7 @@ from typing import Any
 from study.plan import PlannedRow, Training, modality, scoring_id
 from study.provenance import canonical_json
 from study.request import Study
-from study.results.predictions import prediction_lines
+from study.results.predictions import prediction_block
 from study.results.rows import accuracies, fuse, load_streams, parts_fitted_elsewhere
 from study.results.store import ResultStore
 from study.scores import Scores
@@ -76,19 +76,18 @@ def write_row(
         *(study.name, arm.name, target.dataset, f"split-{target.split}", f"seed-{training.seed}"),
         study.protocol,
     )
-    results.write(
+    results.write_blocks(
         "predictions",
         key,
         [
-            line
-            for part, matrix in fused.parts.items()
-            for line in prediction_lines(
+            prediction_block(
                 {**identity, "part": part, "training_id": read[part].training_id},
                 videos=scores[part].videos,
                 labels=scores[part].labels,
                 scores=matrix,
                 groups=groups,
             )
+            for part, matrix in fused.parts.items()
         ],
     )
     lines = [

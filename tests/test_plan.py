@@ -58,6 +58,18 @@ def test_targets_and_seeds_multiply_trainings():
     assert len(plan.trainings) == 2 * 2 * 3
 
 
+def test_a_training_with_another_seed_is_the_one_that_is_made_with_it():
+    for name in TABLES_4_AND_5:
+        settings = settings_of(SPACE.arm(name), BASE, space=SPACE)
+        one, other = (
+            make_training(SPACE.arm(name).model, settings, target=TARGET, seed=seed)
+            for seed in (0, 7)
+        )
+        assert one.with_seed(7) == other
+        assert one.with_seed(7).training_id == other.training_id != one.training_id
+        assert replace(one, train_on="all").training_id != one.training_id
+
+
 def test_any_choice_of_arms_needs_one_training_a_net_with_just_the_streams_it_reads():
     """Enumerates all choices of up to three arms and works out the need arm by arm."""
     for count in (1, 2, 3):
