@@ -117,7 +117,7 @@ def make_store(videos: int, folder: Path) -> Path:
     annotations = Annotations(
         dataset="synthetic",
         classes=tuple(f"class{n:02}" for n in range(50)),
-        splits={"1": Split(train=every[::2], test=every[1::2])},
+        splits={"1": Split(name="1", train=every[::2], test=every[1::2])},
         flip_classes=tuple(range(50)),
     )
     write_manifest(folder, settings, annotations, locations, {})

@@ -11,6 +11,7 @@ Everything here is pure: the same arms, settings and targets give the same plan.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache, cached_property
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from models import (
 from models.fusion import FUSIONS
 from models.video_model import STREAM_INPUTS
 from search_spaces.space import Arm, Settings, Space
-from study.provenance import fingerprint
+from study.provenance import canonical_json, fingerprint
 from study.source import PACKAGES
 from study.training.hyperparameters import Hyperparameters
 from study.training.weights import divided_name
@@ -103,25 +104,30 @@ class Training:
         Options and hyperparameters without effect, and those of the scoring of test videos, don't
         count.
         """
-        return fingerprint({**self._content, "seed": self.seed})
+        before, after = self._around_seed
+        return sha256(f"{before}{self.seed}{after}".encode()).hexdigest()[:16]
 
     @cached_property
-    def _content(self) -> dict[str, Any]:
-        """What the fingerprint is of, but for the seed."""
-        return {
+    def _around_seed(self) -> tuple[str, str]:
+        """The canonical JSON that the fingerprint is of, before and after the seed."""
+        mark = "\0"  # is in no name or value
+        content = {
             "model": self.model,
             "options": effective_options(self.model, self.options),
             "hyperparameters": self.hyperparameters.of_training(),
             "target": asdict(self._own_target),
+            "seed": mark,
             "train_on": self.train_on,
             "weights": self.weights,
             "code": self.code,
         }
+        before, after = canonical_json(content).split(canonical_json(mark))
+        return before, after
 
     def with_seed(self, seed: int) -> "Training":
         """Returns the training with another seed."""
         other = replace(self, seed=seed)
-        vars(other)["_content"] = self._content  # which takes longer to make than all the rest
+        vars(other)["_around_seed"] = self._around_seed  # takes longer to make than all the rest
         return other
 
     @property
@@ -327,9 +333,9 @@ def make_plan(
                     )
         for seed in seeds:
             made = {key: one.with_seed(seed) for key, one in first.items()}
+            trainings.update({one.training_id: one for one in made.values()})
             for arm in arms:
                 read = {stream: made[key] for stream, key in nets[arm.name].items()}
-                trainings.update({one.training_id: one for one in read.values()})
                 own = next(iter(chosen[arm.name].values()))
                 rows.append(PlannedRow(arm=arm, trainings=read, fusion_lambda=own.fusion_lambda))
     return Plan(rows=tuple(rows), trainings=trainings)

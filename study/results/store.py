@@ -23,7 +23,8 @@ import threading
 import time
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, KeysView, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -565,13 +566,11 @@ class _Listing:
     @cached_property
     def _contested(self) -> dict[str, tuple[str, str]]:
         """The newest version, and the one file to read it from, of keys in several files."""
-        keys: set[str] = set()
-        first: dict[str, None] = {}
-        for key, _ in self.small.values():
-            (keys.add if key in first else first.setdefault)(key)
-        # Each intersection takes as long as the smaller of the two has keys.
-        for one, other in combinations([first, *self.merged.values()], 2):
-            keys |= one.keys() & other.keys()
+        small = Counter(key for key, _ in self.small.values())
+        keys = {key for key, files in small.items() if files > 1}
+        held: list[KeysView[str]] = [small.keys(), *(one.keys() for one in self.merged.values())]
+        for one, other in combinations(held, 2):  # takes as long as the smaller has keys
+            keys |= one & other
         newest = dict.fromkeys(keys, ("", ""))
         # Of equal versions the last path's: "~" is after all other letters of a name.
         for path, (key, version) in self.small.items():

@@ -244,7 +244,7 @@ def _our_rows(
         )
     last: dict[str, Protocol] = {}
     for name, dataset in sorted(selections, key=lambda key: _started(selections[key])):
-        if study in (None, name) and name in studies:
+        if study in (None, name):
             last[dataset] = selections[name, dataset].shown
     shown = [(dataset, one.study, one.protocol) for dataset, one in last.items()]
     answer = connection.execute(
