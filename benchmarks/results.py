@@ -10,10 +10,9 @@ Last, one training's 100,000 lines of scores are read as matrices.
 """
 
 import argparse
-import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import duckdb
@@ -26,7 +25,7 @@ from rich.table import Table
 from study.results import ResultStore
 from study.results.rows import load_scores
 from study.results.schema import schema
-from study.results.store import INDEX, KEY_COLUMN, WRITING, _version
+from study.results.store import INDEX, KEY_COLUMN, WRITING, _version, packed_index
 
 ASKED = 3
 FILES = 10
@@ -40,8 +39,7 @@ QUESTIONS = {
     "rows with trainings": "SELECT arm, sum(t.seconds) FROM rows JOIN trainings t USING "
     "(training_id) GROUP BY arm",
     "scores by stream": "SELECT stream, count(*) FROM scores GROUP BY stream",
-    "top-1 from scores": "SELECT stream, avg((list_position(scores, list_max(scores)) = label + 1)"
-    "::INT) FROM scores GROUP BY stream",
+    "top-1 from scores": "SELECT stream, avg((rank = 1)::INT) FROM scores GROUP BY stream",
 }
 
 
@@ -112,6 +110,7 @@ def fill(store: ResultStore, scale: float) -> None:
             "video": videos,
             "label": np.tile(np.arange(LINES // 2) % CLASSES, 2),
             "stream": np.repeat(["spatial", "temporal"], LINES // 2),
+            "rank": rng.integers(1, CLASSES + 1, LINES),
             "scores": pa.FixedSizeListArray.from_arrays(values, CLASSES).cast(
                 pa.list_(pa.float32())
             ),
@@ -127,11 +126,16 @@ def write(store: ResultStore, view: str, columns: dict[str, object], keys: np.nd
         else pa.nulls(len(keys), field.type)
         for field in schema(view)
     ]
-    table = pa.table(arrays, schema=schema(view)).append_column(KEY_COLUMN, pa.array(keys))
-    index = {INDEX: json.dumps({key: _version() for key in np.unique(keys).tolist()})}
+    write_merged(store, view, pa.table(arrays, schema=schema(view)), keys)
+
+
+def write_merged(store: ResultStore, view: str, lines: pa.Table, keys: Sequence[str]) -> None:
+    """Writes lines, each with its key, as a compaction leaves them."""
+    table = lines.append_column(KEY_COLUMN, pa.array(keys, pa.string()))
+    index = {INDEX: packed_index({key: _version() for key in sorted(set(keys))})}
     path = Path(store.root, view, f"~{_version()}.parquet")
-    path.parent.mkdir(exist_ok=True)
-    pq.write_table(table.replace_schema_metadata(index), path, **WRITING)
+    path.parent.mkdir(exist_ok=True, parents=True)
+    pq.write_table(table.replace_schema_metadata(index), path, **WRITING, row_group_size=100_000)
 
 
 if __name__ == "__main__":

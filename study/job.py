@@ -29,6 +29,7 @@ from study.data.store.remote import CachedFolder, divided_uri, is_uri, joined_ur
 from study.networks import kept_networks, read_network, ready_to_score
 from study.plan import Training, served_trainings
 from study.provenance import canonical_json
+from study.results.schema import Block
 from study.results.store import ResultStore
 from study.scores import Scores
 from study.stages import start_network, told_starts
@@ -56,7 +57,7 @@ __all__ = [
     "record_failure",
     "run_job",
     "rung_key",
-    "score_lines",
+    "score_blocks",
     "stored_parts",
     "trained_again",
     "training_row",
@@ -565,19 +566,19 @@ def _write_scores(setup: _Setup, rung: Scores | None, scored: Mapping[str, Score
     results, training = ResultStore(job.results), job.training
     identity = training.training_id
     if rung is not None:
-        lines = list(score_lines(rung, "scores", training_id=identity, epoch=job.until))
-        results.write("validation_scores", rung_key(identity, job.until), lines)
+        blocks = score_blocks(rung, "scores", training_id=identity, epoch=job.until)
+        results.write_blocks("validation_scores", rung_key(identity, job.until), blocks)
     for view in ("scores", "features"):
-        lines = [
-            line
+        blocks = [
+            block
             for part, scores in scored.items()
             if view == "scores" or "train" in scored
-            for line in score_lines(
+            for block in score_blocks(
                 scores, view, training_id=identity, scoring_id=training.scoring_id, part=part
             )
         ]
-        if lines:
-            results.write(view, training.scoring_id, lines)
+        if blocks:
+            results.write_blocks(view, training.scoring_id, blocks)
 
 
 def _write_training(
@@ -659,11 +660,12 @@ def epoch_row(training_id: str, epoch: EpochReport) -> dict[str, Any]:
     }
 
 
-def score_lines(scores: Scores, kind: str, **same: Any) -> Iterator[dict[str, Any]]:
-    """Yields the lines of a view of ``scores`` or ``features``, one for each stream and video."""
-    for stream, matrix in getattr(scores, kind).items():
-        for video, label, line in zip(scores.videos, scores.labels, matrix, strict=True):
-            yield {**same, "video": video, "label": int(label), "stream": stream, kind: line}
+def score_blocks(scores: Scores, kind: str, **same: Any) -> list[Block]:
+    """Returns the lines of a view of ``scores`` or ``features``, those of a stream together."""
+    return [
+        {**same, "video": scores.videos, "label": scores.labels, "stream": stream, kind: matrix}
+        for stream, matrix in getattr(scores, kind).items()
+    ]
 
 
 def _gflops(model: VideoModel, training: Training) -> float:

@@ -11,6 +11,7 @@ Everything here is pure: the same arms, settings and targets give the same plan.
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache, cached_property
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -27,7 +28,7 @@ from models import (
 from models.fusion import FUSIONS
 from models.video_model import STREAM_INPUTS
 from search_spaces.space import STREAMS, WHOLE, Arm, Settings, Space, Stage
-from study.provenance import fingerprint
+from study.provenance import canonical_json, fingerprint
 from study.source import PACKAGES, STARTING, source_version
 from study.training.hyperparameters import Hyperparameters
 from study.training.weights import divided_name
@@ -110,19 +111,32 @@ class Training:
         Options and hyperparameters without effect, and those of the scoring of test videos, don't
         count.
         """
-        return fingerprint(
-            {
-                "model": self.model,
-                "options": effective_options(self.model, self.options),
-                "hyperparameters": self.hyperparameters.of_training(),
-                "target": asdict(self._own_target),
-                "seed": self.seed,
-                "train_on": self.train_on,
-                "weights": self.weights,
-                "code": self.code,
-                **({"starts_from": [self.starts, _starting_code()]} if self.starts else {}),
-            }
-        )
+        before, after = self._around_seed
+        return sha256(f"{before}{self.seed}{after}".encode()).hexdigest()[:16]
+
+    @cached_property
+    def _around_seed(self) -> tuple[str, str]:
+        """The canonical JSON that the fingerprint is of, before and after the seed."""
+        mark = "\0"  # is in no name or value
+        content = {
+            "model": self.model,
+            "options": effective_options(self.model, self.options),
+            "hyperparameters": self.hyperparameters.of_training(),
+            "target": asdict(self._own_target),
+            "seed": mark,
+            "train_on": self.train_on,
+            "weights": self.weights,
+            "code": self.code,
+            **({"starts_from": [self.starts, _starting_code()]} if self.starts else {}),
+        }
+        before, after = canonical_json(content).split(canonical_json(mark))
+        return before, after
+
+    def with_seed(self, seed: int) -> "Training":
+        """Returns the training with another seed, which starts from the same."""
+        other = replace(self, seed=seed)
+        vars(other)["_around_seed"] = self._around_seed  # takes longer to make than all the rest
+        return other
 
     @cached_property
     def starts(self) -> Mapping[str, str]:
@@ -397,7 +411,7 @@ def make_plan(
     Args:
         arms: The wanted rows of the ablation.
         targets: Datasets and splits.
-        seeds: One result each.
+        seeds: At least one, with a result each; a training differs in nothing else by its seed.
         settings: An arm's full settings on a target; by stream where each has its own.
         training: Makes a training of a model's name, settings, target, seed, streams and what it
             starts from; ``make_training`` with weights and code filled in.
@@ -409,18 +423,25 @@ def make_plan(
     for target in targets:
         chosen = {arm.name: _by_stream(arm, settings(arm, target)) for arm in arms}
         joint = _joint_streams(arms, chosen)
+        make = _Maker(
+            training=training,
+            target=target,
+            first_seed=first_seed,
+            pretraining=pretraining,
+            joint=joint,
+        )
+        stages: dict[str, dict[str, tuple[Stage, str]]] = {}
+        for arm in arms:
+            own = {
+                stream: Stage(model=arm.model, settings=settings)
+                for stream, settings in chosen[arm.name].items()
+            }
+            stages[arm.name] = {stream: (one, _stage_key(one)) for stream, one in own.items()}
         for seed in seeds:
-            make = _Maker(
-                training=training,
-                target=target,
-                first_seed=seed if first_seed is None else first_seed,
-                pretraining=pretraining,
-                joint=joint,
-            )
             for arm in arms:
                 read = {
-                    stream: make(Stage(model=arm.model, settings=own), seed)
-                    for stream, own in chosen[arm.name].items()
+                    stream: make(stage, seed, key)
+                    for stream, (stage, key) in stages[arm.name].items()
                 }
                 trainings.update(with_stages(read.values()))
                 own = next(iter(chosen[arm.name].values()))
@@ -430,39 +451,49 @@ def make_plan(
 
 @dataclass(kw_only=True)
 class _Maker:
-    """Makes each training of one target and seed once, and what it starts from before it.
+    """Makes each training of one target once, and what it starts from before it.
 
     Attributes:
         training, target, first_seed, pretraining: As of `make_plan`.
         joint: By stage, as `_stage_key` knows it, the streams that are trained together.
-        made: The trainings so far, by stage and the views that their videos are scored in.
+        made: The trainings so far, by stage, the views that their videos are scored in, and seed.
+        alone: By stage and views, one of those that start from no other.
     """
 
     training: Callable[..., Training]
     target: Target
-    first_seed: int
+    first_seed: int | None
     pretraining: Target | None
     joint: Mapping[str, frozenset[str]]
-    made: dict[str, Training] = field(default_factory=dict)
+    made: dict[tuple[str, int], Training] = field(default_factory=dict)
+    alone: dict[str, Training] = field(default_factory=dict)
 
-    def __call__(self, stage: Stage, seed: int) -> Training:
-        """Returns the training of a stage with a seed."""
-        net = _stage_key(stage)
-        key = scoring_id(net, Hyperparameters.of(stage.settings.hyperparameters))
-        if key not in self.made:
-            streams = self.joint.get(net)
-            more: dict[str, Any] = {"target": self.target, "seed": seed}
-            if stage.pretraining:
-                more = {"target": self.pretraining, "seed": 1, "train_on": "train"}
-            wanted = {
-                given: self(first, self.first_seed)
-                for given, first in stage.settings.starts_from.items()
-                if streams is None or given == WHOLE or given in streams
-            }
-            if wanted:
-                more["starts_from"] = wanted
-            self.made[key] = self.training(stage.model, stage.settings, streams=streams, **more)
-        return self.made[key]
+    def __call__(self, stage: Stage, seed: int, net: str) -> Training:
+        """Returns the training of a stage, whose key is given, with a seed."""
+        seed = 1 if stage.pretraining else seed
+        views = scoring_id(net, Hyperparameters.of(stage.settings.hyperparameters))
+        if (views, seed) not in self.made:
+            if views in self.alone:
+                self.made[views, seed] = self.alone[views].with_seed(seed)
+            else:
+                self.made[views, seed] = self._make(stage, seed, streams=self.joint.get(net))
+            if not self.made[views, seed].starts_from:
+                self.alone.setdefault(views, self.made[views, seed])
+        return self.made[views, seed]
+
+    def _make(self, stage: Stage, seed: int, *, streams: frozenset[str] | None) -> Training:
+        more: dict[str, Any] = {"target": self.target}
+        if stage.pretraining:
+            more = {"target": self.pretraining, "train_on": "train"}
+        first_seed = seed if self.first_seed is None else self.first_seed
+        wanted = {
+            given: self(first, first_seed, _stage_key(first))
+            for given, first in stage.settings.starts_from.items()
+            if streams is None or given == WHOLE or given in streams
+        }
+        if wanted:
+            more["starts_from"] = wanted
+        return self.training(stage.model, stage.settings, seed=seed, streams=streams, **more)
 
 
 def streams_read(arm: Arm, settings: Settings) -> tuple[str, ...]:

@@ -10,8 +10,9 @@ from study.plan import MODALITIES, PlannedRow, Target, Training, modality, scori
 from study.provenance import canonical_json
 from study.request import Study
 from study.results.members import Member, average, find_member
-from study.results.predictions import prediction_lines
+from study.results.predictions import prediction_block
 from study.results.rows import accuracies, fuse, load_streams, parts_fitted_elsewhere
+from study.results.schema import Block
 from study.results.store import ResultStore
 from study.scores import Scores
 from study.search import Trial
@@ -65,19 +66,18 @@ def write_row(
     fused = fuse(arm.fusion, scores, groups=groups, fusion_lambda=row.fusion_lambda)
     identity = _identity(study, arm.name, target, training.seed)
     key = _key(study, arm.name, target, training.seed)
-    results.write(
+    results.write_blocks(
         "predictions",
         key,
         [
-            line
-            for part, matrix in fused.parts.items()
-            for line in prediction_lines(
+            prediction_block(
                 {**identity, "part": part, "training_id": read[part].training_id},
                 videos=scores[part].videos,
                 labels=scores[part].labels,
                 scores=matrix,
                 groups=groups,
             )
+            for part, matrix in fused.parts.items()
         ],
     )
     lines = [
@@ -167,16 +167,18 @@ def write_ensemble(
     identity = _identity(study, ensemble.name, target, seed)
     key = _key(study, ensemble.name, target, seed)
     groups, same = _groups(study, target), _of_members(members)
-    predictions: list[dict[str, Any]] = []
+    predictions: list[Block] = []
     lines: list[dict[str, Any]] = []
     for part, of_part in parts.items():
         part_identity = {**identity, "part": part, "training_id": same["training_id"]}
-        predictions += prediction_lines(
-            part_identity,
-            videos=of_part.videos,
-            labels=of_part.labels,
-            scores=of_part.scores,
-            groups=groups,
+        predictions.append(
+            prediction_block(
+                part_identity,
+                videos=of_part.videos,
+                labels=of_part.labels,
+                scores=of_part.scores,
+                groups=groups,
+            )
         )
         lines.append(
             {
@@ -190,7 +192,7 @@ def write_ensemble(
                 "missing_videos": study.parts[target.split].missing,
             }
         )
-    results.write("predictions", key, predictions)
+    results.write_blocks("predictions", key, predictions)
     results.write("rows", key, lines)
 
 

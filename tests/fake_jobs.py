@@ -7,7 +7,7 @@ import numpy as np
 from scipy.special import softmax
 
 from study.data.datasets.parts import split_parts
-from study.job import Job, epoch_row, rung_key, score_lines, stored_parts, training_row
+from study.job import Job, epoch_row, rung_key, score_blocks, stored_parts, training_row
 from study.plan import served_trainings
 from study.provenance import canonical_json
 from study.request import Study
@@ -37,18 +37,18 @@ def run_fake_job(study: Study, job: Job) -> None:
     results.write("epochs", identity, [epoch_row(identity, epoch) for epoch in epochs])
     if training.train_on == "train":
         rung = _scores(study, job, "validation", job.until)
-        lines = list(score_lines(rung, "scores", training_id=identity, epoch=job.until))
-        results.write("validation_scores", rung_key(identity, job.until), lines)
+        blocks = score_blocks(rung, "scores", training_id=identity, epoch=job.until)
+        results.write_blocks("validation_scores", rung_key(identity, job.until), blocks)
     if job.until < training.hyperparameters.epochs:
         return
     parts = {*job.parts, *stored_parts(results, identity, training.scoring_id)}
     scored = {part: _scores(study, job, part, job.until) for part in sorted(parts)}
     for view in ("scores", "features"):
         if scored and (view == "scores" or "train" in scored):
-            lines = [
-                line
+            blocks = [
+                block
                 for part, scores in scored.items()
-                for line in score_lines(
+                for block in score_blocks(
                     scores,
                     view,
                     training_id=identity,
@@ -56,7 +56,7 @@ def run_fake_job(study: Study, job: Job) -> None:
                     part=part,
                 )
             ]
-            results.write(view, training.scoring_id, lines)
+            results.write_blocks(view, training.scoring_id, blocks)
     row = {
         **training_row(job),
         "serves": canonical_json([one.training_id for one in served_trainings(training)]),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from study.results.predictions import prediction_lines
+from study.results.predictions import prediction_block
 from study.results.store import ResultStore
 
 PROTOCOL = "0123456789ab"
@@ -165,10 +165,10 @@ def write_study(
                 training_id=f"{study}-{dataset}-{net}-{seed}",
             )
             write_rows(store, one)
-            lines = prediction_lines(
+            block = prediction_block(
                 one, videos=list(groups), labels=labels, scores=scores, groups=groups
             )
-            store.write("predictions", f"{study}-{dataset}-{arm}-{seed}", lines)
+            store.write_blocks("predictions", f"{study}-{dataset}-{arm}-{seed}", [block])
     write_trials(store, study, dataset, rng)
 
 

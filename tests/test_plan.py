@@ -1,6 +1,6 @@
 """The plan against an enumeration of what each arm would need by itself."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import combinations
 from typing import Any
@@ -11,6 +11,7 @@ import search_spaces
 from search_spaces import Arm, Settings
 from study.plan import (
     Target,
+    effective_options,
     make_plan,
     make_training,
     meta_network,
@@ -21,6 +22,7 @@ from study.plan import (
     stages_left,
     with_stages,
 )
+from study.provenance import fingerprint
 from study.request import fitting_arms
 from tests.staged_study import FUSED, SPATIAL, TOWERS, space_of
 
@@ -73,6 +75,24 @@ def test_targets_and_seeds_multiply_trainings():
     plan = plan_of(TABLES_4_AND_5, targets=(TARGET, other), seeds=(0, 1, 2))
     assert len(plan.rows) == 6 * 2 * 3
     assert len(plan.trainings) == 2 * 2 * 3
+
+
+def test_a_training_with_another_seed_is_the_one_that_is_made_with_it():
+    for name in TABLES_4_AND_5:
+        settings = settings_of(SPACE.arm(name), BASE, space=SPACE)
+        one, other = (
+            make_training(SPACE.arm(name).model, settings, target=TARGET, seed=seed)
+            for seed in (0, 7)
+        )
+        assert one.with_seed(7) == other
+        assert one.with_seed(7).training_id == other.training_id != one.training_id
+        assert replace(one, train_on="all").training_id != one.training_id
+        content = {
+            **{"model": one.model, "options": effective_options(one.model, one.options)},
+            **{"hyperparameters": one.hyperparameters.of_training(), "target": asdict(TARGET)},
+            **{"seed": 0, "train_on": "train", "weights": "none", "code": ""},
+        }
+        assert one.training_id == fingerprint(content)
 
 
 def test_any_choice_of_arms_needs_one_training_a_net_with_just_the_streams_it_reads():

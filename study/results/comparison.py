@@ -147,7 +147,7 @@ def compare(arms: Mapping[str, Judgements], reference: str) -> list[Comparison]:
 
 
 def _comparable(first: Judgements, second: Judgements) -> bool:
-    return set(first.videos) == set(second.videos) and bool(set(first.seeds) & set(second.seeds))
+    return first.judged_as(second) and bool(set(first.seeds) & set(second.seeds))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -132,7 +132,7 @@ def _number(value: Decimal | None) -> int | float | None:
 
 
 class Connection:
-    """An in-memory DuckDB database with a view for each of ``VIEWS``, as they were when it opened.
+    """An in-memory DuckDB database with a view for each of ``VIEWS``, as it was when first asked.
 
     SQL in it reaches no file, network, extension, setting or Python variable, and only queries
     are run, in 2 GiB of memory and 8 GiB of temporary files. A context manager.
@@ -174,7 +174,7 @@ class Connection:
     def relation(self, sql: str) -> duckdb.DuckDBPyRelation:
         """Returns a query as a DuckDB relation, to go on with in Python.
 
-        It is computed when it is read, from the files that were there when this opened.
+        It is computed when it is read, from the files that were there when it was asked for.
 
         Args:
             sql: The query.
@@ -184,6 +184,7 @@ class Connection:
             duckdb.Error: If DuckDB refuses it.
         """
         self._check(sql)
+        self._read_views(sql)
         return self._database.sql(sql)
 
     def _explain(self, error: Exception) -> None:
@@ -199,6 +200,8 @@ class Connection:
                     scan.check()
 
     def _run(self, sql: str, parameters: list[Any]) -> "Answer":
+        self._read_views(sql)
+
         def begun() -> pa.RecordBatchReader:
             return _in_arrow(self._database.sql(sql, params=parameters)).to_arrow_reader(BATCH)
 
@@ -280,27 +283,40 @@ class Connection:
         database.execute(f"SET temp_directory = '{quoted}'")
         database.execute("SET enable_external_access = false")
         self._files: set[str] = set()
+        self._empty = set(VIEWS)
+        self._settled = settled
         for view in VIEWS:
-            self._create(database, view, self._scans(view, settled=settled))
+            database.register(f"_{view}", schema(view).empty_table())
+            database.execute(f"CREATE VIEW {view} AS SELECT {_columns(view)} FROM _{view}")
         database.execute("SET lock_configuration = true")
         return database
 
-    def _create(self, database: duckdb.DuckDBPyConnection, view: str, scans: Sequence[Any]) -> None:
-        """Makes a view that leaves out superseded keys and the store's own column."""
-        columns = ", ".join(f'"{column.name}"' for column in VIEWS[view])
-        database.register(f"_{view}", schema(view).empty_table())
-        parts = [f"SELECT {columns} FROM _{view}"]
+    def _read_views(self, sql: str) -> None:
+        """Gives the views that a query may name their lines: to list the files takes its time."""
+        text = sql.lower()
+        dynamic = "query" in text  # DuckDB's functions of this name take views from strings
+        for view in [view for view in self._empty if dynamic or view in text]:
+            self._fill(view, self._scans(view, settled=self._settled))
+            self._empty.remove(view)
+
+    def _fill(self, view: str, scans: Sequence[Any]) -> None:
+        """Has a view leave out superseded keys and the store's own column."""
+        parts = [f"SELECT {_columns(view)} FROM _{view}"]
         for number, scan in enumerate(scans):
             self._files |= _files(scan)
             name = f"_{view}_{number}"
-            database.register(name, scan.dataset)
-            part = f"SELECT {columns} FROM {name}"
+            self._database.register(name, scan.dataset)
+            part = f"SELECT {_columns(view)} FROM {name}"
             if scan.hidden:
                 keys = pa.table({"key": pa.array(sorted(scan.hidden), pa.string())})
-                database.register(f"{name}_hidden", keys)
+                self._database.register(f"{name}_hidden", keys)
                 part += f" WHERE _key NOT IN (SELECT key FROM {name}_hidden)"
             parts.append(part)
-        database.execute(f"CREATE VIEW {view} AS {' UNION ALL '.join(parts)}")
+        self._database.execute(f"CREATE OR REPLACE VIEW {view} AS {' UNION ALL '.join(parts)}")
+
+
+def _columns(view: str) -> str:
+    return ", ".join(f'"{column.name}"' for column in VIEWS[view])
 
 
 def _files(scan: Any) -> set[str]:

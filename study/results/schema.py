@@ -6,7 +6,7 @@ say JSON hold canonical JSON (sorted keys, no blanks), so that equal settings ar
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -14,10 +14,25 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from study.provenance import canonical_json
 
-__all__ = ["STORED_VIEWS", "VIEWS", "Column", "finite_or_null", "schema", "to_table"]
+__all__ = [
+    "STORED_VIEWS",
+    "VIEWS",
+    "Block",
+    "Column",
+    "blocks_to_table",
+    "finite_or_null",
+    "schema",
+    "to_table",
+]
+
+Block = Mapping[str, Any]
+"""Lines by column: a value for each line, or one value that all of the block's lines have.
+
+A sequence or array (V,) is the former, and (V, N) where each line holds a list."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +47,7 @@ class Column:
         json: Whether it holds JSON; a mapping or list is written as canonical JSON.
         one_of: The values that it may hold; empty when any.
         fraction: Whether it must lie within 0..1.
+        derived: Computes it from the line's other columns when it is written; nothing is given.
     """
 
     name: str
@@ -41,6 +57,7 @@ class Column:
     json: bool = False
     one_of: tuple[str, ...] = ()
     fraction: bool = False
+    derived: Callable[[Mapping[str, pa.Array]], pa.Array] | None = None
 
 
 def _text(name: str, about: str, **more: Any) -> Column:
@@ -62,6 +79,38 @@ def _real(name: str, about: str, **more: Any) -> Column:
 def _fraction(name: str, about: str, **more: Any) -> Column:
     return Column(name=name, type=pa.float64(), about=f"{about}, 0..1", fraction=True, **more)
 
+
+def _rank(columns: Mapping[str, pa.Array]) -> pa.Array:
+    """Returns the place of each line's class among its scores, from 1.
+
+    Of classes with equal scores the one of lower index counts as higher.
+    """
+    lists = columns["scores"]
+    labels = columns["label"].to_numpy()
+    counts = pc.list_value_length(lists).to_numpy()
+    if (bad := np.flatnonzero((labels < 0) | (labels >= counts))).size:
+        raise ValueError(
+            f"line {bad[0]} has label {labels[bad[0]]}, but scores of {counts[bad[0]]} classes"
+        )
+    ranks = np.empty(len(labels), np.int64)
+    for classes in np.unique(counts):
+        lines = np.flatnonzero(counts == classes)
+        scores = lists.take(pa.array(lines)).flatten().to_numpy().reshape(-1, classes)
+        own = np.take_along_axis(scores, labels[lines, None], axis=1)
+        before = np.arange(classes) < labels[lines, None]
+        ranks[lines] = 1 + ((scores > own) | ((scores == own) & before)).sum(axis=1)
+    return pa.array(ranks)
+
+
+_SCORES = (
+    Column(name="scores", type=pa.list_(pa.float32()), about="softmax score of each class"),
+    Column(
+        name="rank",
+        type=pa.int64(),
+        about="the place of the video's class among its scores: 1 is right, 5 within the best five",
+        derived=_rank,
+    ),
+)
 
 PARTS = ("train", "validation", "test")
 
@@ -199,8 +248,9 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _text("video", "the video's name"),
             _integer("label", "the video's class"),
             _text("stream", "the stream"),
-            Column(name="scores", type=pa.list_(pa.float32()), about="softmax score of each class"),
+            _SCORES[0],
             _text("scoring_id", "fingerprint of the training and the views of its videos"),
+            _SCORES[1],
         ),
         "validation_scores": (
             _text("training_id", "the training"),
@@ -208,7 +258,7 @@ VIEWS: Mapping[str, tuple[Column, ...]] = MappingProxyType(
             _text("video", "the validation video's name"),
             _integer("label", "the video's class"),
             _text("stream", "the stream"),
-            Column(name="scores", type=pa.list_(pa.float32()), about="softmax score of each class"),
+            *_SCORES,
         ),
         "published": (
             _text("system", "the system whose paper prints the table"),
@@ -268,13 +318,24 @@ STORED_VIEWS = tuple(name for name in VIEWS if name != "published")
 """The views that a study writes; ``published`` comes with the code."""
 
 
-def schema(view: str) -> pa.Schema:
+def schema(view: str, *, encoded: bool = False) -> pa.Schema:
     """Returns the Arrow schema of a view.
+
+    Args:
+        view: A view's name.
+        encoded: Whether texts are numbers into a dictionary, as Parquet stores them: many lines are
+            read, grouped and joined several times faster so.
 
     Raises:
         ValueError: If there is no such view.
     """
-    return pa.schema([(column.name, column.type) for column in _columns(view)])
+    text = pa.dictionary(pa.int32(), pa.string()) if encoded else pa.string()
+    return pa.schema(
+        [
+            (column.name, text if column.type == pa.string() else column.type)
+            for column in _columns(view)
+        ]
+    )
 
 
 def to_table(view: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
@@ -288,19 +349,69 @@ def to_table(view: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
         ValueError: If a row has an unknown column, lacks one, or holds what the column can't;
             the message names view, row, column and value.
     """
-    columns = _columns(view)
-    known = {column.name for column in columns}
     for number, row in enumerate(rows):
-        if unknown := sorted(set(row) - known):
-            raise ValueError(
-                f"view {view!r}, row {number}: unknown column {', '.join(map(repr, unknown))}; "
-                f"it has {', '.join(column.name for column in columns)}"
-            )
-    arrays = []
-    for column in columns:
-        values = [_checked(view, number, column, row) for number, row in enumerate(rows)]
-        arrays.append(pa.array(values, column.type))
+        _check_names(view, f"row {number}", row)
+    given = {
+        column.name: pa.array(
+            [_checked(view, number, column, row) for number, row in enumerate(rows)], column.type
+        )
+        for column in _columns(view)
+        if column.derived is None
+    }
+    return _with_derived(view, given)
+
+
+def blocks_to_table(view: str, blocks: Sequence[Block]) -> pa.Table:
+    """Checks lines that are given by column, as `to_table` does those given one by one.
+
+    Args:
+        view: A view's name.
+        blocks: Lines that belong together. Columns that aren't required may be left out.
+
+    Raises:
+        ValueError: As `to_table`, or if a block's columns differ in length.
+    """
+    tables = [_block_table(view, number, block) for number, block in enumerate(blocks)]
+    return pa.concat_tables([schema(view).empty_table(), *tables])
+
+
+def _block_table(view: str, number: int, block: Block) -> pa.Table:
+    _check_names(view, f"block {number}", block)
+    lengths = {name: len(value) for name, value in block.items() if _is_of_lines(value)}
+    if len(set(lengths.values())) != 1:
+        raise ValueError(
+            f"view {view!r}, block {number}: columns of one length are needed, but got {lengths}"
+        )
+    length = next(iter(lengths.values()))
+    given = {}
+    for column in _columns(view):
+        if column.name in lengths:
+            given[column.name] = _checked_column(view, number, column, block[column.name])
+        elif column.derived is None:
+            value = _checked(view, number, column, block)
+            given[column.name] = pa.repeat(pa.scalar(value, column.type), length)
+    return _with_derived(view, given)
+
+
+def _is_of_lines(value: Any) -> bool:
+    return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
+
+
+def _with_derived(view: str, given: Mapping[str, pa.Array]) -> pa.Table:
+    arrays = [
+        given[column.name] if column.derived is None else column.derived(given)
+        for column in _columns(view)
+    ]
     return pa.table(arrays, schema=schema(view))
+
+
+def _check_names(view: str, where: str, names: Mapping[str, Any]) -> None:
+    known = [column.name for column in _columns(view) if column.derived is None]
+    if unknown := sorted(set(names) - set(known)):
+        raise ValueError(
+            f"view {view!r}, {where}: unknown column {', '.join(map(repr, unknown))}; "
+            f"it has {', '.join(known)}"
+        )
 
 
 def _columns(view: str) -> tuple[Column, ...]:
@@ -332,6 +443,31 @@ def _checked(view: str, number: int, column: Column, row: Mapping[str, Any]) -> 
     if column.fraction and not 0 <= value <= 1:
         raise ValueError(f"{where}: a fraction within 0..1 is needed, but got {value!r}")
     return value
+
+
+def _checked_column(
+    view: str, number: int, column: Column, values: Sequence[Any] | np.ndarray
+) -> pa.Array:
+    """Returns a block's column in Arrow's form."""
+    where = f"view {view!r}, block {number}, column {column.name!r}"
+    if column.json or column.fraction or pa.types.is_timestamp(column.type):
+        each = [_checked(view, number, column, {column.name: value}) for value in values]
+        return pa.array(each, column.type)
+    if pa.types.is_list(column.type):
+        matrix = np.asarray(values, np.float32)
+        if matrix.ndim != 2 or not np.isfinite(matrix).all():
+            raise ValueError(f"{where}: finite numbers (lines, N) are needed, but got {values!r}")
+        offsets = np.arange(len(matrix) + 1, dtype=np.int32) * matrix.shape[1]
+        return pa.ListArray.from_arrays(offsets, matrix.ravel())
+    try:
+        array = pa.array(values, column.type)
+    except (pa.ArrowException, TypeError) as error:
+        raise ValueError(f"{where}: {column.type} is needed: {error}") from None
+    if column.required and array.null_count:
+        raise ValueError(f"{where}: a value is needed in each line ({column.about})")
+    if column.one_of and (other := set(array.unique().to_pylist()) - {*column.one_of, None}):
+        raise ValueError(f"{where}: got {other}; allowed are {', '.join(column.one_of)}")
+    return array
 
 
 def _checked_json(where: str, value: Any) -> str:

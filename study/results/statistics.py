@@ -77,6 +77,20 @@ class Judgements:
         if not self.correct.size:
             raise ValueError("there is no judgement; at least one seed and one video are needed")
 
+    @cached_property
+    def split_of(self) -> np.ndarray:
+        """The number of each video's split, (V,), 0..S−1."""
+        return np.unique([split for split, _ in self.videos], return_inverse=True)[1]
+
+    @cached_property
+    def group_of(self) -> np.ndarray:
+        """The number of each video's source video, (V,), 0..G−1."""
+        return np.unique(list(self.groups), return_inverse=True)[1]
+
+    def judged_as(self, other: "Judgements") -> bool:
+        """Returns whether both are of the same videos, in any order."""
+        return self.videos == other.videos or set(self.videos) == set(other.videos)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Aligned:
@@ -144,7 +158,8 @@ def aligned(*arms: Judgements) -> Aligned:
     """
     first = arms[0]
     for other in arms[1:]:
-        if odd := sorted(set(first.videos) ^ set(other.videos)):
+        if not first.judged_as(other):
+            odd = sorted(set(first.videos) ^ set(other.videos))
             raise ValueError(
                 f"the arms judged different videos: {len(odd)} were judged by one only, such as "
                 f"{odd[0][1]!r} of split {odd[0][0]!r}"
@@ -157,14 +172,16 @@ def aligned(*arms: Judgements) -> Aligned:
         )
     correct = []
     for arm in arms:
-        position = {video: i for i, video in enumerate(arm.videos)}
-        of_seeds = arm.correct[[list(arm.seeds).index(seed) for seed in seeds]]
-        correct.append(of_seeds[:, [position[video] for video in first.videos]])
+        judged = arm.correct[[list(arm.seeds).index(seed) for seed in seeds]]
+        if arm.videos != first.videos:
+            position = {video: i for i, video in enumerate(arm.videos)}
+            judged = judged[:, [position[video] for video in first.videos]]
+        correct.append(judged)
     return Aligned(
         correct=np.stack(correct),
         nets=_nets(arms),
-        split=np.unique([split for split, _ in first.videos], return_inverse=True)[1],
-        group=np.unique(list(first.groups), return_inverse=True)[1],
+        split=first.split_of,
+        group=first.group_of,
         label=np.asarray(first.labels),
     )
 

@@ -25,7 +25,7 @@ from study.results.connection import Connection
 from study.results.faults import meant
 from study.results.grids import FORMATS, MISSING, Grid, Section, natural_order
 from study.results.predictions import judgements
-from study.results.protocols import ENVIRONMENT, Selection, select_protocols
+from study.results.protocols import ENVIRONMENT, Protocol, Selection, select_protocols
 from study.results.published import published
 from study.results.statistics import Estimate, Interval, Judgements, aligned
 from study.results.store import ResultStore
@@ -145,12 +145,13 @@ def load(
     shown = {row["key"] for row in accuracies} | {row.key for row in table.rows if row.arm}
     labels = {row.key: row.label for row in table.rows if row.key in shown}
     judged = {dataset: _judged(store, rows, labels, dataset) for dataset in ours}
+    of_arm = _grouped(rows, "dataset", "arm")
     cells = {}
     for dataset in datasets:
         top1 = _top1(judged.get(dataset, []))
         for key, metric in product(labels, table.metrics):
             judgement = top1.get(key, {}) if metric == "top1" else {}
-            cell = _cell(rows, accuracies, key, dataset, metric)
+            cell = _cell(of_arm.get((dataset, key), ()), accuracies, key, dataset, metric)
             cells[key, dataset, metric] = replace(cell, **judgement)
     facts = {
         dataset: _facts([r for r in rows if r["dataset"] == dataset], labels) for dataset in ours
@@ -234,44 +235,37 @@ def _our_rows(
 
     A row that reads several trainings comes once with each.
     """
-    answer = connection.execute(
-        """
-        SELECT r.study, r.arm, r.dataset, r.split, r.seed, r.fusion, r.views, r.top1, r.top5,
-               r.mean_class_accuracy, r.videos, r.tuning, r.modality, r.protocol,
-               t.precision, t.device_kind, t.workers, t.compiled, t.torch, t.notes,
-               t.train_videos, t.validation_videos,
-               t.hyperparameters,
-               coalesce(r.missing_videos, t.missing_videos) AS missing_videos,
-               CASE WHEN r.fusion IN ('awf-simplex', 'awf-train') THEN r.details END AS details,
-               coalesce(r.classes,
-                        (SELECT max(len(s.scores)) FROM scores s
-                         WHERE s.scoring_id = split_part(r.scoring_id, '+', 1))) AS classes
-        FROM rows r LEFT JOIN trainings t
-          ON list_contains(string_split(r.training_id, '+'), t.training_id)
-        WHERE r.part = 'test' AND r.space = ?
-        ORDER BY r.dataset
-        """,
-        [space],
-    )
-    found = answer.table.to_pylist()
-    found.sort(key=lambda row: (row["dataset"], natural_order(row["split"]), row["seed"]))
-    studies = sorted({row["study"] for row in found})
+    of_space = "SELECT DISTINCT study FROM rows WHERE part = 'test' AND space = ? ORDER BY study"
+    studies = [name for (name,) in connection.execute(of_space, [space]).fetchall()]
     if study is not None and study not in studies:
         raise ValueError(
             f"there is no study {study!r} with test rows of {space}{meant(study, studies)}; "
             f"there {'are ' + ', '.join(studies) if studies else 'is none'}"
         )
-    last: dict[str, str] = {}
+    last: dict[str, Protocol] = {}
     for name, dataset in sorted(selections, key=lambda key: _started(selections[key])):
         if study in (None, name):
-            last[dataset] = name
-    return [
-        {**row, "others": [name for name in studies if name != row["study"]]}
-        for row in found
-        if row["arm"] in arms
-        and row["study"] == last.get(row["dataset"])
-        and row["protocol"] == selections[row["study"], row["dataset"]].shown.protocol
-    ]
+            last[dataset] = selections[name, dataset].shown
+    shown = [(dataset, one.study, one.protocol) for dataset, one in last.items()]
+    answer = connection.execute(
+        """
+        SELECT r.study, r.arm, r.dataset, r.split, r.seed, r.fusion, r.views, r.top1, r.top5,
+               r.mean_class_accuracy, r.videos, r.tuning, r.modality, r.protocol, r.classes,
+               t.precision, t.device_kind, t.workers, t.compiled, t.torch, t.notes,
+               t.train_videos, t.validation_videos, t.hyperparameters,
+               coalesce(r.missing_videos, t.missing_videos) AS missing_videos,
+               CASE WHEN r.fusion IN ('awf-simplex', 'awf-train') THEN r.details END AS details
+        FROM (SELECT *, unnest(string_split(training_id, '+')) AS trained FROM rows
+              WHERE part = 'test' AND space = ? AND list_contains(?, arm)
+                AND list_contains(?, concat_ws(chr(0), dataset, study, protocol))) r
+        LEFT JOIN trainings t ON t.training_id = r.trained
+        ORDER BY r.dataset
+        """,
+        [space, sorted(arms), ["\0".join(one) for one in shown]],
+    )
+    found = answer.table.to_pylist()
+    found.sort(key=lambda row: (row["dataset"], natural_order(row["split"]), row["seed"]))
+    return [{**row, "others": [name for name in studies if name != row["study"]]} for row in found]
 
 
 def _started(selection: Selection) -> tuple[datetime, str]:
@@ -299,8 +293,8 @@ def _judged(
             arms.setdefault((row["study"], row["protocol"]), set()).add(row["arm"])
     judged = []
     for (study, protocol), shown in arms.items():
-        found = judgements(store, study=study, dataset=dataset, protocol=protocol)
-        judged.append({arm: found[arm] for arm in labels if arm in found and arm in shown})
+        found = judgements(store, study=study, dataset=dataset, protocol=protocol, arms=shown)
+        judged.append({arm: found[arm] for arm in labels if arm in found})
     return [one for one in judged if one]
 
 
@@ -315,12 +309,16 @@ def _top1(judged: Iterable[Mapping[str, Judgements]]) -> dict[str, dict[str, Any
     return top1
 
 
+def _grouped(rows: Iterable[Row], *columns: str) -> dict[tuple[Any, ...], list[Row]]:
+    """Returns the rows by their values of some columns."""
+    grouped: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        grouped.setdefault(tuple(row[column] for column in columns), []).append(row)
+    return grouped
+
+
 def _cell(rows: Sequence[Row], printed: Sequence[Row], key: str, dataset: str, metric: str) -> Cell:
-    values = {
-        (row["split"], row["seed"]): row[metric]
-        for row in rows
-        if (row["arm"], row["dataset"]) == (key, dataset)
-    }
+    values = {(row["split"], row["seed"]): row[metric] for row in rows}
     by_split: dict[str, list[float]] = {}
     for (split, _), value in values.items():
         by_split.setdefault(split, []).append(value)
@@ -347,35 +345,40 @@ def _facts(rows: Sequence[Row], labels: Mapping[str, str]) -> dict[str, str]:
     missing = {row["missing_videos"] for row in rows} - {None}
     classes = {row["classes"] for row in rows} - {None}
     splits = dict.fromkeys(row["split"] for row in rows)
+    arms = _grouped(rows, "arm")
+
+    def by_arm(of: Callable[[Row], str]) -> str:
+        return _of_arms(arms, labels, lambda own: map(of, own))
+
     facts = {
-        "study": _by_arm(rows, labels, lambda row: row["study"]),
-        "protocol": _by_arm(rows, labels, lambda row: row["protocol"]),
+        "study": by_arm(lambda row: row["study"]),
+        "protocol": by_arm(lambda row: row["protocol"]),
         "splits": ", ".join(splits),
         "seeds": _list(sorted({row["seed"] for row in rows})),
-        "test videos": _by_arm(rows, labels, lambda row: _test_videos(rows, row["arm"])),
+        "test videos": _of_arms(arms, labels, lambda own: [_test_videos(own)]),
         "missing videos": str(max(missing)) if missing else "unknown",
         "chance level": _list(f"{100 / n:.1f} %" for n in sorted(classes)) or "unknown",
-        "views": _by_arm(rows, labels, lambda row: row["views"]),
-        "modality": _by_arm(rows, labels, lambda row: row["modality"] or "unknown"),
-        "hyperparameters": _by_arm(rows, labels, lambda row: row["tuning"]),
+        "views": by_arm(lambda row: row["views"]),
+        "modality": by_arm(lambda row: row["modality"] or "unknown"),
+        "hyperparameters": by_arm(lambda row: row["tuning"]),
     }
     if any(row["train_videos"] for row in rows):
-        facts["trained on"] = _by_arm(rows, labels, lambda row: _trained_on(rows, row["arm"]))
+        facts["trained on"] = _of_arms(arms, labels, lambda own: [_trained_on(own)])
     if any(row["precision"] for row in rows):
-        facts["precision"] = _by_arm(rows, labels, lambda row: row["precision"] or "unknown")
+        facts["precision"] = by_arm(lambda row: row["precision"] or "unknown")
     if any(_micro_batch(row) != WHOLE_BATCH for row in rows):
-        facts["micro-batch"] = _by_arm(rows, labels, _micro_batch)
+        facts["micro-batch"] = by_arm(_micro_batch)
     return facts
 
 
-def _test_videos(rows: Sequence[Row], arm: str) -> str:
+def _test_videos(rows: Sequence[Row]) -> str:
     """Returns how many videos a seed of an arm judges, over all splits."""
-    return str(sum({row["split"]: row["videos"] for row in rows if row["arm"] == arm}.values()))
+    return str(sum({row["split"]: row["videos"] for row in rows}.values()))
 
 
-def _trained_on(rows: Sequence[Row], arm: str) -> str:
+def _trained_on(rows: Sequence[Row]) -> str:
     """Returns how much of the listed train videos an arm's networks trained on, in all splits."""
-    known = [row for row in rows if row["arm"] == arm and row["train_videos"]]
+    known = [row for row in rows if row["train_videos"]]
     if not known:
         return "unknown"
     trained = sum(row["train_videos"] for row in known)
@@ -536,8 +539,9 @@ def environments(rows: Sequence[Row], labels: Mapping[str, str]) -> str:
     for column, title in ENVIRONMENT.items():
         known = [row for row in rows if row[column] is not None]
         if len({row[column] for row in known}) > 1:
-            trained = [{"arm": row["arm"], "value": str(row[column])} for row in known]
-            differing.append(f"{title} {_by_arm(trained, labels, lambda row: row['value'])}")
+            arms = _grouped(known, "arm")
+            said = _of_arms(arms, labels, lambda own, name=column: (str(row[name]) for row in own))
+            differing.append(f"{title} {said}")
     return "; ".join(differing)
 
 
@@ -551,11 +555,16 @@ def _list(values: Iterable[Any]) -> str:
     return ", ".join(str(value) for value in dict.fromkeys(values))
 
 
-def _by_arm(rows: Sequence[Row], labels: Mapping[str, str], of: Callable[[Row], str]) -> str:
-    """Returns the value of all rows, or which arms have which where they differ."""
+def _of_arms(
+    arms: Mapping[tuple[str], Sequence[Row]],
+    labels: Mapping[str, str],
+    of: Callable[[Sequence[Row]], Iterable[str]],
+) -> str:
+    """Returns the value that all arms' rows have, or which arms have which where they differ."""
     whose: dict[str, list[str]] = {}
     for arm, label in labels.items():
-        for value in dict.fromkeys(of(row) for row in rows if row["arm"] == arm):
+        own = arms.get((arm,), ())
+        for value in dict.fromkeys(of(own) if own else ()):
             whose.setdefault(value, []).append(label)
     common = max(reversed(whose), key=lambda value: len(whose[value]))
     if len(whose) == 1:

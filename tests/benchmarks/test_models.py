@@ -14,7 +14,7 @@ from search_spaces.space import Arm
 from study.data.datasets.catalog import annotate
 from study.data.datasets.embedded import CLASS_GROUPS
 from study.request import Study
-from study.results.predictions import prediction_lines
+from study.results.predictions import prediction_block
 from study.results.store import ResultStore
 from tests.sample_results import PROTOCOL, row, training, write_rows
 
@@ -95,14 +95,14 @@ def test_an_arms_line_has_its_seeds_together(tmp_path: Path) -> None:
         scores = np.eye(10)[(labels + shift) % 10]
         test = row("tsn", 0.5, **identity)
         write_rows(results, test)
-        lines = prediction_lines(
+        block = prediction_block(
             test,
             videos=[video.name for video in videos],
             labels=labels,
             scores=scores,
             groups={},
         )
-        results.write("predictions", f"p{seed}", lines)
+        results.write_blocks("predictions", f"p{seed}", [block])
         about: dict[str, Any] = {"parameters": 7, "gflops": 0.5, "epochs": 2, "device": "a core"}
         results.write("trainings", f"t{seed}", [training(**identity, **about)])
         measured = (1, 9.0, 10.0 + seed), (2, 1.0 + seed, 5.0)

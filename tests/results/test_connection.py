@@ -43,6 +43,8 @@ def connection(store: ResultStore) -> Connection:
         "SHOW TABLES",
         "PIVOT rows ON arm USING avg(top1) GROUP BY dataset",
         "SELECT * FROM rows SEMI JOIN published USING (arm)",
+        "SELECT arm FROM ROWS",
+        "SELECT * FROM query_table('ro' || 'ws')",
         "SELECT 1;",
     ],
 )

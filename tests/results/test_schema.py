@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from study.provenance import canonical_json
-from study.results.schema import VIEWS, schema, to_table
+from study.results.schema import VIEWS, blocks_to_table, schema, to_table
 from tests.sample_results import row, training
 
 DESIGN = Path(__file__).parents[3] / "shared" / "DESIGN.md"
@@ -71,6 +71,43 @@ def test_numpy_values_are_taken_as_they_are() -> None:
     table = to_table("scores", [{**SCORES, "label": np.int64(1), "scores": values}])
     assert table["scores"].to_pylist() == [[0.5, 0.5]]
     assert table["label"].to_pylist() == [1]
+
+
+def test_the_rank_is_the_place_of_the_class_among_the_scores_of_any_number_of_classes() -> None:
+    rng = np.random.default_rng(0)
+    lines = []
+    for _ in range(200):
+        values = rng.integers(0, 4, rng.integers(1, 7)) / 4  # many ties
+        lines.append({**SCORES, "label": int(rng.integers(len(values))), "scores": values})
+    ranks = to_table("scores", lines)["rank"].to_pylist()
+    for line, rank in zip(lines, ranks, strict=True):
+        ordered = sorted(range(len(line["scores"])), key=lambda n: (-line["scores"][n], n))
+        assert rank == 1 + ordered.index(line["label"])
+    assert to_table("scores", []).num_rows == 0
+    with pytest.raises(ValueError, match="line 0 has label 2, but scores of 2 classes"):
+        to_table("scores", [{**SCORES, "label": 2}])
+
+
+BLOCK = {**SCORES, "video": ["a", "b"], "label": [0, 1], "scores": [[0.25, 0.75], [0.5, 0.5]]}
+
+
+@pytest.mark.parametrize(
+    ("view", "block", "message"),
+    [
+        ("scores", {**BLOCK, "rank": [1, 1]}, "block 0: unknown column 'rank'"),
+        ("scores", {**BLOCK, "video": ["a"]}, "one length are needed, but got .*'video': 1"),
+        ("scores", SCORES | {"scores": 0.5}, "columns of one length are needed, but got {}"),
+        ("scores", {**BLOCK, "scores": [[0.5, math.nan]] * 2}, r"'scores': finite numbers \(lines"),
+        ("scores", {**BLOCK, "label": ["a", "b"]}, "'label': int64 is needed"),
+        ("scores", {**BLOCK, "video": ["a", None]}, "'video': a value is needed in each line"),
+        ("scores", {**BLOCK, "part": ["test", "all"]}, "'part': got {'all'}; allowed are train"),
+        ("scores", {**BLOCK, "part": "all"}, "'all'; allowed are train"),
+        ("rows", {**row("stil", 0.5), "top1": [0.5, 1.5]}, r"fraction within 0\.\.1.*1\.5"),
+    ],
+)
+def test_a_block_that_does_not_fit_is_refused_by_name(view: str, block: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        blocks_to_table(view, [block])
 
 
 @pytest.mark.parametrize(

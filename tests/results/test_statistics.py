@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from study.results.predictions import judgements, prediction_lines
+from study.results.predictions import judgements, prediction_block
 from study.results.statistics import (
     LEAST_GROUPS,
     Aligned,
@@ -311,10 +311,15 @@ def test_predictions_are_written_and_read_back_as_judgements(tmp_path: Path) -> 
             **{"study": "s", "arm": "stil", "dataset": "ucf101", "split": "1", "seed": seed},
             **{"part": "test", "training_id": f"t{seed}", "protocol": "p", "space": "no column"},
         }
-        lines = prediction_lines(
-            identity, videos=["a", "b", "c"], labels=labels, scores=scores, groups=groups
+        there = 3 if seed < 2 else 2
+        block = prediction_block(
+            identity,
+            videos=["a", "b", "c"][:there],
+            labels=labels[:there],
+            scores=scores[:there],
+            groups=groups,
         )
-        store.write("predictions", str(seed), lines if seed < 2 else lines[:2])
+        store.write_blocks("predictions", str(seed), [block])
     (arm,) = judgements(store, study="s", dataset="ucf101", protocol="p").values()
     assert arm.videos == [("1", "a"), ("1", "b"), ("1", "c")]
     assert arm.groups == ["g1", "g1", "g2"]

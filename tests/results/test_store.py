@@ -1,6 +1,5 @@
 """The store: whole files, no locks, no loss."""
 
-import json
 import multiprocessing
 import os
 import random
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pandas
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -63,6 +63,31 @@ def test_every_view_is_there_before_anything_is_written(store: ResultStore) -> N
             assert result.names == schema(view).names
             assert result.fetchall() == []
     assert store.read("scores").schema == schema("scores")
+
+
+def test_lines_given_by_column_are_those_given_one_by_one(store: ResultStore) -> None:
+    matrix = np.random.default_rng(0).random((3, 4), np.float32)
+    same = {"training_id": "t", "scoring_id": "s", "part": "test", "stream": "spatial"}
+    videos, labels = ["c", "a", "b"], np.array([0, 3, 1])
+    store.write_blocks(
+        "scores",
+        "by column",
+        [
+            {**same, "video": videos[:2], "label": labels[:2], "scores": matrix[:2]},
+            {**same, "video": videos[2:], "label": labels[2:], "scores": matrix[2:]},
+        ],
+    )
+    lines = [
+        {**same, "video": video, "label": label, "scores": line}
+        for video, label, line in zip(videos, labels, matrix, strict=True)
+    ]
+    store.write("scores", "one by one", lines)
+    by_column, one_by_one = (
+        store.read("scores", keys=[key]) for key in ("by column", "one by one")
+    )
+    assert by_column.combine_chunks() == one_by_one.combine_chunks()
+    encoded = store.read("scores", keys=["by column"], encoded=True)
+    assert encoded.cast(by_column.schema).combine_chunks() == by_column.combine_chunks()
 
 
 def test_an_equal_key_replaces_and_another_does_not(store: ResultStore) -> None:
@@ -344,6 +369,7 @@ def test_a_connection_survives_a_compaction_under_it(tmp_path: Path) -> None:
     for n in range(10):
         store.write("trainings", f"t{n}", [numbered(n)])
     with store.connect() as connection:
+        assert connection.execute("SELECT count(*) FROM trainings").fetchall() == [(10,)]
         store.compact(above=0)
         answer = connection.execute("SELECT * FROM trainings")
         for path in (tmp_path / "trainings").iterdir():
@@ -397,20 +423,20 @@ def test_a_merged_file_is_newer_than_its_inputs_whatever_the_clock_says(
     store.write("trainings", "a", [numbered(1)])
     listing = store._listing("trainings")
     for _ in range(2):
-        store._merge("trainings", listing, listing.newest(), list(listing.small))
+        store._merge("trainings", listing, list(listing.small))
     store._delete(list(listing.small))
     listing = store._listing("trainings")
-    (condemned,) = listing.superseded(listing.newest())
+    (condemned,) = listing.superseded()
     monkeypatch.setattr(time, "time_ns", lambda: 10**18)
     monkeypatch.setattr(store_module, "_clock", 0)
     kept = [path for path in listing.merged if path != condemned]
-    store._merge("trainings", listing, listing.newest(), kept)
+    store._merge("trainings", listing, kept)
     store._delete(kept)
     for n in (2, 3):
         store.write("trainings", f"b{n}", [numbered(n)])
     listing = store._listing("trainings")
     third = [path for path in listing.merged if path != condemned]
-    store._merge("trainings", listing, listing.newest(), [*third, *listing.small])
+    store._merge("trainings", listing, [*third, *listing.small])
     store._delete([*third, *listing.small, condemned])
     assert seeds(ResultStore(tmp_path)) == [1, 2, 3]
 
@@ -435,12 +461,11 @@ def test_a_listing_torn_by_a_compaction_is_made_again(
 def steps_of_a_compaction(store: ResultStore) -> Any:
     """``ResultStore._compact`` in the same order, stopping where another node may step between."""
     listing = store._listing("trainings")
-    newest = listing.newest()
-    dead = listing.superseded(newest)
+    dead = listing.superseded()
     yield
-    for batch in store_module._batches(listing, newest, dead, 0):
+    for batch in store_module._batches(listing, dead, 0):
         try:
-            store._merge("trainings", listing, newest, batch)
+            store._merge("trainings", listing, batch)
         except FileNotFoundError:
             return
         yield
@@ -565,7 +590,7 @@ def fill_merged(store: ResultStore, view: str, lines: pa.Table, start: int) -> N
         lines = lines.set_column(lines.schema.get_field_index(name), name, column)
     table = lines.append_column(store_module.KEY_COLUMN, keys)
     versions = {key: store_module._version() for key in keys.unique().to_pylist()}
-    index = {store_module.INDEX: json.dumps(versions)}
+    index = {store_module.INDEX: store_module.packed_index(versions)}
     sink = pa.BufferOutputStream()
     pq.write_table(table.replace_schema_metadata(index), sink, compression="zstd")
     store._put(view, "", sink.getvalue())

@@ -164,12 +164,9 @@ def test_no_missing_video_is_no_alarm(store: ResultStore) -> None:
     assert "missing videos 0" in " ".join(text.split())
 
 
-def test_the_chance_level_comes_from_the_scores_when_the_row_lacks_it(store: ResultStore) -> None:
+def test_the_chance_level_is_unknown_where_the_rows_lack_the_classes(store: ResultStore) -> None:
     write_rows(store, row("stil", 0.5, classes=None))
     assert "chance level unknown" in " ".join(render("stilt-4", store).split())
-    score = {"training_id": "t", "part": "test", "video": "v", "label": 0, "stream": "spatial"}
-    store.write("scores", "s", [{**score, "scoring_id": "s", "scores": [0.25] * 4}])
-    assert "chance level 25.0 %" in " ".join(render("stilt-4", store).split())
 
 
 def test_studies_are_not_mixed_and_the_last_one_is_shown(store: ResultStore) -> None:
