@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from study.data.flow.planes import unpack_plane
+
 __all__ = ["KEPT_BYTES", "DecodedVideo", "Record"]
 
 KEPT_BYTES = 128 << 20
@@ -36,7 +38,7 @@ class Record(Protocol):
         """Returns the encoded frame at a position."""
 
     def flow(self, position: int, length: int) -> Sequence[tuple[Any, Any]]:
-        """Returns the encoded x and y planes of the `length` flow fields at a position."""
+        """Returns the packed x and y planes of the `length` flow fields at a position."""
 
 
 class DecodedVideo:
@@ -71,7 +73,7 @@ class DecodedVideo:
         """
         frame = self._frames.get(position)
         if frame is None:
-            frame = self._decode(self._record.rgb(position), cv2.IMREAD_COLOR_RGB, position)
+            frame = self._checked(_decode_frame(self._record.rgb(position)), position)
             if self.is_kept:
                 self._frames[position] = frame
         return frame
@@ -92,12 +94,9 @@ class DecodedVideo:
     def _decoded_planes(self, position: int) -> Iterator[NDArray[np.uint8]]:
         for pair in self._record.flow(position, self._flow_length):
             for plane in pair:
-                yield self._decode(plane, cv2.IMREAD_GRAYSCALE, position)
+                yield self._checked(unpack_plane(plane, self.height, self.width), position)
 
-    def _decode(self, data: Any, flags: int, position: int) -> NDArray[np.uint8]:
-        image: NDArray[np.uint8] | None = None
-        if len(data):
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    def _checked(self, image: NDArray[np.uint8] | None, position: int) -> NDArray[np.uint8]:
         if image is None or image.shape[:2] != (self.height, self.width):
             got = "no image" if image is None else f"{image.shape[1]}×{image.shape[0]} pixels"
             raise ValueError(
@@ -105,3 +104,8 @@ class DecodedVideo:
                 f"{got} instead of {self.width}×{self.height} pixels; prepare the store again"
             )
         return image
+
+
+def _decode_frame(data: Any) -> NDArray[np.uint8] | None:
+    """Returns an encoded frame, (H, W, 3) RGB; None where it is no image."""
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if len(data) else None
