@@ -34,7 +34,7 @@ BYTES = 4 * ((6 + 4) + (10 + 4))
 OPERATIONS = 2 * 23 + 32
 GPU = FlowSettings(backend="tvl1-gpu")
 # Reads flow, extrapolated flow, dual, gradient, ρ(0), inverse; writes the first three.
-GPU_BYTES = 4 * ((2 + 2 + 4 + 2 + 1 + 1) + (2 + 2 + 4))
+GPU_CHANNELS = 2 + 2 + 4 + 2 + 1 + 1, 2 + 2 + 4
 
 
 def main() -> None:
@@ -209,13 +209,23 @@ def gpu_pace(clips: list[np.ndarray], pairs: int = 512) -> None:
     theirs = best(lambda: compute_flow(sized[0], PRESETS["opencv"]), 1) / (FRAMES - 1)
     iterations = GPU.warps * GPU.iterations  # as nearly every real pair takes at every level
     pixels = sum(height * width for height, width in GPU.scheme.sizes(256, 340))
-    memory = GPU_BYTES * pixels * iterations / copied_bytes_a_second()
+    memory = gpu_bytes() * pixels * iterations / copied_bytes_a_second()
     print(
         f"tvl1-gpu on {torch.cuda.get_device_name()}, {pairs} pairs of 340×256: {1 / ours:.0f} "
         f"pairs a second, {theirs / ours:.0f}× OpenCV on one core ({1e3 * theirs:.0f} ms a pair)\n"
-        f"  a pixel-iteration: {GPU_BYTES} bytes to and from memory, which would allow "
+        f"  a pixel-iteration: {gpu_bytes():.0f} bytes to and from memory, which would allow "
         f"{1 / memory:.0f} pairs a second: {memory / ours:.0%} of the roofline"
     )
+
+
+def gpu_bytes() -> float:
+    """Bytes to and from memory of a pixel-iteration: a program reads more than its own pixels."""
+    from study.data.flow.tvl1_triton import COLUMNS, ROWS, TOGETHER
+
+    around = 2 * TOGETHER
+    read = COLUMNS / (COLUMNS - around) * (ROWS + around) / ROWS
+    reads, writes = GPU_CHANNELS
+    return 4 * (reads * read + writes) / TOGETHER
 
 
 def copied_bytes_a_second() -> float:
