@@ -103,12 +103,12 @@ def _iterations(  # type: ignore[no-untyped-def]
         ahead = _load_row(u, bar, dual, gradient, rho, inverse, y + 1, x, height, width)
         still_waiting, still_above = (), ()  # Triton has no starred tuples
         for i in tl.static_range(COUNT):
-            still_waiting = still_waiting + (row,)  # noqa: RUF005
+            still_waiting = still_waiting + (row,)  # type: ignore[assignment]  # noqa: RUF005
             row, passed = _iterate_row(
                 waiting[i], row, above[i], y - 1 - i, x, height, width, left, right,
                 sigma, tau, clip, pull, relaxation,
             )  # fmt: skip
-            still_above = still_above + (passed,)  # noqa: RUF005
+            still_above = still_above + (passed,)  # type: ignore[assignment]  # noqa: RUF005
         waiting, above = still_waiting, still_above
         y -= COUNT
         own = own_x & (k >= 2 * COUNT) & (y < height)
