@@ -50,10 +50,9 @@ def draw_video(store: ClipStore, name: str) -> list[Strip]:
     """
     video = DecodedVideo(store.record(name), flow_length=1, kept_bytes=0)
     positions = _spread(video.positions)
-    frames = [video.rgb(position) for position in positions]
-    flow, speed = colour_stored_flow(
-        [np.stack(list(video.flow(position))) for position in positions], store.settings.bound
-    )
+    frames = [next(video.decoded("rgb", position)) for position in positions]
+    stored = [np.stack(list(video.decoded("flow", position))) for position in positions]
+    flow, speed = colour_stored_flow(stored, store.settings.bound)
     return [
         _strip("Frames", frames),
         _strip(f"Flow: the hue is the direction, full colour {speed:.1f} px a frame", flow),

@@ -25,6 +25,7 @@ from study.data.datasets.catalog import (
 )
 from study.data.datasets.list_files import ListFiles
 from study.data.flow.compute import BACKENDS, FlowSettings
+from study.data.flow.planes import CODECS
 from study.data.store.clip_store import ClipStore
 from study.data.store.preparation import (
     GPU_WORKERS,
@@ -138,6 +139,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--frame-step", type=int, metavar="N", help="take every N-th frame (1)")
     add("--stacks", type=int, metavar="K", help="only K stacks of each video, evenly spaced")
     add("--flow-length", type=int, metavar="L", help="flow fields in each of the K stacks (10)")
+    add(
+        "--flow-codec",
+        choices=CODECS,
+        help="how flow is stored: lz4 loses nothing and is read fastest, jpeg is smaller (lz4)",
+    )
     add("--quality", type=int, metavar="Q", help="of the JPEGs, 1 to 100 (95)")
     add("--flow-backend", metavar="NAME", help=f"one of: {', '.join(sorted(BACKENDS))}")
     add(
@@ -181,6 +187,7 @@ def _settings(given: argparse.Namespace) -> StoreSettings:
         frame_step=given.frame_step,
         stacks=given.stacks,
         flow_length=given.flow_length,
+        flow_codec=given.flow_codec,
         jpeg_quality=given.quality,
     )
 

@@ -22,7 +22,10 @@ from study.prepare import _Display, main
 from tests.data.video_files import write_dataset
 
 ROOT = Path(__file__).parents[1]
-QUICK = ["--short-side", "24", "--stacks", "2", "--flow-length", "3", "--workers", "1"] + [
+QUICK = [
+    *("--short-side", "24", "--stacks", "2", "--flow-length", "3", "--flow-codec", "jpeg"),
+    *("--workers", "1"),
+] + [
     word for option in ("scales=1", "warps=1", "iterations=5") for word in ("--flow-option", option)
 ]
 
@@ -42,7 +45,12 @@ def store(videos, tmp_path_factory):
 def test_the_flags_are_the_stores_settings(videos, store):
     flow = FlowSettings(scales=1, warps=1, iterations=5)
     assert ClipStore.open(store).settings == StoreSettings(
-        dataset=videos.name, short_side=24, stacks=2, flow_length=3, flow=flow
+        dataset=videos.name,
+        short_side=24,
+        stacks=2,
+        flow_length=3,
+        flow=flow,
+        flow_codec="jpeg",
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from study.data.clips.transforms import Crop, cut
+from study.data.flow.planes import unpack_plane
 
 __all__ = ["KEPT_BYTES", "DecodedVideo", "Record"]
 
@@ -39,7 +40,7 @@ class Record(Protocol):
         """Returns the encoded frame at a position."""
 
     def flow(self, position: int, length: int) -> Sequence[tuple[Any, Any]]:
-        """Returns the encoded x and y planes of the `length` flow fields at a position."""
+        """Returns the packed x and y planes of the `length` flow fields at a position."""
 
 
 class DecodedVideo:
@@ -88,7 +89,7 @@ class DecodedVideo:
                 self._copy_cut(kind, position, crop, images)
         else:
             # One plane at a time, for it stays in the cache then.
-            for number, image in enumerate(self._decoded(kind, position)):
+            for number, image in enumerate(self.decoded(kind, position)):
                 for crop, images in zip(crops, out, strict=True):
                     cut(image, crop, images[number])
         for crop, images in zip(crops, out, strict=True):
@@ -114,22 +115,25 @@ class DecodedVideo:
 
     def _kept(self, kind: str, position: int) -> list[NDArray[np.uint8]]:
         if (kind, position) not in self._images:
-            self._images[kind, position] = list(self._decoded(kind, position))
+            self._images[kind, position] = list(self.decoded(kind, position))
         return self._images[kind, position]
 
-    def _decoded(self, kind: str, position: int) -> Iterator[NDArray[np.uint8]]:
-        """Yields the frame, (H, W, 3), or the stack's planes, (H, W) each."""
+    def decoded(self, kind: str, position: int) -> Iterator[NDArray[np.uint8]]:
+        """Yields the frame, (H, W, 3), or the stack's planes x1, y1, …, (H, W), whole.
+
+        They are not to be written to.
+
+        Raises:
+            ValueError: If an image is none of the video's size.
+        """
         if kind == "rgb":
-            yield self._decode(self._record.rgb(position), cv2.IMREAD_COLOR_RGB, position)
+            yield self._checked(_decode_frame(self._record.rgb(position)), position)
             return
         for pair in self._record.flow(position, self._flow_length):
             for plane in pair:
-                yield self._decode(plane, cv2.IMREAD_GRAYSCALE, position)
+                yield self._checked(unpack_plane(plane, self.height, self.width), position)
 
-    def _decode(self, data: Any, flags: int, position: int) -> NDArray[np.uint8]:
-        image: NDArray[np.uint8] | None = None
-        if len(data):
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    def _checked(self, image: NDArray[np.uint8] | None, position: int) -> NDArray[np.uint8]:
         if image is None or image.shape[:2] != (self.height, self.width):
             got = "no image" if image is None else f"{image.shape[1]}×{image.shape[0]} pixels"
             raise ValueError(
@@ -137,3 +141,8 @@ class DecodedVideo:
                 f"{got} instead of {self.width}×{self.height} pixels; prepare the store again"
             )
         return image
+
+
+def _decode_frame(data: Any) -> NDArray[np.uint8] | None:
+    """Returns an encoded frame, (H, W, 3) RGB; None where it is no image."""
+    return cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB) if len(data) else None

@@ -1,4 +1,4 @@
-"""The clip store: videos as JPEG frames and flow, decoded once and read by memory mapping.
+"""The clip store: videos as JPEG frames and packed flow, decoded once and read by memory mapping.
 
 A store is a folder:
 

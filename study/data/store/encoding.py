@@ -1,4 +1,4 @@
-"""Encodes one video for a clip store: its frames and their flow as JPEGs."""
+"""Encodes one video for a clip store: its frames as JPEGs, and their flow."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from study.data.flow.compute import compute_flow, quantise
+from study.data.flow.planes import pack_plane
 from study.data.flow.precomputed import PrecomputedFlow
 from study.data.store.record import make_record
 from study.data.store.settings import StoreSettings, stack_pairs, stack_starts
@@ -81,7 +82,7 @@ def encode_video(
 
 
 class _Encoder:
-    """Turns a video's frames, in their order, into JPEGs of frames and flow."""
+    """Turns a video's frames, in their order, into encoded frames and flow."""
 
     def __init__(
         self, starts: NDArray[np.int32], pairs: NDArray[np.int32], settings: StoreSettings
@@ -98,7 +99,7 @@ class _Encoder:
     def add(self, index: int, picture: NDArray[np.uint8]) -> None:
         """Takes the next frame, (H, W, 3) RGB."""
         if index in self._starts:
-            self.rgb.append(self._jpeg(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)))
+            self.rgb.append(self._counted(self._jpeg(picture)))
         if self._settings.flow is None:
             return
         if index - 1 not in self._pairs:
@@ -112,7 +113,8 @@ class _Encoder:
 
     def add_flow(self, field: NDArray[np.uint8]) -> None:
         """Takes the next field, (2, H, W) as stored bytes."""
-        self._flow.append((self._jpeg(field[0]), self._jpeg(field[1])))
+        x, y = (self._counted(self._packed(plane)) for plane in field)
+        self._flow.append((x, y))
 
     def finish(self) -> list[tuple[bytes, bytes]]:
         """Returns all fields, once every frame is added."""
@@ -128,7 +130,13 @@ class _Encoder:
 
     def _jpeg(self, picture: NDArray[np.uint8]) -> bytes:
         quality = [cv2.IMWRITE_JPEG_QUALITY, self._settings.jpeg_quality]
-        encoded = cv2.imencode(".jpg", picture, quality)[1].tobytes()
+        return cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality)[1].tobytes()
+
+    def _packed(self, plane: NDArray[np.uint8]) -> bytes:
+        settings = self._settings
+        return pack_plane(plane, settings.flow_codec, jpeg_quality=settings.jpeg_quality)
+
+    def _counted(self, encoded: bytes) -> bytes:
         self._bytes += len(encoded)
         if self._bytes > MAX_RECORD_BYTES:
             raise BadVideoError(

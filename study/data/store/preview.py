@@ -6,12 +6,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from study.data.clips.decoding import DecodedVideo
 from study.data.flow.compute import dequantise
 from study.data.store.clip_store import ClipStore
 
@@ -92,14 +92,13 @@ def draw_preview(store: ClipStore, name: str, path: Path) -> None:
 
     Raises:
         KeyError: If the store has no such video.
+        ValueError: If what it holds of it is damaged.
     """
     record = store.record(name)
     positions = np.unique(np.linspace(0, record.positions - 1, COLUMNS).round().astype(int))
-    frames = [_decode(record.rgb(position), cv2.IMREAD_COLOR_RGB) for position in positions]
-    stored = [
-        np.stack([_decode(plane, cv2.IMREAD_GRAYSCALE) for plane in record.flow(position, 1)[0]])
-        for position in positions
-    ]
+    video = DecodedVideo(record, flow_length=1, kept_bytes=0)
+    frames = [next(video.decoded("rgb", position)) for position in positions]
+    stored = [np.stack(list(video.decoded("flow", position))) for position in positions]
     colours, speed = colour_stored_flow(stored, store.settings.bound)
     rows = {
         "frame": frames,
@@ -134,13 +133,6 @@ def draw_preview(store: ClipStore, name: str, path: Path) -> None:
     lines = [textwrap.fill(line, 13 * (len(positions) + 1)) for line in (name, summary)]
     figure.suptitle("\n".join(lines), fontsize=10)
     figure.savefig(path, dpi=110)
-
-
-def _decode(data: memoryview, flags: int) -> NDArray[np.uint8]:
-    picture: NDArray[np.uint8] | None = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    if picture is None:
-        raise ValueError("a stored picture can't be decoded: check the store with --verify")
-    return picture
 
 
 def _wheel(speed: float) -> NDArray[np.uint8]:

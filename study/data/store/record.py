@@ -150,7 +150,7 @@ class ClipRecord:
             length: Fields in the stack; past the video's end its last field is repeated.
 
         Returns:
-            `length` pairs of grayscale JPEGs, x and y.
+            `length` pairs of planes, x and y, as of `study.data.flow.planes`.
 
         Raises:
             ValueError: If the store's stacks are shorter than `length`.

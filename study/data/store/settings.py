@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.checks import check_number
+from models.checks import check_number, check_one_of
 from study.data.flow.compute import FlowSettings
+from study.data.flow.planes import CODECS
 from study.data.store.remote import is_uri
 from study.files import write_whole
 
@@ -40,7 +41,9 @@ class StoreSettings:
             every frame and every field.
         flow_length: Flow fields in a stored stack; without `stacks` it means nothing.
         flow: How flow is computed; None where it comes precomputed.
-        jpeg_quality: 1 to 100.
+        flow_codec: ``lz4``, which loses nothing, or ``jpeg``, which takes less space and longer to
+            read (`study.data.flow.planes`).
+        jpeg_quality: Of the frames, and of flow as JPEG: 1 to 100.
 
     Raises:
         ValueError: If a value is out of range, or a frame step is asked of precomputed flow.
@@ -52,6 +55,7 @@ class StoreSettings:
     stacks: int | None = None
     flow_length: int = 10
     flow: FlowSettings | None = field(default_factory=FlowSettings)
+    flow_codec: str = "lz4"
     jpeg_quality: int = 95
 
     def __post_init__(self) -> None:
@@ -64,6 +68,7 @@ class StoreSettings:
         ):
             if name != "stacks" or self.stacks is not None:
                 check_number(name, getattr(self, name), whole=True, least=least, most=most)
+        check_one_of("flow_codec", self.flow_codec, CODECS)
         if self.flow is None and self.frame_step != 1:
             raise ValueError(
                 "precomputed flow leads from each frame to the next, so frame_step must be 1 with "

@@ -1,6 +1,7 @@
 """The TV-L1 solver against closed-form motion, OpenCV's solver and its own definition."""
 
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -189,18 +190,57 @@ import torch
 from study.data.flow import tvl1_torch
 from study.data.flow import tvl1_triton
 torch.manual_seed(0)
-u, p, gradient = (torch.randn(2, channels, 9, 70) for channels in (2, 4, 2))
+tvl1_triton.ROWS = 4  # so that the programs of an image have neighbours on every side
+u, p, gradient = (torch.randn(2, channels, 11, 40) for channels in (2, 4, 2))
 p[:, 0::2, :, -1] = p[:, 1::2, -1] = 0  # no dual across the borders
-rho, inverse = torch.randn(2, 1, 9, 70), torch.rand(2, 1, 9, 70)
+rho, inverse = torch.randn(2, 1, 11, 40), torch.rand(2, 1, 11, 40)
 steps = dict(sigma=0.5, tau=0.25, clip=0.08, pull=0.45, relaxation=1.7)
 arguments = (u, p, gradient, rho, inverse)
 before = [argument.clone() for argument in arguments]
-fused = tvl1_triton.iterate(*arguments, 3, **steps)
+iterations = tvl1_triton.TOGETHER + 1
+fused = tvl1_triton.iterate(*arguments, iterations, **steps)
 torch.testing.assert_close(arguments, tuple(before), rtol=0, atol=0)
-torch.testing.assert_close(fused, tvl1_torch._iterate(*arguments, 3, **steps))
+plain = tvl1_torch._iterate(*arguments, iterations, **steps)
+torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-4)
 """
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
     subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+@pytest.mark.parametrize("capability", [80, 89, 90])
+def test_the_triton_kernel_keeps_sixteen_warps_on_a_multiprocessor(
+    capability: int, tmp_path: Path
+) -> None:
+    """What the design counts on: all in registers, and enough warps to hide a load's latency."""
+    triton = pytest.importorskip("triton")
+    compiler = pytest.importorskip("triton.compiler")
+    from study.data.flow import tvl1_triton
+
+    images = ("u", "bar", "dual", "new_u", "new_bar", "new_dual", "gradient", "rho", "inverse")
+    steps = ("sigma", "tau", "clip", "pull", "relaxation")
+    sizes = {"COUNT": tvl1_triton.TOGETHER, "ROWS": 64, "COLUMNS": tvl1_triton.COLUMNS}
+    signature = (
+        dict.fromkeys(images, "*fp32")
+        | dict.fromkeys(("height", "width"), "i32")
+        | dict.fromkeys(steps, "fp32")
+        | dict.fromkeys(sizes, "constexpr")
+    )
+    program = triton.compile(
+        compiler.ASTSource(tvl1_triton._iterations, signature, sizes),
+        target=pytest.importorskip("triton.backends.compiler").GPUTarget("cuda", capability, 32),
+        options={"num_warps": 1},
+    )
+    binary = tmp_path / "kernel.cubin"
+    binary.write_bytes(program.asm["cubin"])
+    tool = triton.knobs.nvidia.cuobjdump.path
+    usage = subprocess.run(
+        [tool, "-res-usage", binary], check=True, capture_output=True, text=True
+    ).stdout
+    registers, spilled = (int(re.findall(rf"{name}:(\d+)", usage)[0]) for name in ("REG", "STACK"))
+    assert registers * 32 * 16 <= 65536
+    assert spilled == 0
+    assert program.metadata.shared == 0
+    assert "bar.sync" not in program.asm["ptx"]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -67,6 +67,11 @@ def test_wrong_settings_are_refused(wrong):
         StoreSettings(dataset="folder", **wrong)
 
 
+def test_an_unknown_codec_is_refused():
+    with pytest.raises(ValueError, match=r"flow_codec must be one of .*, got 'png'"):
+        StoreSettings(dataset="folder", flow_codec="png")
+
+
 def test_settings_are_changed_by_name_and_flow_options_by_text():
     settings = StoreSettings(dataset="d")
     assert settings.changed(short_side=None, stacks=None) == settings
