@@ -346,8 +346,8 @@ def _queue(
                 trial=trial.number,
             )
             behind = one.search.trials - trial.number
-            chain = 1 + -(-behind // one.search.lag)
-            jobs.append((chain * _time(agenda, training), behind, key, job))
+            follow = 1 + -(-behind // one.search.lag)
+            jobs.append((follow * _time(agenda, training), behind, key, job))
     for training, parts in left.values():
         job = Job(training=training, until=training.hyperparameters.epochs, parts=tuple(parts))
         jobs.append((_time(agenda, training), 0, training.training_id, job))

@@ -214,7 +214,7 @@ def _given(asked: argparse.Namespace, study: Study) -> dict[str, Any]:
 def _came_to(study: Study) -> dict[str, Any]:
     """What the study has where nothing was asked for."""
     return {
-        "arms": [one.name for one in (*study.arms, *study.ensembles)],
+        "arms": list(study.row_names),
         "dataset": study.store.annotations.dataset,
         "split": [target.split for target in study.targets],
         "trials": study.trials,

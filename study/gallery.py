@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -185,7 +186,11 @@ def _judged(
     results: ResultStore, shown: Protocol, arms: Sequence[str], split: str | None
 ) -> tuple[str, list[JudgedVideo]]:
     """Returns the split, and what the arms say of its test videos."""
-    of = {"study": shown.study, "dataset": shown.dataset, "protocol": shown.protocol}
+    of: dict[str, Any] = {
+        "study": shown.study,
+        "dataset": shown.dataset,
+        "protocol": shown.protocol,
+    }
     lines = results.read("rows", columns=["split"], part="test", **of)
     splits = sorted(set(lines["split"].to_pylist()), key=natural_order)
     if split not in (None, *splits):

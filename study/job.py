@@ -238,7 +238,7 @@ def _is_kept(job: Job) -> bool:
 
 def _lacks_network(job: Job) -> bool:
     """Returns whether the job's network is to be stored and isn't."""
-    return job.network and not job.checkpoint.exists() and not _is_kept(job)
+    return job.network and not checkpoint_exists(job.checkpoint) and not _is_kept(job)
 
 
 @contextlib.contextmanager

@@ -432,11 +432,10 @@ def make_plan(
         )
         stages: dict[str, dict[str, tuple[Stage, str]]] = {}
         for arm in arms:
-            own = {
-                stream: Stage(model=arm.model, settings=settings)
-                for stream, settings in chosen[arm.name].items()
-            }
-            stages[arm.name] = {stream: (one, _stage_key(one)) for stream, one in own.items()}
+            stages[arm.name] = {}
+            for stream, one in chosen[arm.name].items():
+                stage = Stage(model=arm.model, settings=one)
+                stages[arm.name][stream] = stage, _stage_key(stage)
         for seed in seeds:
             for arm in arms:
                 read = {

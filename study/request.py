@@ -389,6 +389,11 @@ class Study:
         named = dict.fromkeys(modules)
         return tuple(name for name in named if name.partition(".")[0] not in PACKAGES)
 
+    @property
+    def row_names(self) -> tuple[str, ...]:
+        """The names of all that has rows: the arms, then the ensembles."""
+        return tuple([arm.name for arm in self.arms] + [one.name for one in self.ensembles])
+
     def settings(self, arm: Arm, found: Mapping[str, Any] | None) -> Settings:
         """Returns an arm's settings at the found values; what it starts from has none of them."""
         settings = settings_of(arm, self.base, space=self.space, found=found)

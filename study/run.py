@@ -636,8 +636,7 @@ def _print_tables(study: Study, console: Console, *, space: str) -> None:
     ours = results.read("rows", columns=["arm"], study=study.name, protocol=study.protocol)
     if not ours.num_rows:
         return  # every training failed
-    arms = {one.name for one in (*study.arms, *study.ensembles)}
-    tables = search_spaces.tables_showing(study.space.name, arms)
+    tables = search_spaces.tables_showing(study.space.name, study.row_names)
     for name in tables:
         console.print()
         print(render(name, results, "text", study=study.name, protocol=study.protocol))

@@ -26,10 +26,13 @@ def command(results: Path, store: Path, output: Path, *arguments: str) -> int:
 def figures(page: str) -> list[tuple[str, np.ndarray[Any, Any]]]:
     """The captions and the pictures of a page."""
     found = re.findall(r"<figcaption>(.*?)</figcaption>\s*<img src=\"data:.*?,(.*?)\"", page)
-    return [
-        (unescape(said), cv2.imdecode(np.frombuffer(b64decode(data), np.uint8), cv2.IMREAD_COLOR))
-        for said, data in found
-    ]
+    return [(unescape(said), picture(b64decode(data))) for said, data in found]
+
+
+def picture(file: bytes | memoryview) -> np.ndarray[Any, Any]:
+    decoded = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)
+    assert decoded is not None
+    return decoded
 
 
 def test_the_pictures_of_a_video_are_the_stores(tiny_store: Path) -> None:
@@ -38,13 +41,11 @@ def test_the_pictures_of_a_video_are_the_stores(tiny_store: Path) -> None:
     frames, flow = draw_video(store, name)
     shown = min(FRAMES, store.record(name).positions)
     for strip in (frames, flow):
-        picture = cv2.imdecode(np.frombuffer(strip.jpeg, np.uint8), cv2.IMREAD_COLOR)
-        assert picture.shape[:2] == (strip.height, strip.width)
+        assert picture(strip.jpeg).shape[:2] == (strip.height, strip.width)
         assert strip.width >= shown * HEIGHT
     first = store.record(name).rgb(store.record(name).positions // (2 * shown))
-    stored = cv2.imdecode(np.frombuffer(first, np.uint8), cv2.IMREAD_COLOR)
-    drawn = cv2.imdecode(np.frombuffer(frames.jpeg, np.uint8), cv2.IMREAD_COLOR)[:, :HEIGHT]
-    assert stored.mean(axis=(0, 1)) == pytest.approx(drawn.mean(axis=(0, 1)), abs=6)
+    drawn = picture(frames.jpeg)[:, :HEIGHT]
+    assert picture(first).mean(axis=(0, 1)) == pytest.approx(drawn.mean(axis=(0, 1)), abs=6)
 
 
 def test_the_page_has_every_video_with_the_maps_of_each_network(

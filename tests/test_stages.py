@@ -58,7 +58,7 @@ def test_towers_are_trained_once_stay_as_they_are_and_are_kept_with_what_started
     (line,) = results.read("trainings", keys=[fused.training_id]).to_pylist()
     assert line["notes"] == "starts from a training of two_stream"
     assert set(json.loads(line["starts_from"])) == {"spatial", "temporal"}
-    assert not list(study.checkpoints.iterdir())
+    assert not list(Path(study.checkpoints).iterdir())
 
 
 def test_killed_and_resumed_it_is_the_same_to_the_last_bit_and_nothing_stays_with_keep_none(
@@ -79,7 +79,7 @@ def test_killed_and_resumed_it_is_the_same_to_the_last_bit_and_nothing_stays_wit
         scores.append(load_scores(results, fused.scoring_id)["test"].scores)
         conductor.keep_networks()
         assert not kept_networks(results)
-        assert not list(study.checkpoints.iterdir())
+        assert not list(Path(study.checkpoints).iterdir())
         assert not any((study.folder / "claims").iterdir())
     for stream, expected in scores[0].items():
         assert (scores[1][stream] == expected).all()
@@ -108,12 +108,12 @@ def test_it_is_scored_in_other_views_without_what_it_started_from(
     study = staged_study(tiny_store, tmp_path, FUSED)
     towers, fused = towers_and_fused(study)
     run_here(study)
-    (study.checkpoints / f"{towers.training_id}.pt").unlink()
+    (Path(study.checkpoints) / f"{towers.training_id}.pt").unlink()
     other = replace(fused, hyperparameters=replace(fused.hyperparameters, test_crops="three"))
     run_job(study.job(other, until=2, parts=("test",)))
     made = load_scores(ResultStore(str(tmp_path)), other.scoring_id)
     assert set(made) == {"test"}
-    (study.checkpoints / f"{fused.training_id}.pt").unlink()
+    (Path(study.checkpoints) / f"{fused.training_id}.pt").unlink()
     third = replace(fused, hyperparameters=replace(fused.hyperparameters, test_clips=2))
     with pytest.raises(FileNotFoundError, match=f"of training {fused.training_id} is gone"):
         run_job(study.job(third, until=2, parts=("test",)))
@@ -208,7 +208,9 @@ class WatchedRunner(Runner):
 
     def end(self, job: Job) -> None:
         assert job.sources.keys() == job.training.starts.keys()
-        assert all((self.study.checkpoints / f"{one}.pt").exists() for one in job.sources.values())
+        assert all(
+            (Path(self.study.checkpoints) / f"{one}.pt").exists() for one in job.sources.values()
+        )
         super().end(job)
 
 
@@ -230,7 +232,9 @@ def test_places_order_and_kills_change_nothing(tiny_store: Path, tmp_path: Path)
         expected = expected or outcome(results)
         assert outcome(results) == expected
         conductor.keep_networks()
-        assert not list(study.checkpoints.iterdir()), "nor does anything that trials started from"
+        assert not list(Path(study.checkpoints).iterdir()), (
+            "nor does anything that trials started from"
+        )
     assert expected is not None
     assert len(expected["rows"]) == 2 * 2 * 2
 

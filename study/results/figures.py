@@ -119,7 +119,11 @@ class Source:
     def __init__(self, store: ResultStore, shown: Protocol, found: Findings) -> None:
         self.store = store
         self.found = found
-        self.of = {"study": shown.study, "dataset": shown.dataset, "protocol": shown.protocol}
+        self.of: dict[str, Any] = {
+            "study": shown.study,
+            "dataset": shown.dataset,
+            "protocol": shown.protocol,
+        }
 
     @cached_property
     def counted(self) -> tuple[dict[str, dict[tuple[int, int], int]], dict[int, str]]:

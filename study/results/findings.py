@@ -143,7 +143,7 @@ def find(store: ResultStore, shown: Protocol, *, against: str | None = None) -> 
         ValueError: If the study has no such arm.
     """
     study, dataset = shown.study, shown.dataset
-    of = {"study": study, "dataset": dataset, "protocol": shown.protocol}
+    of: dict[str, Any] = {"study": study, "dataset": dataset, "protocol": shown.protocol}
     columns = ["arm", "space", "split", "top1"]
     rows = store.read("rows", columns=columns, **of, part="test")
     labels = arm_labels(rows["space"].to_pylist(), rows["arm"].to_pylist())

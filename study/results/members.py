@@ -77,7 +77,13 @@ def find_member(
     if other:
         newest = newest_protocols(results, other)
         protocol = newest[dataset].protocol if dataset in newest else ""
-    key = {"study": other or study, "arm": arm, "dataset": dataset, "split": split, "seed": seed}
+    key: dict[str, Any] = {
+        "study": other or study,
+        "arm": arm,
+        "dataset": dataset,
+        "split": split,
+        "seed": seed,
+    }
     lines = results.read("rows", protocol=protocol, **key).to_pylist()
     member = Member(name=name, weight=weight, lines={line["part"]: line for line in lines})
     if "test" not in member.lines:

@@ -103,7 +103,9 @@ def select_protocols(
     Raises:
         ValueError: If no protocol with rows begins so, or the rows have no protocol.
     """
-    equal = {name: value for name, value in (("space", space), ("study", study)) if value}
+    equal: dict[str, Any] = {
+        name: value for name, value in (("space", space), ("study", study)) if value
+    }
     rows = store.read("rows", columns=["study", "dataset", "protocol"], **equal)
     distinct = rows.group_by(rows.column_names).aggregate([])
     keys = set(zip(*distinct.to_pydict().values(), strict=True))
@@ -145,7 +147,8 @@ def newest_protocols(store: ResultStore, study: str) -> dict[str, Protocol]:
 
 def _read(store: ResultStore, study: str | None) -> list[Protocol]:
     """Reads the protocols, the last started first."""
-    lines = store.read("protocols", **({} if study is None else {"study": study})).to_pylist()
+    equal: dict[str, Any] = {} if study is None else {"study": study}
+    lines = store.read("protocols", **equal).to_pylist()
     names = ("protocol", "study", "dataset", "started_at")
     found = [
         Protocol(settings=json.loads(line["settings"]), **{name: line[name] for name in names})

@@ -76,7 +76,7 @@ def read_side(
     sides = {}
     for selection in selected(store, study, protocol=protocol):
         shown = selection.shown
-        of = {"study": study, "dataset": shown.dataset, "protocol": shown.protocol}
+        of: dict[str, Any] = {"study": study, "dataset": shown.dataset, "protocol": shown.protocol}
         rows = store.read("rows", columns=["training_id"], **of, part="test")
         if not rows.num_rows:
             continue

@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from itertools import product
 from statistics import fmean
 from typing import Any
@@ -540,7 +541,7 @@ def environments(rows: Sequence[Row], labels: Mapping[str, str]) -> str:
         known = [row for row in rows if row[column] is not None]
         if len({row[column] for row in known}) > 1:
             arms = _grouped(known, "arm")
-            said = _of_arms(arms, labels, lambda own, name=column: (str(row[name]) for row in own))
+            said = _of_arms(arms, labels, partial(_texts, column))
             differing.append(f"{title} {said}")
     return "; ".join(differing)
 
@@ -553,6 +554,10 @@ def _usual_split(printed: Sequence[Row], dataset: str) -> str:
 
 def _list(values: Iterable[Any]) -> str:
     return ", ".join(str(value) for value in dict.fromkeys(values))
+
+
+def _texts(column: str, rows: Sequence[Row]) -> list[str]:
+    return [str(row[column]) for row in rows]
 
 
 def _of_arms(

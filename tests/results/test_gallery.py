@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ def judged(video: str, *right: float, label: int = 0) -> JudgedVideo:
 def test_what_arms_say_is_counted_over_their_seeds(tmp_path: Path) -> None:
     store = ResultStore(tmp_path)
     write_study(store, study="one", classes=3, arms={arm: ARMS[arm] for arm in (*TWO, "spatial")})
-    of = {"study": "one", "dataset": "ucf101", "protocol": PROTOCOL, "split": "1"}
+    of: dict[str, Any] = {"study": "one", "dataset": "ucf101", "protocol": PROTOCOL, "split": "1"}
     found = judged_videos(store, TWO, **of)
     lines = store.read("predictions", part="test", **of).to_pylist()
     assert [one.video for one in found] == sorted({line["video"] for line in lines})

@@ -4,6 +4,7 @@ import math
 import re
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,7 +76,7 @@ def test_numpy_values_are_taken_as_they_are() -> None:
 
 def test_the_rank_is_the_place_of_the_class_among_the_scores_of_any_number_of_classes() -> None:
     rng = np.random.default_rng(0)
-    lines = []
+    lines: list[dict[str, Any]] = []
     for _ in range(200):
         values = rng.integers(0, 4, rng.integers(1, 7)) / 4  # many ties
         lines.append({**SCORES, "label": int(rng.integers(len(values))), "scores": values})

@@ -89,7 +89,7 @@ def steps_by_hand(
                 multiplier, decays = expected[name]
                 assert w.grad is not None
                 velocity[name] = MOMENTUM * velocity[name] + w.grad + DECAY * decays * w
-                w -= RATE * multiplier * velocity[name]
+                w.sub_(RATE * multiplier * velocity[name])
 
 
 @pytest.mark.parametrize("multipliers", EXPECTED)
