@@ -1,5 +1,6 @@
 """All systems and comparators under one protocol, each with a search of its own."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from search_spaces.attention_consistency import attention_consistency
@@ -18,6 +19,7 @@ __all__ = ["all_systems", "final_arms"]
 # trained, is the protocol's.
 CLIP = ("segments", "test_segments", "test_clips")
 OF_A_BACKBONE = ("backbone", "partial_bn")  # options that the comparators' settings name
+OF_A_FUSED_NET = ("layers", "freeze_towers")  # options that a tower alone doesn't have
 
 
 def final_arms() -> tuple[tuple[Space, str, str], ...]:
@@ -77,24 +79,23 @@ def _arm(space: Space, name: str, label: str) -> Arm:
     return replace(_with_options(space, space.arm(name)), name=own_name, label=label)
 
 
-def _with_options(space: Space, arm: Arm) -> Arm:
-    own = _own(space, arm)
+def _with_options(space: Space, arm: Arm, *, without: Sequence[str] = ()) -> Arm:
+    own = _own(space, arm, without=(*without, *(OF_A_BACKBONE if arm.model in VOLUMES else ())))
+    towers = arm.starts_from.items()
     return replace(
         arm,
         options=own.options,
         hyperparameters=own.hyperparameters,
-        starts_from={given: _with_options(space, one) for given, one in arm.starts_from.items()},
+        starts_from={
+            given: _with_options(space, tower, without=OF_A_FUSED_NET) for given, tower in towers
+        },
     )
 
 
-def _own(space: Space, arm: Arm) -> Settings:
+def _own(space: Space, arm: Arm, *, without: Sequence[str]) -> Settings:
     own = space.settings.updated(arm.own)
     return Settings(
-        options={
-            key: value
-            for key, value in own.options.items()
-            if key in arm.known_options and (key not in OF_A_BACKBONE or arm.model not in VOLUMES)
-        },
+        options={key: value for key, value in own.options.items() if key not in without},
         hyperparameters={
             **{k: v for k, v in space.settings.hyperparameters.items() if k in CLIP},
             **{k: v for k, v in arm.hyperparameters.items() if k != "test_crops"},

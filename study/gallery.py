@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 import search_spaces
-from study.command import DONE, ended
+from study.command import DONE, Parser, ended
 from study.data.datasets.annotations import Video
 from study.data.store.clip_store import ClipStore
 from study.data.store.preview import find_stored
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m study.gallery",
         description="Test videos that arms of a study get right and wrong, as one HTML page: what "
         "each arm says, frames, colour-coded flow, and where its networks look: Grad-CAM, and "

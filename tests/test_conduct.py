@@ -207,7 +207,8 @@ def test_a_checkpoint_stays_while_another_study_needs_it(tiny_store: Path, tmp_p
     first = Runner(study_of(tiny_store, tmp_path), 2)
     with pytest.raises(KilledError):
         first.run(kill_after=4)
-    begun = {identity for identity, _, _ in first.ran}
+    begun = {path.parent.name for path in (tmp_path / "claims").glob(f"*/{first.study.name}")}
+    assert begun > {identity for identity, _, _ in first.ran}, "those that were killed"
     other = Runner(replace(first.study, name="other"), 2)
     other.run()
     reported = set(other.conductor.outlook.plan.trainings)

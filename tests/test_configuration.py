@@ -1,8 +1,8 @@
 """``study.toml``: what a study writes of its request, and what ``--config`` makes of it."""
 
 import tomllib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +45,12 @@ class Driver:
 def driver(tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Driver:
     made = Driver(tiny_store, tmp_path / "results")
 
-    @contextmanager
-    def no_ray(*_: Any, **__: Any) -> Iterator[None]:
-        yield
-
     def noted(study: Study, *arguments: Any, **more: Any) -> list[str]:
         made.studies.append(study)
         return conduct.run_study(study, *arguments, **more)
 
-    monkeypatch.setattr(conduct, "running_ray", no_ray)
+    monkeypatch.setattr(conduct, "running_ray", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(conduct, "node_folder", lambda: nullcontext(str(tmp_path)))
     monkeypatch.setattr(conduct, "at_once_on", lambda *_, **__: 1)
     monkeypatch.setattr(conduct, "run_jobs", made.run_jobs)
     monkeypatch.setattr(run, "run_study", noted)

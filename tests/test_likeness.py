@@ -108,7 +108,7 @@ def test_an_arm_that_is_not_there_is_refused_with_those_that_are(
 
 def test_streams_of_settings_of_their_own_are_refused(tiny_store: Path, tmp_path: Path) -> None:
     study = study_of(tiny_store, tmp_path, arms=("two-stream",), seeds=1, tuning="own")
-    for seed in range(5):  # until the two streams choose different trials
+    for seed in range(20):  # until the two streams choose different trials
         study = replace(study, request=replace(study.request, search_seed=seed))
         Runner(study, 2).run()
         if any("+" in row["training_id"] for row in rows(study, "two-stream")):

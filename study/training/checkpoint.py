@@ -11,13 +11,15 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
-from study.data.store.remote import RemoteFolder, divided_uri
 from study.files import whole_file
+
+if TYPE_CHECKING:
+    from study.data.store.remote import RemoteFolder
 
 __all__ = [
     "CheckpointPlace",
@@ -149,7 +151,10 @@ def trained_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     }
 
 
-def _remote(uri: str) -> tuple[RemoteFolder, str]:
+def _remote(uri: str) -> tuple["RemoteFolder", str]:
+    # A machine that trains by hand, with torch alone, needn't have what this takes.
+    from study.data.store.remote import RemoteFolder, divided_uri
+
     folder, name = divided_uri(uri)
     return RemoteFolder(folder), name
 

@@ -43,6 +43,7 @@ def training_of(values: Mapping[str, Any]) -> Training:
             training_id=name,
             scoring_id=name,
             options={"interaction": True},
+            starts={},
             hyperparameters=SimpleNamespace(epochs=9),
         ),
     )

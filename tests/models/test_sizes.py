@@ -54,7 +54,8 @@ NETWORKS: dict[str, tuple[str, dict[str, Any], int, int, int]] = {
 
 def _rows() -> dict[str, list[str]]:
     """The table's cells, by the name in the first."""
-    lines = TABLE.read_text().splitlines()
+    sizes = TABLE.read_text().partition("\n## Sizes\n")[2].partition("\n## ")[0]
+    lines = sizes.splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if "|" in line]
     return {row[0]: row[1:] for row in cells if row[0] in NETWORKS}
 
