@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "extending.md").read_text()
-COPIED = ("models", "search_spaces", "study", "tests")
+COPIED = ("benchmarks", "models", "search_spaces", "study", "tests")
 FILES_NOW = {
     "A fusion": 2,
     "An arm in a table": 1,
