@@ -3,11 +3,21 @@
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from study.results.store import DamagedResultError
 
-__all__ = ["DONE", "FAILED", "REFUSED", "Parser", "add_arm_flags", "ended", "stopped"]
+__all__ = [
+    "DONE",
+    "FAILED",
+    "REFUSED",
+    "Parser",
+    "add_arm_flags",
+    "check_output",
+    "ended",
+    "stopped",
+]
 
 DONE, FAILED, REFUSED = 0, 1, 2
 
@@ -39,6 +49,18 @@ def stopped(command: str, message: str, code: int) -> int:
     """Prints why a command stopped; returns the exit code."""
     print(f"{command}: {message}", file=sys.stderr)
     return code
+
+
+def check_output(file: Path) -> None:
+    """Checks that a command's ``--output`` can become a file.
+
+    Raises:
+        OSError: If it is a folder, or its folder is missing.
+    """
+    if file.is_dir():
+        raise IsADirectoryError(f"--output {file} is a folder; name a file, such as report.html")
+    if not file.parent.is_dir():
+        raise FileNotFoundError(f"--output {file}: there is no folder {file.parent}")
 
 
 def add_arm_flags(parser: argparse.ArgumentParser) -> None:

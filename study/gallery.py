@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import track
 
 import search_spaces
-from study.command import DONE, Parser, ended
+from study.command import DONE, Parser, check_output, ended
 from study.data.datasets.annotations import Video
 from study.data.store.clip_store import ClipStore
 from study.data.store.preview import find_stored
@@ -37,7 +37,7 @@ __all__ = ["main"]
 MOST_ARMS, MOST_VIDEOS = 8, 400  # a page of some 100 MB
 EXAMPLES = """\
 examples:
-  python -m study.gallery --study stilt-embedded
+  python -m study.gallery --study stilt-embedded --data results/data/embedded
       24 videos of the best arm and the one that it is compared with
   python -m study.gallery --study stilt-ucf101 --data stores/ucf101 --arms stil two-stream \\
       --count 60 --output stil.html
@@ -140,10 +140,7 @@ def _check(given: argparse.Namespace) -> None:
     ):
         if len(set(names)) < len(names) or len(names) > most:
             raise ValueError(f"{flag} takes up to {most} names, each once, got {len(names)}")
-    if given.output.is_dir():
-        raise IsADirectoryError(f"--output {given.output} is a folder; name a file")
-    if not given.output.absolute().parent.is_dir():
-        raise FileNotFoundError(f"--output {given.output}: there is no such folder")
+    check_output(given.output)
     if given.device.startswith("cuda") and not torch.cuda.is_available():
         raise ValueError("--device cuda: torch finds no GPU here; give --device cpu")
 

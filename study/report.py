@@ -9,7 +9,7 @@ from itertools import starmap
 from pathlib import Path
 
 import search_spaces
-from study.command import DONE, Parser, ended
+from study.command import DONE, Parser, check_output, ended
 from study.results.figures import write_figures
 from study.results.findings import studies
 from study.results.live import LivePage, PageServer, watch, write_page
@@ -84,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _report(options: argparse.Namespace) -> int:
     if not options.serve:
-        _check_output(options.output)
+        check_output(options.output)
     if options.space:
         search_spaces.load(options.space)
     asked = [(open_results(root), name) for root, name in _paired(options.results, options.study)]
@@ -133,13 +133,6 @@ def _last(store: ResultStore) -> str:
     for study in studies(store):
         return study
     raise ValueError(f"{store.root!r} holds no study; run python -m study.run first")
-
-
-def _check_output(output: Path) -> None:
-    if output.is_dir():
-        raise IsADirectoryError(f"--output {output} is a folder; name a file, such as report.html")
-    if not output.parent.is_dir():
-        raise FileNotFoundError(f"--output {output}: there is no folder {output.parent}")
 
 
 def _warn_of_unknown_spaces(named: Iterable[tuple[ResultStore, str]]) -> None:

@@ -1,5 +1,6 @@
 """What the commands share."""
 
+import shlex
 from importlib import import_module
 
 import pytest
@@ -19,3 +20,14 @@ def test_a_wrong_flag_is_refused_in_a_line(
     assert err.startswith(f"study.{command}: ")
     assert err.endswith("; --help shows all flags\n")
     assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["gallery", "predict", "run"])
+def test_the_examples_of_a_commands_help_are_taken(command: str) -> None:
+    module = import_module(f"study.{command}")
+    lines = module.EXAMPLES.replace("\\\n", "").splitlines()
+    typed = [shlex.split(line) for line in lines if line.startswith("  python -m ")]
+    assert typed
+    for _, _, name, *words in typed:
+        assert name == f"study.{command}"
+        module._parser().parse_args(words)

@@ -103,7 +103,7 @@ def test_without_kept_networks_there_are_frames_and_flow(
         (["--split", "7"], "no split '7'; it has 1"),
         (["--videos", "nobody"], "has no video 'nobody'"),
         (["--output", "."], "is a folder; name a file"),
-        (["--output", "none/page.html"], "there is no such folder"),
+        (["--output", "none/page.html"], "there is no folder none"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_drawn(
